@@ -1,0 +1,407 @@
+//! Where H.264 comes from, and what keeps it coming.
+//!
+//! Each camera has a thread of its own. It opens the source, hands every access unit to the
+//! stream, and when the source ends or fails, it says why, waits a little and opens it again: a
+//! broken camera is an everyday case, not the end.
+//!
+//! ```text
+//! thread "camera front":  open ─► access units ─► Output ─► Stream
+//!                          ▲            │ ends, fails, stalls
+//!                          └── back-off ◄┘
+//! ```
+
+pub mod command;
+pub mod rpicam;
+mod stop;
+pub mod test_card;
+
+pub use stop::Stop;
+
+use crate::config;
+use crate::h264::{self, Parser};
+use crate::stream::Stream;
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A source that has not delivered a picture for so long has failed. A camera needs up to 3 s to
+/// start, a network camera behind ffmpeg up to 8.
+pub const STALL: Duration = Duration::from_secs(10);
+
+/// A camera whose last picture is older than this is not live, and not healthy.
+const LIVE: Duration = Duration::from_secs(3);
+
+/// Wait before the source is opened again: the first time, and at the longest.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// A source that has delivered for so long starts at the shortest wait again.
+const GOOD_RUN: Duration = Duration::from_secs(10);
+
+/// Over this time frame rate and bit rate are measured.
+const MEASURE: Duration = Duration::from_secs(2);
+
+/// Lines of a command's standard error that are kept.
+const OUTPUT_LINES: usize = 10;
+
+/// One camera: its configuration, its stream, and how it is doing.
+#[derive(Debug)]
+pub struct Camera {
+    /// What was asked for.
+    pub config: config::Camera,
+    /// What everybody watches.
+    pub stream: Arc<Stream>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    phase: Phase,
+    frames: u64,
+    key_frames: u64,
+    damaged: u64,
+    early_cuts: u64,
+    restarts: u64,
+    /// Arrival and size of the frames of the last [`MEASURE`].
+    recent: VecDeque<(Instant, usize)>,
+    last_frame: Option<Instant>,
+    last_error: Option<String>,
+    notes: Vec<String>,
+    output: VecDeque<String>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Starting,
+    Streaming,
+    Failed,
+}
+
+/// How a camera is doing, as `/api/status` tells it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// Its name in addresses.
+    pub name: String,
+    /// `starting`, `streaming`, `stalled` (no picture for 3 s) or `failed`.
+    pub state: &'static str,
+    /// Why there is no picture, and what to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Where its pictures come from, in words.
+    pub source: String,
+    /// RFC 6381 codec string.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub codec: Option<String>,
+    /// Pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<u16>,
+    /// Pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<u16>,
+    /// Frames a second, measured over the last 2 s.
+    pub framerate: f64,
+    /// Bits a second, measured over the last 2 s.
+    pub bitrate: u64,
+    /// Frames since the program started.
+    pub frames: u64,
+    /// Key frames among them.
+    pub key_frames: u64,
+    /// Access units that could not be used.
+    pub damaged: u64,
+    /// Access units that were sent before their end was there.
+    pub early_cuts: u64,
+    /// How often the source was opened again.
+    pub restarts: u64,
+    /// Who watches now.
+    pub viewers: usize,
+    /// The last thing that went wrong, also when it is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// What was asked for and can't be had.
+    pub notes: Vec<String>,
+    /// The last lines of the command's standard error.
+    pub output: Vec<String>,
+}
+
+impl Status {
+    /// It delivers pictures.
+    pub fn healthy(&self) -> bool {
+        self.state == "streaming"
+    }
+}
+
+impl Camera {
+    /// A camera that has not been started.
+    pub fn new(config: config::Camera) -> Camera {
+        Camera { config, stream: Arc::default(), state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it is doing at this moment.
+    pub fn status(&self) -> Status {
+        let mut state = self.state();
+        let now = Instant::now();
+        state.forget_before(now);
+        let span = state.recent.front().zip(state.recent.back()).map(|(a, b)| b.0 - a.0);
+        let per_second = |amount: f64| {
+            span.filter(|span| *span > Duration::ZERO).map_or(0.0, |s| amount / s.as_secs_f64())
+        };
+        // The bytes and the frames between the first arrival and the last.
+        let bytes: usize = state.recent.iter().skip(1).map(|(_, bytes)| bytes).sum();
+        let steps = state.recent.len().saturating_sub(1);
+        let name = match state.phase {
+            Phase::Starting => "starting",
+            Phase::Streaming if state.last_frame.is_none_or(|at| at.elapsed() > LIVE) => "stalled",
+            Phase::Streaming => "streaming",
+            Phase::Failed => "failed",
+        };
+        let error = match name {
+            "failed" => state.last_error.clone(),
+            "stalled" => Some(format!("no picture for {} s", LIVE.as_secs())),
+            _ => None,
+        };
+        let init = self.stream.init();
+        let parameters = init.as_ref().map(|init| &init.parameters);
+        Status {
+            name: self.config.name.clone(),
+            state: name,
+            error,
+            source: describe(&self.config),
+            codec: parameters.map(|p| p.codec.clone()),
+            width: parameters.map(|p| p.width),
+            height: parameters.map(|p| p.height),
+            framerate: (per_second(steps as f64) * 100.0).round() / 100.0,
+            bitrate: per_second(bytes as f64 * 8.0) as u64,
+            frames: state.frames,
+            key_frames: state.key_frames,
+            damaged: state.damaged,
+            early_cuts: state.early_cuts,
+            restarts: state.restarts,
+            viewers: self.stream.viewers(),
+            last_error: state.last_error.clone(),
+            notes: state.notes.clone(),
+            output: state.output.iter().cloned().collect(),
+        }
+    }
+}
+
+impl State {
+    fn forget_before(&mut self, now: Instant) {
+        while self.recent.front().is_some_and(|(at, _)| now - *at > MEASURE) {
+            self.recent.pop_front();
+        }
+    }
+}
+
+/// A source in words: for the page, the log and the status.
+fn describe(config: &config::Camera) -> String {
+    match &config.source {
+        None => "the test card, because no camera is configured".into(),
+        Some(config::Source::TestCard) => "the test card".into(),
+        Some(config::Source::Rpicam) => "rpicam-vid".into(),
+        Some(config::Source::Device(path)) => path.clone(),
+        Some(config::Source::Command(command)) => command.join(" "),
+    }
+}
+
+/// Something that delivers H.264.
+trait Source: Send {
+    /// Delivers until `stop` (then `Ok`), or until it can't any more: the error says why, and what
+    /// to do about it.
+    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), String>;
+}
+
+fn source(config: &config::Camera, index: usize) -> Box<dyn Source> {
+    match &config.source {
+        None | Some(config::Source::TestCard) => Box::new(test_card::TestCard),
+        Some(config::Source::Command(command)) => Box::new(command::Command::new(command.clone())),
+        Some(config::Source::Rpicam) => Box::new(rpicam::Rpicam::new(config, index)),
+        Some(config::Source::Device(path)) => Box::new(NoDevice(path.clone())),
+    }
+}
+
+/// Stands where V4L2 devices will be read.
+struct NoDevice(String);
+
+impl Source for NoDevice {
+    fn run(&mut self, _: &mut Output, _: &Stop) -> Result<(), String> {
+        let path = &self.0;
+        Err(format!(
+            "{path}: this version does not read V4L2 devices by itself yet; until then use \
+             source = {{ command = [\"ffmpeg\", \"-f\", \"v4l2\", \"-input_format\", \"h264\", \
+             \"-i\", \"{path}\", \"-c\", \"copy\", \"-flush_packets\", \"1\", \"-f\", \"h264\", \
+             \"-\"] }}"
+        ))
+    }
+}
+
+/// Where a source puts its access units.
+pub struct Output {
+    camera: Arc<Camera>,
+    parser: Parser,
+}
+
+impl Output {
+    /// For one run of a source: nothing of an earlier run is left.
+    pub fn new(camera: Arc<Camera>) -> Output {
+        Output { camera, parser: Parser::default() }
+    }
+
+    /// Takes one access unit in Annex B format, captured at `time` on the source's own clock.
+    ///
+    /// True if it is a picture. The error is one that ends the source.
+    pub fn access_unit(&mut self, data: &[u8], time: Duration) -> Result<bool, String> {
+        let camera = &self.camera;
+        let expected = Some(f64::from(camera.config.framerate));
+        match self.parser.access_unit(data) {
+            Ok(picture) => {
+                let key = picture.key;
+                let Some(len) = camera.stream.publish(data, &picture, time, expected) else {
+                    return Ok(true); // waiting for a key frame
+                };
+                let now = Instant::now();
+                let mut state = camera.state();
+                if state.phase != Phase::Streaming {
+                    state.phase = Phase::Streaming;
+                    let parameters = picture.parameters;
+                    log::info!(
+                        "camera \"{}\": {}x{}, {}, from {}",
+                        camera.config.name,
+                        parameters.width,
+                        parameters.height,
+                        parameters.codec,
+                        describe(&camera.config)
+                    );
+                }
+                state.frames += 1;
+                state.key_frames += u64::from(key);
+                state.last_frame = Some(now);
+                state.recent.push_back((now, len));
+                state.forget_before(now);
+                Ok(true)
+            }
+            Err(error @ (h264::Error::Reordered | h264::Error::Interlaced)) => {
+                Err(error.to_string())
+            }
+            // Delimiters or filler alone: no harm.
+            Err(h264::Error::NoPicture) => Ok(false),
+            Err(error) => {
+                let mut state = camera.state();
+                state.damaged += 1;
+                let message = error.to_string();
+                if state.last_error.as_ref() != Some(&message) {
+                    log::warn!("camera \"{}\": {message}", camera.config.name);
+                    state.last_error = Some(message);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// What is wrong with the stream, if no picture has come out of it.
+    fn complaint(&self) -> Option<String> {
+        let state = self.camera.state();
+        state.last_error.clone().filter(|_| state.damaged > 0)
+    }
+
+    /// A line that the command wrote to its standard error.
+    fn said(&self, line: String) {
+        log::debug!("camera \"{}\": {line}", self.camera.config.name);
+        let mut state = self.camera.state();
+        if state.output.len() == OUTPUT_LINES {
+            state.output.pop_front();
+        }
+        state.output.push_back(line);
+    }
+
+    /// Something that was asked for and can't be had.
+    fn note(&self, note: String) {
+        let mut state = self.camera.state();
+        if !state.notes.contains(&note) {
+            log::info!("camera \"{}\": {note}", self.camera.config.name);
+            state.notes.push(note);
+        }
+    }
+
+    fn early_cuts(&self, count: u64) {
+        self.camera.state().early_cuts += count;
+    }
+}
+
+/// Cameras at work. Dropped, they stop.
+pub struct Cameras {
+    /// In the order of the configuration.
+    pub all: Vec<Arc<Camera>>,
+    stop: Arc<Stop>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Cameras {
+    /// Starts a thread for each camera.
+    pub fn start(configs: &[config::Camera]) -> std::io::Result<Cameras> {
+        let stop = Arc::new(Stop::new()?);
+        let mut cameras = Cameras { all: vec![], stop, threads: vec![] };
+        let mut rpicams = 0;
+        for config in configs {
+            let camera = Arc::new(Camera::new(config.clone()));
+            cameras.all.push(camera.clone());
+            let source = source(config, rpicams);
+            rpicams += usize::from(config.source == Some(config::Source::Rpicam));
+            let stop = cameras.stop.clone();
+            let name = format!("camera {}", config.name);
+            let thread = std::thread::Builder::new().name(name);
+            cameras.threads.push(thread.spawn(move || keep_running(&camera, source, &stop))?);
+        }
+        Ok(cameras)
+    }
+}
+
+impl Drop for Cameras {
+    fn drop(&mut self) {
+        self.stop.set();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Opens the source again and again, until `stop`.
+fn keep_running(camera: &Arc<Camera>, mut source: Box<dyn Source>, stop: &Stop) {
+    let mut wait = BACK_OFF.0;
+    while !stop.is_set() {
+        let started = Instant::now();
+        let frames = camera.state().frames;
+        let error = match source.run(&mut Output::new(camera.clone()), stop) {
+            Ok(()) if stop.is_set() => break,
+            Ok(()) => "the source ended".to_string(),
+            Err(error) => error,
+        };
+        camera.stream.interrupt();
+        {
+            let mut state = camera.state();
+            if started.elapsed() > GOOD_RUN && state.frames > frames {
+                wait = BACK_OFF.0;
+            }
+            // The same trouble again and again fills no log.
+            let level =
+                match state.last_error.as_ref() == Some(&error) && state.phase == Phase::Failed {
+                    true => log::Level::Debug,
+                    false => log::Level::Error,
+                };
+            let name = &camera.config.name;
+            log::log!(level, "camera \"{name}\": {error} (trying again in {} s)", wait.as_secs());
+            state.phase = Phase::Failed;
+            state.last_error = Some(error);
+        }
+        if stop.wait(wait) {
+            break;
+        }
+        wait = (wait * 2).min(BACK_OFF.1);
+        camera.state().restarts += 1;
+    }
+}

@@ -1,0 +1,118 @@
+//! A Raspberry Pi camera, through `rpicam-vid` (called `libcamera-vid` until 2023).
+//!
+//! The command line follows rpicam-apps' own documentation ("rpicam-apps options reference").
+//! No Pi is at hand where this is built: docs/hardware.md says what has to be seen on one.
+
+use super::command::Command;
+use super::{Output, Source, Stop};
+use crate::config;
+use std::path::Path;
+
+/// The programs that may be there, the newer one first.
+const PROGRAMS: [&str; 2] = ["rpicam-vid", "libcamera-vid"];
+
+pub(super) struct Rpicam {
+    arguments: Vec<String>,
+    note: Option<String>,
+}
+
+impl Rpicam {
+    /// `index`: which of the machine's cameras, from 0.
+    pub fn new(config: &config::Camera, index: usize) -> Rpicam {
+        Rpicam { arguments: arguments(config, index), note: note(config) }
+    }
+}
+
+impl Source for Rpicam {
+    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), String> {
+        if let Some(note) = &self.note {
+            output.note(note.clone());
+        }
+        let Some(program) = PROGRAMS.iter().find(|program| is_installed(program)) else {
+            return Err("rpicam-vid is not installed: on Raspberry Pi OS, sudo apt install \
+                        rpicam-apps (or rpicam-apps-lite)"
+                .into());
+        };
+        let command = std::iter::once(program.to_string()).chain(self.arguments.clone());
+        Command::new(command.collect()).run(output, stop)
+    }
+}
+
+/// What rpicam-vid is told.
+pub fn arguments(config: &config::Camera, index: usize) -> Vec<String> {
+    let mut arguments = vec![];
+    let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+    if index > 0 {
+        option("camera", index.to_string());
+    }
+    option("timeout", "0".into()); // for ever
+    option("codec", "h264".into());
+    option("profile", "high".into());
+    // Level 4.0 ends at 1920x1080 with 30 frames a second; the Pi's encoder knows 4.2, too.
+    let macroblocks = config.width.div_ceil(16) * config.height.div_ceil(16) * config.framerate;
+    option("level", if macroblocks <= 245_760 { "4" } else { "4.2" }.into());
+    option("width", config.width.to_string());
+    option("height", config.height.to_string());
+    option("framerate", config.framerate.to_string());
+    option("bitrate", config.bitrate.to_string());
+    option("intra", config.keyframe_interval.to_string());
+    if config.rotation == 180 {
+        option("rotation", "180".into());
+    }
+    if config.hflip {
+        arguments.push("--hflip".into());
+    }
+    if config.vflip {
+        arguments.push("--vflip".into());
+    }
+    // Parameter sets with every key frame, every frame written at once, no window, to the pipe.
+    arguments.extend(["--inline", "--flush", "--nopreview", "--output", "-"].map(String::from));
+    arguments
+}
+
+fn note(config: &config::Camera) -> Option<String> {
+    matches!(config.rotation, 90 | 270).then(|| {
+        format!(
+            "rpicam-vid turns by 180 degrees only: rotation = {} is not obeyed",
+            config.rotation
+        )
+    })
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_says_what_the_configuration_says() {
+        let config = config::Camera {
+            width: 1920,
+            height: 1080,
+            framerate: 50,
+            bitrate: 4_000_000,
+            keyframe_interval: 100,
+            rotation: 180,
+            hflip: true,
+            ..Default::default()
+        };
+        assert_eq!(
+            arguments(&config, 0).join(" "),
+            "--timeout 0 --codec h264 --profile high --level 4.2 --width 1920 --height 1080 \
+             --framerate 50 --bitrate 4000000 --intra 100 --rotation 180 --hflip --inline --flush \
+             --nopreview --output -"
+        );
+        assert!(arguments(&config, 1).join(" ").starts_with("--camera 1 "));
+    }
+
+    #[test]
+    fn what_it_cannot_do_is_a_note() {
+        let turned = config::Camera { rotation: 90, ..Default::default() };
+        assert!(note(&turned).unwrap().contains("rotation = 90"));
+        assert_eq!(note(&config::Camera::default()), None);
+    }
+}

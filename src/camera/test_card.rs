@@ -1,0 +1,124 @@
+//! The test card: a clip of 10 s, in step with the wall clock.
+//!
+//! The clip (`test_card.h264`, made by `ci/testcard`) is 300 access units of 1280x720 at 30 frames
+//! a second, a key frame every second. Frame n is due when Unix time modulo 10 s is n/30 s: so the
+//! clock on the card tells the time, and whoever holds a watch beside it reads the delay.
+
+use super::{Output, Source, Stop};
+use crate::h264::Splitter;
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The clip, Annex B.
+pub const CLIP: &[u8] = include_bytes!("test_card.h264");
+
+/// Frames of the clip a second.
+pub const FRAMERATE: u32 = 30;
+
+/// Frames from one key frame of the clip to the next.
+const KEY_INTERVAL: u64 = 30;
+
+/// The wall clock was set if it is this far from where it should be.
+const CLOCK_JUMP: Duration = Duration::from_millis(500);
+
+/// The access units of the clip.
+pub fn access_units() -> &'static [Range<usize>] {
+    static UNITS: OnceLock<Vec<Range<usize>>> = OnceLock::new();
+    UNITS.get_or_init(|| {
+        let mut splitter = Splitter::default();
+        let mut lengths = vec![];
+        splitter.push(CLIP, Duration::ZERO);
+        while let Some(unit) = splitter.next_unit() {
+            lengths.push(unit.data.len());
+        }
+        lengths.extend(splitter.finish().map(|unit| unit.data.len()));
+        let mut start = 0;
+        lengths
+            .into_iter()
+            .map(|len| {
+                start += len;
+                start - len..start
+            })
+            .collect()
+    })
+}
+
+/// When frame `number` (counted from 1970) is due.
+fn due(number: u64) -> Duration {
+    let rate = u64::from(FRAMERATE);
+    Duration::from_secs(number / rate) + Duration::from_secs(1) * (number % rate) as u32 / FRAMERATE
+}
+
+/// The frame that is on at `time` (since 1970).
+fn frame_at(time: Duration) -> u64 {
+    (time.as_nanos() * u128::from(FRAMERATE) / 1_000_000_000) as u64
+}
+
+pub(super) struct TestCard;
+
+impl Source for TestCard {
+    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), String> {
+        let config = &output.camera.config;
+        let standard = crate::config::Camera::default();
+        if (
+            config.width,
+            config.height,
+            config.framerate,
+            config.rotation,
+            config.hflip,
+            config.vflip,
+        ) != (1280, 720, FRAMERATE, 0, false, false)
+            || config.bitrate != standard.bitrate
+            || config.keyframe_interval != standard.keyframe_interval
+        {
+            output.note("the test card is always 1280x720 at 30 frames a second, unturned".into());
+        }
+        let units = access_units();
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // From the last key frame, so that the first viewer need not wait for the next one.
+        let start = |time| frame_at(time) / KEY_INTERVAL * KEY_INTERVAL;
+        let mut number = start(now());
+        while !stop.is_set() {
+            let time = now();
+            let due = due(number);
+            if due > time + CLOCK_JUMP || time > due + CLOCK_JUMP + Duration::from_secs(1) {
+                number = start(time);
+                continue;
+            }
+            if due > time && stop.wait(due - time) {
+                break;
+            }
+            let unit = &units[(number % units.len() as u64) as usize];
+            output.access_unit(&CLIP[unit.clone()], due)?;
+            number += 1;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h264::Parser;
+
+    #[test]
+    fn the_clip_is_what_it_should_be() {
+        assert!(CLIP.len() < 600_000);
+        assert_eq!(access_units().len(), 300);
+        let mut parser = Parser::default();
+        for (n, unit) in access_units().iter().enumerate() {
+            let picture = parser.access_unit(&CLIP[unit.clone()]).unwrap();
+            assert_eq!(picture.key, (n as u64).is_multiple_of(KEY_INTERVAL));
+            assert_eq!((picture.parameters.width, picture.parameters.height), (1280, 720));
+            assert_eq!(picture.parameters.framerate, Some(30.0));
+        }
+    }
+
+    #[test]
+    fn frames_are_due_when_they_are_on() {
+        for number in [0, 1, 2, 299, 300, 52_000_000_001] {
+            assert_eq!(frame_at(due(number) + Duration::from_nanos(1)), number);
+        }
+    }
+}

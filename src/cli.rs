@@ -1,0 +1,67 @@
+//! The command line. `docs/berrymse.1` is made from it (`ci/man`).
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// A camera's H.264, live in any browser, at the least delay.
+///
+/// Reads H.264 that a camera's hardware has encoded, wraps each frame in an MP4 fragment the
+/// moment it arrives, and sends it over a WebSocket to the page it serves. Nothing is transcoded.
+///
+/// Without a configuration file, the built-in test card plays at http://localhost:2020/.
+#[derive(Debug, Parser)]
+#[command(name = "berrymse", version, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do; without it: serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of serve, when no command is named.
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// What there is to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Stream the cameras (the default)
+    ///
+    /// Serves until SIGINT or SIGTERM. A camera that fails is opened again by itself; the page,
+    /// /api/status and the log say what is wrong with it.
+    Serve(Serve),
+    /// Check a configuration file
+    ///
+    /// Prints nothing and exits with 0 when it is good; otherwise prints file:line:column, what is
+    /// wrong and what would be right, and exits with 1.
+    Check {
+        /// The file to check
+        #[arg(value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+        file: PathBuf,
+    },
+    /// Ask a running server whether every camera delivers pictures
+    ///
+    /// Exits with 0 while every camera does, otherwise with 1 and says which one does not.
+    Health {
+        /// Address to ask; by default the one that the configuration listens on
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+        /// Configuration file that says where the server listens [default: /boot/berrymse.toml,
+        /// where there is one]
+        #[arg(long, value_name = "FILE", conflicts_with = "url")]
+        config: Option<PathBuf>,
+    },
+}
+
+/// Options of `serve`.
+#[derive(Debug, Default, Args)]
+pub struct Serve {
+    /// Configuration file [default: /boot/berrymse.toml, where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address to listen on, instead of the configuration's: 0.0.0.0:2020, [::]:80, or a port
+    #[arg(long, value_name = "ADDR", value_parser = crate::config::parse_listen)]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Say more in the log; twice: everything
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}

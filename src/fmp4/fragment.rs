@@ -1,0 +1,196 @@
+//! A fragment: one access unit in `moof` and `mdat` (ISO/IEC 14496-12, 8.8.4 to 8.8.12).
+//!
+//! The layout is fixed, because pages made for the Go BerryMSE look for `trun` at byte 76 and for
+//! the first byte of the sample flags at byte 92:
+//!
+//! ```text
+//!   0 moof  size
+//!   8   mfhd  16 bytes   16+4 sequence_number
+//!  24   traf  size 76
+//!  32     tfhd 20 bytes  44 track_ID, 48 default_sample_duration
+//!  52     tfdt 20 bytes  64 baseMediaDecodeTime (64 bits)
+//!  72     trun 28 bytes  76 "trun", 84 sample_count = 1, 88 data_offset = 108,
+//!                        92 first_sample_flags (2… = key frame, 1… = not), 96 sample_size
+//! 100 mdat  size
+//! 108   NAL unit length (4 bytes), NAL unit, …
+//! ```
+
+use super::init::TRACK;
+use crate::h264::ParameterSets;
+use std::ops::Range;
+
+/// Bytes of a fragment in front of its first NAL unit length.
+pub const FRAGMENT_OVERHEAD: usize = 108;
+
+const MOOF: u32 = 100;
+const SAMPLE_SIZE_AT: usize = 96;
+const MDAT_SIZE_AT: usize = 100;
+
+/// tfhd: default-base-is-moof, default-sample-duration-present (8.8.7.1).
+const TFHD_FLAGS: u32 = 0x02_0008;
+/// trun: data-offset-, first-sample-flags- and sample-size-present (8.8.8.1).
+const TRUN_FLAGS: u32 = 0x00_0205;
+/// sample_depends_on = 2: on no other (8.8.3.1).
+const KEY: u32 = 0x0200_0000;
+/// sample_depends_on = 1: on others; sample_is_non_sync_sample.
+const NOT_KEY: u32 = 0x0101_0000;
+
+/// What a fragment says of its one sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Number of the fragment, from 1.
+    pub sequence: u32,
+    /// Decode time, in 1/90000 s.
+    pub decode_time: u64,
+    /// Step to the next sample's decode time, in 1/90000 s.
+    pub duration: u32,
+    /// Playing can start here.
+    pub key: bool,
+}
+
+/// Length in bytes of the fragment that carries `nals`.
+pub fn fragment_len(nals: &[Range<usize>]) -> usize {
+    FRAGMENT_OVERHEAD + nals.iter().map(|nal| 4 + nal.len()).sum::<usize>()
+}
+
+/// Appends a fragment to `out`: the NAL units `nals` of the access unit `data`.
+///
+/// With [`fragment_len`] bytes of room in `out`, it allocates nothing.
+pub fn write_fragment(out: &mut Vec<u8>, sample: &Sample, data: &[u8], nals: &[Range<usize>]) {
+    let size = (fragment_len(nals) - FRAGMENT_OVERHEAD) as u32;
+    let mut head = [0u8; FRAGMENT_OVERHEAD];
+    let mut at = 0;
+    let mut put = |bytes: &[u8]| {
+        head[at..at + bytes.len()].copy_from_slice(bytes);
+        at += bytes.len();
+    };
+    let word = u32::to_be_bytes;
+    put(&word(MOOF));
+    put(b"moof");
+    put(&word(16));
+    put(b"mfhd");
+    put(&word(0));
+    put(&word(sample.sequence));
+    put(&word(76));
+    put(b"traf");
+    put(&word(20));
+    put(b"tfhd");
+    put(&word(TFHD_FLAGS));
+    put(&word(TRACK));
+    put(&word(sample.duration));
+    put(&word(20));
+    put(b"tfdt");
+    put(&word(1 << 24)); // version 1: 64 bits
+    put(&sample.decode_time.to_be_bytes());
+    put(&word(28));
+    put(b"trun");
+    put(&word(TRUN_FLAGS));
+    put(&word(1));
+    put(&word(FRAGMENT_OVERHEAD as u32));
+    put(&word(if sample.key { KEY } else { NOT_KEY }));
+    put(&word(size));
+    put(&word(size + 8));
+    put(b"mdat");
+    out.extend_from_slice(&head);
+    for nal in nals {
+        out.extend_from_slice(&word(nal.len() as u32));
+        out.extend_from_slice(&data[nal.clone()]);
+    }
+}
+
+/// The same fragment with the parameter sets (as the camera sent them) in front of its sample:
+/// how new ones reach a file whose init segment has long been sent ([`super::SampleEntry::Avc3`]).
+pub fn with_parameter_sets(fragment: &[u8], sets: &ParameterSets) -> Vec<u8> {
+    let nals = || std::iter::once(&sets.sps).chain(&sets.pps);
+    let added: usize = nals().map(|nal| 4 + nal.len()).sum();
+    let mut out = Vec::with_capacity(fragment.len() + added);
+    out.extend_from_slice(&fragment[..FRAGMENT_OVERHEAD]);
+    for at in [SAMPLE_SIZE_AT, MDAT_SIZE_AT] {
+        let field: &mut [u8] = &mut out[at..at + 4];
+        let size = field.iter().fold(0u32, |size, &byte| size << 8 | u32::from(byte));
+        field.copy_from_slice(&(size + added as u32).to_be_bytes());
+    }
+    for nal in nals() {
+        out.extend_from_slice(&(nal.len() as u32).to_be_bytes());
+        out.extend_from_slice(nal);
+    }
+    out.extend_from_slice(&fragment[FRAGMENT_OVERHEAD..]);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mp4_atom::{Decode, Mdat, Moof};
+    use proptest::prelude::*;
+
+    fn made(sample: &Sample, nals: &[&[u8]]) -> Vec<u8> {
+        let mut data = Vec::new();
+        let mut ranges = Vec::new();
+        for nal in nals {
+            data.extend([0, 0, 1]);
+            ranges.push(data.len()..data.len() + nal.len());
+            data.extend_from_slice(nal);
+        }
+        let mut out = Vec::with_capacity(fragment_len(&ranges));
+        let room = out.capacity();
+        write_fragment(&mut out, sample, &data, &ranges);
+        assert_eq!((out.len(), out.capacity()), (fragment_len(&ranges), room), "one allocation");
+        out
+    }
+
+    const SAMPLE: Sample = Sample { sequence: 7, decode_time: 1 << 40, duration: 3000, key: true };
+
+    #[test]
+    fn old_pages_find_what_they_look_for() {
+        let key = made(&SAMPLE, &[&[0x65, 1]]);
+        assert_eq!((&key[76..80], key[92]), (&b"trun"[..], 2));
+        let other = made(&Sample { key: false, ..SAMPLE }, &[&[0x41, 1]]);
+        assert_eq!((&other[76..80], other[92]), (&b"trun"[..], 1));
+    }
+
+    #[test]
+    fn parameter_sets_can_be_put_in_front() {
+        let mut params = crate::h264::Params::default();
+        params.put_sps(crate::h264::params::tests::PI_SPS).unwrap();
+        params.put_pps(&[0x68, 0xee, 0x3c, 0x80]).unwrap();
+        let sets = params.activate(0).unwrap();
+        let fragment = made(&SAMPLE, &[&[0x65, 1, 2]]);
+        let got = with_parameter_sets(&fragment, &sets);
+        let want = made(&SAMPLE, &[&sets.sps, &sets.pps[0], &[0x65, 1, 2]]);
+        assert_eq!(got, want);
+    }
+
+    proptest! {
+        #[test]
+        fn every_box_reads_back(
+            sequence: u32, decode_time: u64, duration: u32, key: bool,
+            nals in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..300), 1..6),
+        ) {
+            let sample = Sample { sequence, decode_time, duration, key };
+            let bytes = made(&sample, &nals.iter().map(|n| &n[..]).collect::<Vec<_>>());
+            let mut rest = &bytes[..];
+            let moof = Moof::decode(&mut rest).unwrap();
+            prop_assert_eq!(bytes.len() - rest.len(), MOOF as usize);
+            let mdat = Mdat::decode(&mut rest).unwrap();
+            prop_assert!(rest.is_empty());
+            let traf = &moof.traf[0];
+            prop_assert_eq!(moof.mfhd.sequence_number, sequence);
+            prop_assert_eq!(traf.tfhd.default_sample_duration, Some(duration));
+            prop_assert_eq!(traf.tfdt.as_ref().unwrap().base_media_decode_time, decode_time);
+            let run = &traf.trun[0];
+            prop_assert_eq!(run.data_offset, Some(FRAGMENT_OVERHEAD as i32));
+            prop_assert_eq!(run.samples.len(), 1);
+            prop_assert_eq!(run.samples.get(0).unwrap().size, Some(mdat.data.len() as u32));
+            let mut data = &mdat.data[..];
+            for nal in &nals {
+                let (len, after) = data.split_at(4);
+                prop_assert_eq!(len, (nal.len() as u32).to_be_bytes());
+                let (got, after) = after.split_at(nal.len());
+                prop_assert_eq!(got, &nal[..]);
+                data = after;
+            }
+            prop_assert!(data.is_empty());
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `/metrics`: figures for Prometheus (OpenMetrics text format 1.0).
+
+use super::Context;
+use super::server::plain;
+use crate::camera::Status;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+use warp::reply::Response;
+
+/// `GET /metrics`
+pub(super) fn metrics(context: Arc<Context>) -> Response {
+    let mut registry = Registry::with_prefix("berrymse");
+    let cameras = context.cameras.iter().map(|camera| camera.status()).collect();
+    let uptime = context.started.elapsed().as_secs_f64();
+    registry.register_collector(Box::new(Figures { cameras, uptime }));
+    let mut body = String::new();
+    if text::encode(&mut body, &registry).is_err() {
+        return plain(StatusCode::INTERNAL_SERVER_ERROR, "the figures could not be written");
+    }
+    let mut response = Response::new(body.into());
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+#[derive(Debug)]
+struct Figures {
+    cameras: Vec<Status>,
+    uptime: f64,
+}
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let uptime = ConstGauge::new(self.uptime);
+        let name = "uptime_seconds";
+        let of_uptime =
+            encoder.encode_descriptor(name, "Time since the start", None, uptime.metric_type())?;
+        uptime.encode(of_uptime)?;
+
+        let gauge = ConstGauge::new(0.0).metric_type();
+        let counter = ConstCounter::new(0u64).metric_type();
+        type Figure = (&'static str, &'static str, bool, fn(&Status) -> f64);
+        let figures: [Figure; 10] = [
+            ("camera_up", "1 while the camera delivers pictures", false, |s| s.healthy().into()),
+            ("camera_framerate_hertz", "Frames a second, over 2 s", false, |s| s.framerate),
+            ("camera_bitrate_bits_per_second", "Bits a second, over 2 s", false, |s| {
+                s.bitrate as f64
+            }),
+            ("camera_viewers", "Viewers now", false, |s| s.viewers as f64),
+            ("camera_width_pixels", "Width", false, |s| s.width.unwrap_or(0).into()),
+            ("camera_frames", "Frames from the camera", true, |s| s.frames as f64),
+            ("camera_key_frames", "Key frames among them", true, |s| s.key_frames as f64),
+            ("camera_damaged", "Access units that could not be used", true, |s| s.damaged as f64),
+            ("camera_early_cuts", "Access units sent before their end", true, |s| {
+                s.early_cuts as f64
+            }),
+            ("camera_restarts", "How often the source was opened again", true, |s| {
+                s.restarts as f64
+            }),
+        ];
+        for (name, help, counts, figure) in figures {
+            let kind = if counts { counter } else { gauge };
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for status in &self.cameras {
+                let labels = [("camera", status.name.as_str())];
+                let value = figure(status);
+                let encoder = family.encode_family(&labels)?;
+                if counts {
+                    ConstCounter::new(value).encode(encoder)?;
+                } else {
+                    ConstGauge::new(value).encode(encoder)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! What is served: the page, the streams, the state.
+//!
+//! ```text
+//! accept ─► door (host, origin, password) ─► warp routes ─┬─ site      the page and its script
+//!  server     door                              routes    ├─ live      WebSocket viewers
+//!                                                         ├─ endless   .mp4 and .h264 over HTTP
+//!                                                         ├─ status    /api/status, /healthz
+//!                                                         └─ metrics   /metrics
+//! ```
+
+pub mod client;
+pub mod door;
+mod endless;
+mod live;
+mod metrics;
+mod routes;
+mod server;
+mod site;
+mod status;
+pub mod websocket;
+
+pub use door::Door;
+pub use server::{Server, listen};
+
+use crate::camera::Camera;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Context {
+    /// In the order of the configuration; the first is shown where none is named.
+    pub cameras: Vec<Arc<Camera>>,
+    /// Who may come in.
+    pub door: Door,
+    /// When the program started.
+    pub started: Instant,
+    /// Set once the program is to end.
+    pub shutdown: Shutdown,
+}
+
+/// Tells everything that runs to end.
+#[derive(Debug, Clone)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+impl Shutdown {
+    /// And what sets it, with `true`.
+    pub fn new() -> (watch::Sender<bool>, Shutdown) {
+        let (sender, receiver) = watch::channel(false);
+        (sender, Shutdown(receiver))
+    }
+
+    /// Waits until it is set. Cancel safe.
+    pub async fn wait(&mut self) {
+        // An error means that nobody is left who could set it: that is an end, too.
+        let _ = self.0.wait_for(|set| *set).await;
+    }
+}
+
+impl Context {
+    /// The camera called `name`; without a name, the first.
+    fn camera(&self, name: Option<&str>) -> Option<&Arc<Camera>> {
+        match name {
+            None => self.cameras.first(),
+            Some(name) => self.cameras.iter().find(|camera| camera.config.name == name),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Which path is answered by what.
+
+use super::server::plain;
+use super::{Context, endless, live, metrics, site, status};
+use hyper::header::{ALLOW, HeaderMap, HeaderValue, SEC_WEBSOCKET_VERSION};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, StatusCode};
+use std::convert::Infallible;
+use std::sync::Arc;
+use warp::filters::BoxedFilter;
+use warp::path::FullPath;
+use warp::reply::Response;
+use warp::{Filter, Rejection, Reply};
+
+/// Everything that is served.
+pub(super) fn all(
+    context: Arc<Context>,
+) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
+    let with = move || {
+        let context = context.clone();
+        warp::any().map(move || context.clone())
+    };
+    let read = || {
+        warp::method()
+            .and_then(|method| async move {
+                match method {
+                    Method::GET | Method::HEAD => Ok(()),
+                    _ => Err(warp::reject::custom(NotThatMethod)),
+                }
+            })
+            .untuple_one()
+    };
+
+    let streams = with()
+        .and(warp::path::full())
+        .and(warp::ext::optional::<OnUpgrade>())
+        .and(warp::header::headers_cloned())
+        .and_then(stream);
+    let api = warp::path!("api" / "status").and(with()).map(status::status);
+    let health = warp::path!("healthz").and(with()).map(status::health);
+    let metrics = warp::path!("metrics").and(with()).map(metrics::metrics);
+    let site = warp::path::full().and(warp::header::headers_cloned()).and_then(site);
+
+    let routes: BoxedFilter<(Response,)> = read()
+        .and(api.or(health).unify().or(metrics).unify().or(streams).unify().or(site).unify())
+        .boxed();
+    routes.recover(refused).unify()
+}
+
+#[derive(Debug)]
+struct NotThatMethod;
+impl warp::reject::Reject for NotThatMethod {}
+
+async fn refused(rejection: Rejection) -> Result<Response, Infallible> {
+    Ok(if rejection.find::<NotThatMethod>().is_some() {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "this can only be read (GET)");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+    } else {
+        plain(StatusCode::NOT_FOUND, "there is nothing at this address")
+    })
+}
+
+async fn site(path: FullPath, headers: HeaderMap) -> Result<Response, Rejection> {
+    site::file(path.as_str(), &headers).ok_or_else(warp::reject::not_found)
+}
+
+/// `/live…` and `/video_websocket`.
+async fn stream(
+    context: Arc<Context>,
+    path: FullPath,
+    upgrade: Option<OnUpgrade>,
+    headers: HeaderMap,
+) -> Result<Response, Rejection> {
+    let Some((name, format)) = parse(path.as_str()) else { return Err(warp::reject::not_found()) };
+    let Some(camera) = context.camera(name) else {
+        let names: Vec<String> =
+            context.cameras.iter().map(|camera| format!("{:?}", camera.config.name)).collect();
+        let there = if names.is_empty() { "none".into() } else { names.join(", ") };
+        let message = format!("there is no camera {:?}; there are: {there}", name.unwrap_or("1"));
+        return Ok(plain(StatusCode::NOT_FOUND, &message));
+    };
+    Ok(match format {
+        Format::WebSocket(dialect) => {
+            match live::accept(&headers, upgrade, camera, dialect, &context) {
+                Ok(response) => response,
+                Err((status, message)) => {
+                    let mut response = plain(status, message);
+                    if status == StatusCode::UPGRADE_REQUIRED {
+                        let headers = response.headers_mut();
+                        headers.insert("upgrade", HeaderValue::from_static("websocket"));
+                        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                    }
+                    response
+                }
+            }
+        }
+        Format::Mp4 => endless::mp4(camera, &context),
+        Format::H264 => endless::h264(camera, &context),
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    WebSocket(live::Dialect),
+    Mp4,
+    H264,
+}
+
+/// Camera and format of a path: `/live`, `/live/front`, `/live.mp4`, `/live/front.h264`, …
+fn parse(path: &str) -> Option<(Option<&str>, Format)> {
+    if path == "/video_websocket" {
+        return Some((None, Format::WebSocket(live::Dialect::Old)));
+    }
+    let rest = path.strip_prefix("/live")?;
+    let (rest, format) = match rest {
+        _ if rest.ends_with(".mp4") => (&rest[..rest.len() - 4], Format::Mp4),
+        _ if rest.ends_with(".h264") => (&rest[..rest.len() - 5], Format::H264),
+        _ => (rest, Format::WebSocket(live::Dialect::Live)),
+    };
+    match rest.strip_prefix('/') {
+        None if rest.is_empty() => Some((None, format)),
+        Some(name) if !name.is_empty() && !name.contains('/') => Some((Some(name), format)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_streams() {
+        let live = Format::WebSocket(live::Dialect::Live);
+        assert_eq!(parse("/live"), Some((None, live)));
+        assert_eq!(parse("/live/front"), Some((Some("front"), live)));
+        assert_eq!(parse("/live.mp4"), Some((None, Format::Mp4)));
+        assert_eq!(parse("/live/front.mp4"), Some((Some("front"), Format::Mp4)));
+        assert_eq!(parse("/live.h264"), Some((None, Format::H264)));
+        assert_eq!(parse("/video_websocket"), Some((None, Format::WebSocket(live::Dialect::Old))));
+        for path in ["/livefront", "/live/", "/live/a/b", "/live/.mp4", "/", "/lives.mp4"] {
+            assert_eq!(parse(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! `/api/status` and `/healthz`: how it is doing, for pages and for watchers.
+
+use super::Context;
+use super::server::plain;
+use crate::camera::Status;
+use hyper::StatusCode;
+use serde::Serialize;
+use std::sync::Arc;
+use warp::Reply;
+use warp::reply::Response;
+
+#[derive(Serialize)]
+struct Answer {
+    version: &'static str,
+    /// Seconds since the program started.
+    uptime: u64,
+    /// Whether a password is asked for.
+    password: bool,
+    cameras: Vec<Status>,
+}
+
+/// `GET /api/status`
+pub(super) fn status(context: Arc<Context>) -> Response {
+    let answer = Answer {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime: context.started.elapsed().as_secs(),
+        password: !context.door.is_open(),
+        cameras: context.cameras.iter().map(|camera| camera.status()).collect(),
+    };
+    warp::reply::json(&answer).into_response()
+}
+
+/// `GET /healthz`: 200 while every camera delivers frames, otherwise 503 and which one does not.
+/// Names and states only: it is the one path that needs no password.
+pub(super) fn health(context: Arc<Context>) -> Response {
+    let statuses = context.cameras.iter().map(|camera| camera.status());
+    let ill: Vec<String> = statuses
+        .filter(|status| !status.healthy())
+        .map(|status| format!("camera {:?}: {}", status.name, status.state))
+        .collect();
+    if ill.is_empty() {
+        plain(StatusCode::OK, "ok")
+    } else {
+        plain(StatusCode::SERVICE_UNAVAILABLE, &ill.join("\n"))
+    }
+}

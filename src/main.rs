@@ -1,0 +1,166 @@
+//! The executable: command line → configuration → run.
+
+use berrymse::camera::Cameras;
+use berrymse::cli::{Cli, Command, Serve};
+use berrymse::config::{Config, ConfigError, DEFAULT_PATH, Source};
+use berrymse::http::{self, Context, Door, Server, Shutdown};
+use clap::Parser;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(options) => serve(options),
+        Command::Check { file } => Config::load(&file).map(drop).map_err(|e| e.to_string()),
+        Command::Health { url, config } => health(url, config),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("berrymse: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The configuration that counts, and the file it stands in.
+fn load(file: Option<PathBuf>) -> Result<(Config, Option<PathBuf>), ConfigError> {
+    let file = file.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()));
+    match file {
+        Some(file) => Config::load(&file).map(|config| (config, Some(file))),
+        None => Ok((Config::without_file(), None)),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the threads cannot be started: {error}"))
+}
+
+fn serve(options: Serve) -> Result<(), String> {
+    start_log(options.verbose);
+    let (mut config, file) = load(options.config).map_err(|error| error.to_string())?;
+    if let Some(listen) = options.listen {
+        config.server.listen = listen;
+    }
+    greet(&config, file.as_deref());
+    runtime()?.block_on(stream(&config))
+}
+
+/// Runs the cameras and the server until a signal ends them.
+async fn stream(config: &Config) -> Result<(), String> {
+    let cannot = |error: std::io::Error| format!("it cannot be started: {error}");
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let listener = http::listen(config.server.listen)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    let cameras = Cameras::start(&config.cameras).map_err(cannot)?;
+    let (stop, shutdown) = Shutdown::new();
+    let context = Context {
+        cameras: cameras.all.clone(),
+        door: Door::new(&config.server),
+        started: Instant::now(),
+        shutdown,
+    };
+    let server = tokio::spawn(Server::new(listener, Arc::new(context)).run());
+    log::info!("streaming at http://{}/", reachable(address));
+
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    log::info!("stopping");
+    stop.send_replace(true);
+    // A second signal does not wait for anybody.
+    tokio::select! {
+        _ = server => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    // Joins their threads, which end their programs.
+    tokio::task::spawn_blocking(move || drop(cameras)).await.map_err(|error| error.to_string())
+}
+
+/// What everybody should know at the start.
+fn greet(config: &Config, file: Option<&Path>) {
+    let version = env!("CARGO_PKG_VERSION");
+    match file {
+        Some(file) => log::info!("BerryMSE {version}, configured by {}", file.display()),
+        None => log::info!("BerryMSE {version}, without a configuration file"),
+    }
+    if config.cameras.is_empty() {
+        log::warn!("no camera is configured: add a [[camera]] to the configuration");
+    }
+    if config.server.password.is_none() {
+        log::warn!("no password is set: whoever reaches this machine sees the picture");
+    }
+    let appliance = config.system != Default::default()
+        || config.network != Default::default()
+        || config.update != Default::default();
+    if appliance {
+        log::debug!("[system], [network] and [update] are for the appliance; serve ignores them");
+    }
+    for camera in &config.cameras {
+        if let Some(Source::Command(command)) = &camera.source {
+            log::debug!("camera {:?} runs {}", camera.name, command.join(" "));
+        }
+    }
+}
+
+/// How a browser on this machine reaches `address`.
+fn reachable(address: SocketAddr) -> String {
+    let host = match address.ip() {
+        ip if ip.is_unspecified() => "localhost".to_string(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    match address.port() {
+        80 => host,
+        port => format!("{host}:{port}"),
+    }
+}
+
+fn health(url: Option<String>, config: Option<PathBuf>) -> Result<(), String> {
+    let url = match url {
+        // `http://cam:2020` or a whole address: what is asked is /healthz.
+        Some(url) if url.matches('/').count() <= 2 => format!("{url}/healthz"),
+        Some(url) if url.matches('/').count() == 3 && url.ends_with('/') => format!("{url}healthz"),
+        Some(url) => url,
+        None => {
+            let (config, _) = load(config).map_err(|error| error.to_string())?;
+            let mut address = config.server.listen;
+            match address.ip() {
+                ip if !ip.is_unspecified() => {}
+                IpAddr::V4(_) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+                IpAddr::V6(_) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            }
+            format!("http://{address}/healthz")
+        }
+    };
+    let (status, text) = runtime()?.block_on(http::client::get(&url))?;
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(text),
+    }
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    // BERRYMSE_LOG says it more exactly: "warn,berrymse::camera=debug".
+    let others = if verbose < 2 { "warn" } else { "debug" };
+    let default = format!("{others},berrymse={level}");
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("BERRYMSE_LOG", default))
+        .format_target(false)
+        .init();
+}
