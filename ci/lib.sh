@@ -16,16 +16,16 @@ install_packages() {
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     has apt-get || die "these Debian packages are needed, and there is no apt-get: ${missing[*]}"
-    local root=()
+    local as_root=()
     if [ "$(id -u)" != 0 ]; then
         has sudo || die "run as root: apt-get install ${missing[*]}"
-        root=(sudo)
+        as_root=(sudo)
     fi
     say "installing ${missing[*]}"
     local log
     log=$(mktemp)
-    if ! { "${root[@]}" apt-get -q update &&
-        "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    if ! { "${as_root[@]}" apt-get -q update &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
         tail -n 20 "$log" >&2
         die "apt-get could not install ${missing[*]}"
     fi
@@ -91,4 +91,8 @@ need_tool() {
     printf '%s' "$tools/bin/$1"
 }
 
-need_cargo_deny() { CARGO_DENY=$(need_tool cargo-deny 0.20.2); }
+# Sets CARGO_DENY.
+need_cargo_deny() {
+    CARGO_DENY=$(need_tool cargo-deny 0.20.2)
+    export CARGO_DENY
+}
