@@ -38,8 +38,8 @@ rust_needed() { sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml; }
 # at_least HAVE NEEDED: versions.
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
-# Version of a cargo, or nothing.
-version_of() { "$1" --version 2>/dev/null | sed -n 's/^[a-z]* \([0-9.]*\).*/\1/p'; }
+# Version of a cargo, or nothing (where it is not there).
+version_of() { { "$1" --version 2>/dev/null || true; } | sed -n 's/^[a-z]* \([0-9.]*\).*/\1/p'; }
 
 # A Rust that is new enough: the one in PATH, else rustup's, else Debian's cargo-web and rustc-web
 # (which bookworm-security keeps new for its browsers). Sets CARGO; RUSTC where it has another name.
