@@ -307,10 +307,11 @@ class BerryMse extends HTMLElement {
     try {
       const answer = await fetch(status);
       if (!answer.ok) return;
-      const { cameras } = await answer.json();
+      const { cameras, refusal } = await answer.json();
       const camera = name ? cameras.find((camera) => camera.name === name) : cameras[0];
       if (this.state !== 'waiting' && this.state !== 'reconnecting') return;
-      if (!camera) this.#show(this.state, name ? `There is no camera “${name}”.` : 'No camera is configured.');
+      if (refusal) this.#show(this.state, `No picture: ${refusal}`);
+      else if (!camera) this.#show(this.state, name ? `There is no camera “${name}”.` : 'No camera is configured.');
       else if (camera.error) this.#show(this.state, `No picture from the camera: ${camera.error}`);
     } catch {
       // The server is away: that is being said already.

@@ -36,7 +36,10 @@ pub(super) fn all(
         .and(warp::ext::optional::<OnUpgrade>())
         .and(warp::header::headers_cloned())
         .and_then(stream);
-    let api = warp::path!("api" / "status").and(with()).map(status::status);
+    let api = warp::path!("api" / "status")
+        .and(with())
+        .and(warp::header::headers_cloned())
+        .map(status::status);
     let health = warp::path!("healthz").and(with()).map(status::health);
     let metrics = warp::path!("metrics").and(with()).map(metrics::metrics);
     let site = warp::path::full().and(warp::header::headers_cloned()).and_then(site);

@@ -3,7 +3,8 @@
 use super::Context;
 use super::server::plain;
 use crate::camera::Status;
-use hyper::StatusCode;
+use hyper::header::HeaderMap;
+use hyper::{Method, StatusCode};
 use serde::Serialize;
 use std::sync::Arc;
 use warp::Reply;
@@ -16,15 +17,22 @@ struct Answer {
     uptime: u64,
     /// Whether a password is asked for.
     password: bool,
+    /// Why this caller would not be let in to a stream: a browser does not show a page what a
+    /// WebSocket was refused for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<String>,
     cameras: Vec<Status>,
 }
 
 /// `GET /api/status`
-pub(super) fn status(context: Arc<Context>) -> Response {
+pub(super) fn status(context: Arc<Context>, headers: HeaderMap) -> Response {
+    // As strict as for what changes something; so it is for a WebSocket.
+    let refusal = context.door.check_origin(&Method::POST, &headers).err();
     let answer = Answer {
         version: env!("CARGO_PKG_VERSION"),
         uptime: context.started.elapsed().as_secs(),
         password: !context.door.is_open(),
+        refusal: refusal.map(|refusal| refusal.message),
         cameras: context.cameras.iter().map(|camera| camera.status()).collect(),
     };
     warp::reply::json(&answer).into_response()

@@ -20,6 +20,8 @@ mkdirSync(results, { recursive: true });
 export const host = 'berrymse.local';
 /** Another web site's. */
 export const otherHost = 'example.local';
+/** A name of the public DNS that somebody has pointed here. */
+export const publicHost = 'cam.example.org';
 
 /** Starts the server; `config` is TOML. `port`: 0 finds a free one. */
 export async function serve(config = '', port = 0) {
@@ -101,7 +103,7 @@ export function browser() {
     args: [
       '--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking',
       '--disable-component-update', '--disable-sync',
-      `--host-resolver-rules=MAP ${host} 127.0.0.1, MAP ${otherHost} 127.0.0.1`,
+      `--host-resolver-rules=MAP ${host} 127.0.0.1, MAP ${otherHost} 127.0.0.1, MAP ${publicHost} 127.0.0.1`,
     ],
   });
 }

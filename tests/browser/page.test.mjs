@@ -4,7 +4,8 @@ import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import {
-  browser as launch, clip, files, frameNumber, host, open, otherHost, results, serve, site, sleep, state,
+  browser as launch, clip, files, frameNumber, host, open, otherHost, publicHost,
+  results, serve, site, sleep, state,
   video,
 } from './lib.mjs';
 
@@ -130,6 +131,13 @@ test('no picture: the page says in words why', async (t) => {
   await page.waitForFunction(() => document.querySelector('berry-mse').message.includes('no-such-program'));
   await page.screenshot({ path: join(results, 'no-camera.png') });
   assert.deepEqual(page.complaints, []);
+});
+
+test('under a name it does not know, the page says what to do', async (t) => {
+  const server = await serve();
+  t.after(server.stop);
+  const page = await open(browser, `http://${publicHost}:${server.port}/`);
+  await page.waitForFunction(() => document.querySelector('berry-mse').message.includes('hosts = ['));
 });
 
 test('the size changes in mid-stream: the page plays on', async (t) => {
