@@ -13,19 +13,15 @@ let browser;
 before(async () => { browser = await launch(); });
 after(async () => { await browser?.close(); });
 
-/** Two frame numbers, read some time apart: both there, and not the same. */
+/** The frame number on the card changes by itself. */
 async function moves(page) {
-  const read = async () => {
-    for (let tries = 0; tries < 50; tries++) {
-      const number = await frameNumber(page);
-      if (number !== null) return number;
-      await sleep(20); // between two frames, or while it starts
-    }
-    assert.fail('the frame number cannot be read');
-  };
-  const first = await read();
-  await sleep(400);
-  assert.notEqual(await read(), first);
+  const seen = new Set();
+  for (let tries = 0; tries < 200 && seen.size < 5; tries++) {
+    const number = await frameNumber(page);
+    if (number !== null) seen.add(number); // null: between two frames, or while it starts
+    await sleep(50);
+  }
+  assert.ok(seen.size >= 5, `the picture moves: ${[...seen]}`);
 }
 
 test('the test card plays: every frame is shown, and time goes on', async (t) => {
