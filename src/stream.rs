@@ -101,8 +101,10 @@ struct Kept {
     fragments: VecDeque<Fragment>,
     /// Number of `fragments[0]`.
     first: u64,
-    /// Number of the newest key frame, while it is kept.
+    /// Number of the newest key frame, while it is kept and whoever is new may start at it.
     key: Option<u64>,
+    /// The camera is away; what comes next must be a key frame.
+    interrupted: bool,
     bytes: usize,
     init: Option<Arc<Init>>,
     timeline: Timeline,
@@ -132,6 +134,7 @@ impl Default for Stream {
                 fragments: VecDeque::new(),
                 first: 0,
                 key: None,
+                interrupted: true,
                 bytes: 0,
                 init: None,
                 timeline: Timeline::new(None),
@@ -166,8 +169,8 @@ impl Stream {
                 || init.parameters == *picture.parameters
         });
         let init = match known {
-            // After a restart there is no group to add to.
-            Some(init) if picture.key || !kept.fragments.is_empty() => init.clone(),
+            // After an interruption there is no group to add to.
+            Some(init) if picture.key || !kept.interrupted => init.clone(),
             _ if !picture.key => return None,
             _ => {
                 let framerate = picture.parameters.framerate.or(framerate);
@@ -190,6 +193,7 @@ impl Stream {
         kept.fragments.push_back(fragment);
         let next = kept.next();
         if picture.key {
+            kept.interrupted = false;
             // The group before this one stays for viewers who are only just behind.
             if let Some(last) = kept.key.replace(next - 1) {
                 kept.drop_before(last);
@@ -206,11 +210,11 @@ impl Stream {
         Some(len)
     }
 
-    /// The camera is away: nobody new is shown old pictures. Viewers stay.
+    /// The camera is away: nobody new is shown old pictures. Viewers stay, and still get what they
+    /// have not had.
     pub fn interrupt(&self) {
         let mut kept = self.kept();
-        let next = kept.next();
-        kept.drop_before(next);
+        kept.interrupted = true;
         kept.key = None;
     }
 
@@ -438,11 +442,13 @@ mod tests {
         camera.send("KP");
         let mut viewer = camera.stream.watch();
         assert_eq!(taken(&mut viewer), "init(1 2)");
+        camera.send("P");
         camera.stream.interrupt();
         assert_eq!(taken(&mut camera.stream.watch()), "", "no old picture for a new viewer");
+        assert_eq!(taken(&mut viewer), "3", "the last one is not lost");
         camera.send("PPKP");
-        assert_eq!(taken(&mut viewer), "5 6");
-        assert_eq!(taken(&mut camera.stream.watch()), "init(5 6)");
+        assert_eq!(taken(&mut viewer), "6 7");
+        assert_eq!(taken(&mut camera.stream.watch()), "init(6 7)");
     }
 
     #[test]
