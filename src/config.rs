@@ -279,7 +279,7 @@ impl Config {
         let error = |message: String, span: Option<std::ops::Range<usize>>| ConfigError {
             file: file.into(),
             at: span.map(|span| line_column(text, span.start)),
-            message,
+            message: printable(&message),
         };
         let mut config: Config =
             toml::from_str(text).map_err(|e| error(explain(e.message()), e.span()))?;
@@ -391,6 +391,12 @@ fn read_error(error: &std::io::Error) -> String {
     }
 }
 
+/// On one line, and nothing in it that a terminal would obey: messages quote the text.
+fn printable(message: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    message.chars().map(escape).collect()
+}
+
 /// Line and column of a byte, both from 1; columns count characters.
 fn line_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
@@ -404,9 +410,9 @@ fn explain(message: &str) -> String {
     let Some(rest) = wrong_name.iter().find_map(|start| message.strip_prefix(start)) else {
         return message.trim().replace('\n', ": ");
     };
-    let mut names = rest.split('`').step_by(2);
-    let wrong = names.next().unwrap_or_default();
-    let valid: Vec<&str> = names.collect();
+    // From the end: the wrong name may have anything in it, the valid ones have no backtick.
+    let (wrong, valid) = rest.rsplit_once("`, expected ").unwrap_or((rest, ""));
+    let valid: Vec<&str> = valid.split('`').skip(1).step_by(2).collect();
     let what = if message.starts_with("unknown field") { "no such key" } else { "no such value" };
     let best = valid
         .iter()

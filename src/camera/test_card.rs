@@ -32,7 +32,9 @@ pub fn access_units() -> &'static [Range<usize>] {
         while let Some(unit) = splitter.next_unit() {
             lengths.push(unit.data.len());
         }
-        lengths.extend(splitter.finish().map(|unit| unit.data.len()));
+        while let Some(unit) = splitter.finish() {
+            lengths.push(unit.data.len());
+        }
         let mut start = 0;
         lengths
             .into_iter()

@@ -4,13 +4,21 @@
 //! primary coded picture).
 
 use super::params::Params;
-use super::{Error, nal_type};
+use super::{Error, annexb, nal_type};
 use h264_reader::nal::sps::{FrameMbsFlags, PicOrderCntType};
 use h264_reader::rbsp::{BitRead, BitReader, BitReaderError, ByteReader};
 
-/// As many bytes of a slice NAL unit as [`SliceStart::parse`] can need at the most: every field it
-/// reads at its longest is 27 bytes, and emulation prevention adds half.
-pub const PREFIX: usize = 48;
+/// As many bytes of a slice NAL unit as [`SliceStart::parse`] can need at the most: with every
+/// field at its longest it reads 38, and emulation prevention adds half to that.
+pub const PREFIX: usize = 64;
+
+/// Reads the beginning of `nal`: never more than [`PREFIX`] bytes, so that it makes no difference how
+/// much of the NAL unit is here, and without the zeros behind it, which the reader calls invalid.
+fn beginning(nal: &[u8]) -> BitReader<ByteReader<&[u8]>> {
+    let nal = &nal[..nal.len().min(PREFIX)];
+    let nal = &nal[..annexb::trim_zeros(nal, 0, nal.len())];
+    BitReader::new(ByteReader::skipping_h264_header(nal))
+}
 
 /// Where a slice stands and which picture it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +49,7 @@ impl SliceStart {
         let header = *nal.first().ok_or_else(|| Error::Damaged("an empty NAL unit".into()))?;
         let damaged =
             |e: BitReaderError| Error::Damaged(format!("its slice header ends early: {e:?}"));
-        let mut r = BitReader::new(ByteReader::skipping_h264_header(nal));
+        let mut r = beginning(nal);
         let first_mb = r.read_ue("first_mb_in_slice").map_err(damaged)?;
         let slice_type = r.read_ue("slice_type").map_err(damaged)?;
         if slice_type > 9 {
@@ -103,7 +111,7 @@ impl SliceStart {
 
     /// Only `first_mb_in_slice`: what can be read without any parameter set.
     pub fn first_mb_of(nal: &[u8]) -> Option<u32> {
-        BitReader::new(ByteReader::skipping_h264_header(nal)).read_ue("first_mb_in_slice").ok()
+        beginning(nal).read_ue("first_mb_in_slice").ok()
     }
 
     /// Whether both slices are of one picture, by 7.4.1.2.4: none of the fields named there differ.

@@ -1,0 +1,81 @@
+//! `berrymse.toml`, as somebody typed it or as the settings page was made to send it.
+//!
+//! Holds to be true:
+//! - nothing panics; an error has a message of printable characters on one line, and a line and
+//!   column that are in the text (the character after the last one of a line included);
+//! - what it suggests instead is something;
+//! - only the number of cameras is wrong without being wrong at a place;
+//! - a byte order mark in front changes nothing;
+//! - what is accepted keeps what the types promise: every camera has a name of its own that can be
+//!   part of an address, sizes are even, and numbers are in their range.
+
+#![no_main]
+
+use berrymse::config::{Address, Config, Source};
+use libfuzzer_sys::fuzz_target;
+use std::collections::HashSet;
+
+fuzz_target!(|text: &str| {
+    let result = Config::parse(text, "fuzz");
+    if !text.starts_with('\u{feff}') {
+        assert_eq!(Config::parse(&format!("\u{feff}{text}"), "fuzz"), result);
+    }
+    match result {
+        Err(error) => {
+            assert_eq!(error.file, "fuzz");
+            assert!(!error.message.trim().is_empty());
+            assert!(!error.message.contains(char::is_control), "{:?}", error.message);
+            assert!(!error.message.ends_with("did you mean ``?"), "{error}");
+            let Some((line, column)) = error.at else {
+                assert!(error.message.contains("cameras: at most"), "{error}: nowhere");
+                return;
+            };
+            let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+            // Not lines(): an error at the very end may stand behind the last line break.
+            let Some(text) = text.split('\n').nth(line.wrapping_sub(1)) else {
+                panic!("{error}: there is no such line")
+            };
+            assert!((1..=text.chars().count() + 1).contains(&column), "{error}: not in {text:?}");
+        }
+        Ok(config) => accepted(&config),
+    }
+});
+
+fn accepted(config: &Config) {
+    let mut names = HashSet::new();
+    for camera in &config.cameras {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        assert!(!camera.name.is_empty() && camera.name.len() <= 32);
+        assert!(camera.name.bytes().all(good), "{:?}", camera.name);
+        assert!(names.insert(&camera.name), "two cameras called {:?}", camera.name);
+        for size in [camera.width, camera.height] {
+            assert!((16..=4096).contains(&size) && size.is_multiple_of(2));
+        }
+        assert!((1..=240).contains(&camera.framerate));
+        assert!((50_000..=100_000_000).contains(&camera.bitrate));
+        assert!((1..=1200).contains(&camera.keyframe_interval));
+        assert!([0, 90, 180, 270].contains(&camera.rotation));
+        match &camera.source {
+            Some(Source::Command(command)) => assert!(!command[0].is_empty()),
+            Some(Source::Device(device)) => assert!(device.starts_with("/dev/")),
+            Some(Source::Rpicam | Source::TestCard) | None => {}
+        }
+    }
+    assert!(config.cameras.len() <= 16);
+    assert_ne!(config.server.password.as_deref(), Some(""));
+    assert!(config.server.hosts.iter().all(|host| !host.is_empty() && host.is_ascii()));
+    let network = &config.network;
+    match network.address {
+        Address::Dhcp => assert_eq!(network.gateway, None),
+        Address::Fixed(ip, prefix) => {
+            assert!(network.gateway.is_some());
+            assert!((1..=if ip.is_ipv4() { 32 } else { 128 }).contains(&prefix));
+        }
+    }
+    if let Some(wifi) = &network.wifi {
+        assert!((1..=32).contains(&wifi.ssid.len()));
+        assert!(wifi.psk.as_ref().is_none_or(|psk| (8..=64).contains(&psk.len())));
+        assert!(wifi.country.len() == 2 && wifi.country.bytes().all(|b| b.is_ascii_uppercase()));
+    }
+    assert!(config.update.window.is_none_or(|(from, to)| from != to && from.max(to) < 24 * 60));
+}

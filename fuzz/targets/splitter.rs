@@ -1,0 +1,343 @@
+//! A camera's bytes, in whatever pieces they are read, with pauses anywhere.
+//!
+//! Holds to be true:
+//! - nothing panics, and nothing is handed out that was not given: the access units are pieces of
+//!   the stream, in its order, without overlap, each with the arrival time of its first byte;
+//! - handed out and thrown away are together no more than was given;
+//! - without pauses the size of the reads changes nothing, no byte between the first access unit
+//!   and the last is lost, and no cut was wrong;
+//! - zeros between NAL units belong to nobody: without them, and with the short start code
+//!   everywhere, the same NAL units make the same access units;
+//! - memory is bounded, also when the stream goes on for ever;
+//! - where the parser makes a picture of an access unit, its NAL units are whole ones of that
+//!   access unit, and the fragment of it has exactly the length that was announced, takes one
+//!   allocation and gives back the same NAL units; the boxes of the init segment fill it exactly.
+//!
+//! Input: the number of reads, a byte a read (see [`Read`]; they are gone through again and again),
+//! and then the stream.
+
+#![no_main]
+
+use berrymse::fmp4::{self, FRAGMENT_OVERHEAD, Sample, SampleEntry};
+use berrymse::h264::splitter::{AccessUnit, MAX_ACCESS_UNIT};
+use berrymse::h264::{ParameterSets, Parser, Splitter, annexb, nal_type};
+use libfuzzer_sys::fuzz_target;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One input in so many is also repeated until memory would show that it is kept: that takes as long
+/// as a thousand ordinary runs and more.
+const ENDLESS: u64 = 10_000;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((reads, rest)) = data.split_first() else { return };
+    let Some((reads, stream)) = rest.split_at_checked(usize::from(*reads)) else { return };
+    if hash(stream).is_multiple_of(ENDLESS) {
+        endless(stream);
+    }
+    let reads: Vec<Read> = reads.iter().copied().map(Read::new).collect();
+    let unpaused: Vec<Read> = reads.iter().map(|read| Read { pause: false, ..*read }).collect();
+
+    let whole = run(stream, &[]);
+    let pieces = run(stream, &unpaused);
+    let bytes = |units: &[Unit]| units.iter().map(|unit| unit.data.clone()).collect::<Vec<_>>();
+    assert_eq!(bytes(&whole), bytes(&pieces), "the size of the reads makes a difference");
+    let joined = bytes(&whole).concat();
+    assert!(
+        joined.is_empty() || stream.windows(joined.len()).any(|part| part == joined),
+        "bytes between access units are lost"
+    );
+    parse(&whole);
+
+    // Ended by a delimiter: what has not ended can't be compared.
+    let mut plain = vec![];
+    for nal in annexb::nal_units(stream) {
+        plain.extend([0, 0, 1]);
+        plain.extend(&stream[nal]);
+    }
+    let ended = |stream: &[u8]| run(&[stream, &[0, 0, 1, nal_type::AUD]].concat(), &[]);
+    assert_eq!(nals(&ended(&plain)), nals(&ended(stream)), "zeros make a difference");
+
+    if reads.iter().any(|read| read.pause) {
+        parse(&run(stream, &reads));
+    }
+});
+
+fn nals(units: &[Unit]) -> Vec<Vec<&[u8]>> {
+    let nals = |data| annexb::nal_units(data).map(|nal| &data[nal]).collect();
+    units.iter().map(|unit| nals(&unit.data[..])).collect()
+}
+
+/// One read from the pipe.
+#[derive(Clone, Copy)]
+struct Read {
+    len: usize,
+    /// Then the pipe is quiet.
+    pause: bool,
+}
+
+impl Read {
+    /// Bit 7: a pause follows. The others: the length, in bytes up to 64, from there in steps of 64.
+    fn new(byte: u8) -> Read {
+        let len = usize::from(byte & 0x7f) + 1;
+        Read { len: if len <= 64 { len } else { (len - 63) * 64 }, pause: byte & 0x80 != 0 }
+    }
+}
+
+struct Unit {
+    data: Vec<u8>,
+    arrived: Duration,
+}
+
+/// What the splitter makes of `stream`, read in one piece where `reads` is empty. Every read has the
+/// position of its first byte as its time, so that arrival times can be checked.
+fn run(stream: &[u8], reads: &[Read]) -> Vec<Unit> {
+    let before = held();
+    let mut splitter = Splitter::default();
+    let mut units = vec![];
+    let mut times = vec![];
+    let (mut given, mut handed) = (0, 0);
+    let mut take = |unit: AccessUnit<'_>| {
+        assert!(!unit.data.is_empty(), "an empty access unit");
+        handed += unit.data.len();
+        units.push(Unit { data: unit.data.to_vec(), arrived: unit.arrived });
+        handed + units.capacity() * size_of::<Unit>()
+    };
+    let mut own = 0; // memory of what was handed out
+    let everything = [Read { len: stream.len(), pause: false }];
+    let reads = if reads.is_empty() { &everything } else { reads };
+    for read in reads.iter().cycle() {
+        if given == stream.len() {
+            break;
+        }
+        let end = stream.len().min(given + read.len);
+        splitter.push(&stream[given..end], time(given));
+        times.push(given..end);
+        given = end;
+        assert_eq!(splitter.position(), given as u64);
+        while let Some(unit) = splitter.next_unit() {
+            own = take(unit);
+        }
+        while read.pause
+            && let Some(unit) = splitter.pause()
+        {
+            own = take(unit);
+        }
+        assert!(splitter.last_start() <= splitter.position());
+        let kept = held() - before - (own + times.capacity() * size_of::<Range<usize>>()) as isize;
+        // 24 bytes a read are for its arrival time, and growing doubles.
+        assert!(kept < (256 * 1024 + 64 * given) as isize, "{kept} bytes are kept of {given}");
+    }
+    while let Some(unit) = splitter.finish() {
+        take(unit);
+    }
+    assert!(handed as u64 + splitter.discarded() <= given as u64, "more than was given");
+    assert!(reads.iter().any(|read| read.pause) || splitter.wrong_cuts() == 0);
+    in_order(stream, &units, &times);
+    units
+}
+
+fn time(position: usize) -> Duration {
+    Duration::from_micros(position as u64)
+}
+
+/// Every unit stands in the stream behind the one before it, and begins in the read whose time it
+/// has.
+fn in_order(stream: &[u8], units: &[Unit], times: &[Range<usize>]) {
+    let mut end = 0;
+    for (n, unit) in units.iter().enumerate() {
+        let Ok(read) = times.binary_search_by_key(&unit.arrived, |read| time(read.start)) else {
+            panic!("unit {n} arrived at {:?}: nothing did", unit.arrived)
+        };
+        let Range { start: from, end: to } = times[read];
+        let start = (from.max(end)..to).find(|&at| stream[at..].starts_with(&unit.data));
+        let Some(start) = start else {
+            panic!("unit {n} does not begin in bytes {}..{to} of the stream", from.max(end))
+        };
+        end = start + unit.data.len();
+    }
+}
+
+/// FNV-1a: by the input alone, so that a finding can be repeated.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
+/// The stream again and again, in large reads, until what is kept must show.
+fn endless(stream: &[u8]) {
+    if stream.is_empty() {
+        return;
+    }
+    let read = stream.repeat((64 * 1024_usize).div_ceil(stream.len()));
+    let nals = annexb::nal_units(&read).count();
+    let before = held();
+    let mut splitter = Splitter::default();
+    let (mut given, mut seen) = (0, 0);
+    // Very many NAL units take too long.
+    while given < 4 * MAX_ACCESS_UNIT && seen < 200_000 {
+        splitter.push(&read, Duration::ZERO);
+        given += read.len();
+        seen += nals;
+        while splitter.next_unit().is_some() {}
+        let kept = held() - before;
+        // The buffer, which grows by doubling, and all parameter sets that can exist.
+        assert!(kept < (3 * MAX_ACCESS_UNIT + MAX_ACCESS_UNIT / 2) as isize, "{kept} of {given}");
+    }
+}
+
+fn parse(units: &[Unit]) {
+    let mut parser = Parser::default();
+    let mut before: Option<Arc<ParameterSets>> = None;
+    let mut time = fmp4::Timeline::new(None);
+    for (n, unit) in units.iter().enumerate() {
+        let data = &unit.data[..];
+        let picture = match parser.access_unit(data) {
+            Ok(picture) => picture,
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                continue;
+            }
+        };
+        let nals: Vec<&[u8]> = picture.nals.iter().map(|nal| &data[nal.clone()]).collect();
+        let mut end = 0;
+        let (mut slices, mut key) = (0, 0);
+        for (range, nal) in picture.nals.iter().zip(&nals) {
+            assert!(range.start >= end + 3 && data[..range.start].ends_with(&[0, 0, 1]));
+            end = range.end;
+            assert!(!nal.is_empty() && !nal.windows(3).any(|code| code == [0, 0, 1]));
+            assert_ne!(nal.last(), Some(&0), "a NAL unit never ends in a zero");
+            match nal[0] & 31 {
+                nal_type::IDR => (slices, key) = (slices + 1, key + 1),
+                nal_type::SLICE | nal_type::PARTITION_A => slices += 1,
+                nal_type::SEI => {}
+                other => panic!("NAL unit of type {other} in a sample"),
+            }
+        }
+        assert!(slices > 0, "a picture without a slice");
+        assert_eq!(key, if picture.key { slices } else { 0 }, "IDR slices and others in a picture");
+
+        let step = time.step(unit.arrived);
+        let sample = Sample {
+            sequence: n as u32 + 1,
+            decode_time: step.decode_time,
+            duration: step.duration,
+            key: picture.key,
+        };
+        let len = fmp4::fragment_len(picture.nals);
+        let mut out = Vec::with_capacity(len);
+        let room = out.capacity();
+        fmp4::write_fragment(&mut out, &sample, data, picture.nals);
+        assert_eq!((out.len(), out.capacity()), (len, room), "announced, and in one allocation");
+        fragment(&out, &sample, &nals);
+
+        let sets = picture.parameters;
+        if before.as_ref().is_none_or(|before| !Arc::ptr_eq(before, sets)) {
+            assert!(before.is_none_or(|before| before != *sets), "the same parameters anew");
+            for entry in [SampleEntry::Avc1, SampleEntry::Avc3] {
+                let init = fmp4::init_segment(sets, entry);
+                boxes(&init, b"ftyp");
+            }
+            assert!(sets.width > 0 && sets.height > 0 && sets.codec.starts_with("avc1."));
+            assert!(!sets.pps.is_empty());
+            before = Some(sets.clone());
+        }
+        let with_sets: Vec<&[u8]> = std::iter::once(&sets.sps)
+            .chain(&sets.pps)
+            .map(Vec::as_slice)
+            .chain(nals.iter().copied())
+            .collect();
+        fragment(&fmp4::with_parameter_sets(&out, sets), &sample, &with_sets);
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> usize {
+    u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
+}
+
+/// A fragment reads back as `sample` and `nals`.
+fn fragment(bytes: &[u8], sample: &Sample, nals: &[&[u8]]) {
+    boxes(bytes, b"moof");
+    let payload = bytes.len() - FRAGMENT_OVERHEAD;
+    assert_eq!(
+        (word(bytes, 20), word(bytes, 48)),
+        (sample.sequence as usize, sample.duration as usize)
+    );
+    assert_eq!(u64::from_be_bytes(bytes[64..72].try_into().unwrap()), sample.decode_time);
+    assert_eq!((&bytes[76..80], bytes[92]), (&b"trun"[..], if sample.key { 2 } else { 1 }));
+    assert_eq!((word(bytes, 96), word(bytes, 100)), (payload, payload + 8));
+    let mut rest = &bytes[FRAGMENT_OVERHEAD..];
+    for nal in nals {
+        let (len, after) = rest.split_at(4);
+        assert_eq!(word(len, 0), nal.len());
+        let (got, after) = after.split_at(nal.len());
+        assert_eq!(got, *nal);
+        rest = after;
+    }
+    assert!(rest.is_empty());
+}
+
+/// Boxes follow each other to the very end, and so do those inside of them; the first is `first`.
+fn boxes(mut bytes: &[u8], first: &[u8; 4]) {
+    assert_eq!(&bytes[4..8], first);
+    while !bytes.is_empty() {
+        let (one, rest) = bytes.split_at(word(bytes, 0));
+        bytes = rest;
+        let (head, first) = match &one[4..8] {
+            b"moov" => (8, b"mvhd"),
+            b"trak" => (8, b"tkhd"),
+            b"mdia" => (8, b"mdhd"),
+            b"minf" => (8, b"vmhd"),
+            b"dinf" => (8, b"dref"),
+            b"stbl" => (8, b"stsd"),
+            b"mvex" => (8, b"trex"),
+            b"moof" => (8, b"mfhd"),
+            b"traf" => (8, b"tfhd"),
+            b"stsd" => (16, if one[20..24] == *b"avc1" { b"avc1" } else { b"avc3" }),
+            b"avc1" | b"avc3" => (86, b"avcC"),
+            _ => continue,
+        };
+        boxes(&one[head..], first);
+    }
+}
+
+/// Counts what is allocated, to see what the splitter keeps.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+}
+
+fn held() -> isize {
+    HELD.get()
+}
+
+fn count(change: isize) {
+    // Fails only while a thread ends.
+    let _ = HELD.try_with(|held| held.set(held.get() + change));
+}
+
+// SAFETY: hands everything to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size as isize - layout.size() as isize);
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;

@@ -1,0 +1,216 @@
+//! A WebSocket client that may say anything, from the first header on.
+//!
+//! Holds to be true:
+//! - nothing panics; a refused handshake has status 400 or 426 and says why; an accepted one had
+//!   every header that RFC 6455 asks for and gets the answer of 4.2.2;
+//! - only our own page, a page that is allowed or something that is no browser gets past
+//!   [`Door::check_origin`], and only under a name that is an address, of the local network or
+//!   configured;
+//! - in whatever pieces frames arrive, they are the same messages and end with the same status
+//!   code, one of those that the standard has for it;
+//! - a frame that a right client makes is read as what was put in.
+//!
+//! Input: lines `name: value` up to an empty one (`:method`, `:version` and, for what is configured,
+//! `:origin` and `:host` are no headers), then a byte with the size of the reads, then frames.
+
+#![no_main]
+
+use berrymse::config::Server;
+use berrymse::http::websocket::{self, MAX_MESSAGE, Message, Reader, status};
+use berrymse::http::{Door, door::Refusal};
+use http::header::{HOST, ORIGIN, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use libfuzzer_sys::fuzz_target;
+use sha1::{Digest, Sha1};
+
+fuzz_target!(|data: &[u8]| {
+    let (head, body) = match data.windows(2).position(|end| end == b"\n\n") {
+        Some(end) => (&data[..end], &data[end + 2..]),
+        None => (data, &data[..0]),
+    };
+    let request = Request::read(head);
+    request.handshake();
+    request.door();
+    if let [size, frames @ ..] = body {
+        reader(frames, usize::from(*size).max(1));
+        round_trip(frames, usize::from(*size).max(1));
+    }
+});
+
+struct Request {
+    method: Method,
+    version: Version,
+    headers: HeaderMap,
+    config: Server,
+}
+
+impl Request {
+    fn read(head: &[u8]) -> Request {
+        let mut request = Request {
+            method: Method::GET,
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+            config: Server::default(),
+        };
+        for line in head.split(|&b| b == b'\n').take(40) {
+            let Some(colon) = line.iter().skip(1).position(|&b| b == b':') else { continue };
+            let (name, value) = (&line[..=colon], line[colon + 2..].trim_ascii());
+            let text = || String::from_utf8_lossy(value).into_owned();
+            match name {
+                b":method" => request.method = Method::from_bytes(value).unwrap_or_default(),
+                b":version" => request.version = Version::HTTP_10,
+                b":origin" => request.config.origins.push(text()),
+                b":host" => request.config.hosts.push(text()),
+                _ => {
+                    if let (Ok(name), Ok(value)) =
+                        (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+                    {
+                        request.headers.append(name, value);
+                    }
+                }
+            }
+        }
+        request
+    }
+
+    fn handshake(&self) {
+        let has = |name: &str, token: &str| {
+            self.headers.get_all(name).iter().any(|value| {
+                value.to_str().is_ok_and(|value| {
+                    value.to_lowercase().split(',').any(|part| part.trim() == token)
+                })
+            })
+        };
+        let key = self.headers.get("sec-websocket-key").map_or(&b""[..], HeaderValue::as_bytes);
+        match websocket::handshake(&self.method, self.version, &self.headers) {
+            Ok(answer) => {
+                assert!(self.method == Method::GET && self.version == Version::HTTP_11);
+                assert!(has("upgrade", "websocket") && has("connection", "upgrade"));
+                assert!(has("sec-websocket-version", "13"));
+                assert_eq!(key.len(), 24);
+                let hash = Sha1::new()
+                    .chain_update(key)
+                    .chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11")
+                    .finalize();
+                use base64::Engine;
+                assert_eq!(answer, base64::prelude::BASE64_STANDARD.encode(hash));
+            }
+            Err((status, why)) => {
+                assert!([StatusCode::BAD_REQUEST, StatusCode::UPGRADE_REQUIRED].contains(&status));
+                assert!(!why.is_empty());
+            }
+        }
+    }
+
+    fn door(&self) {
+        let text = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
+        let result = Door::new(&self.config).check_origin(&self.method, &self.headers);
+        let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&self.method);
+        if reads && !self.headers.contains_key(UPGRADE) {
+            assert_eq!(result, Ok(()), "anybody's page may show what is here for all");
+            return;
+        }
+        if let Err(Refusal { status, message }) = result {
+            assert!([StatusCode::BAD_REQUEST, StatusCode::FORBIDDEN].contains(&status));
+            assert!(!message.is_empty());
+            return;
+        }
+        let host = text(HOST).expect("nobody comes in without a Host");
+        let name = host.to_lowercase();
+        let configured = self.config.hosts.iter().any(|own| {
+            let own = own.to_lowercase();
+            name.trim_end_matches('.').starts_with(&own) || name.starts_with(&format!("[{own}"))
+        });
+        // What browsers write for a name of the public DNS: letters, digits, hyphens and dots, a
+        // port perhaps, and an ending that is not one of the local ones.
+        let bare = name.split_once(':').map_or(&name[..], |(bare, _)| bare).trim_end_matches('.');
+        let public = ["example", "com", "org", "local.com", "localhost.dev", "1"];
+        let labels = bare.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+        let has_ending = public.iter().any(|end| bare.ends_with(&format!(".{end}")));
+        let is_address = bare.parse::<std::net::IpAddr>().is_ok();
+        assert!(!(labels && has_ending && !is_address) || configured, "rebinding: {host:?}");
+        let Some(origin) = self.headers.get(ORIGIN) else { return }; // not a browser
+        let origin = origin.to_str().unwrap_or_default().to_lowercase();
+        let own = [format!("http://{name}"), format!("https://{name}")].contains(&origin);
+        let allowed = |one: &String| one == "*" || one.to_lowercase() == origin;
+        assert!(own || self.config.origins.iter().any(allowed), "page of {origin:?} at {host:?}");
+    }
+}
+
+/// What `bytes` say, read in pieces of `size`, and the status code that ended it.
+fn read(bytes: &[u8], size: usize) -> (Vec<Message>, Option<u16>) {
+    let mut reader = Reader::default();
+    let mut messages = vec![];
+    for piece in bytes.chunks(size) {
+        reader.push(piece);
+        loop {
+            match reader.next_message() {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(code) => return (messages, Some(code)),
+            }
+        }
+    }
+    (messages, None)
+}
+
+fn reader(bytes: &[u8], size: usize) {
+    let whole = read(bytes, bytes.len().max(1));
+    assert_eq!(read(bytes, size), whole, "pieces of {size} make a difference");
+    let (messages, end) = whole;
+    for message in messages {
+        match message {
+            Message::Text(text) => assert!(text.len() <= MAX_MESSAGE),
+            Message::Ping(payload) => {
+                // What answers it is a frame itself: not masked, the same payload.
+                let pong = websocket::pong(&payload);
+                assert!(payload.len() <= 125);
+                assert_eq!(pong, [&[0x8a, payload.len() as u8], &payload[..]].concat());
+            }
+            Message::Close(code) => {
+                assert!(matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999));
+                assert_eq!(websocket::close(code)[..2], [0x88, 2]);
+            }
+            Message::Binary | Message::Pong => {}
+        }
+    }
+    if let Some(code) = end {
+        use status::*;
+        assert!([PROTOCOL, UNSUPPORTED, INVALID, TOO_BIG].contains(&code), "code {code}");
+    }
+}
+
+/// `payload` as a client would send it, in each kind of message.
+fn round_trip(payload: &[u8], size: usize) {
+    let mask = [payload.first().map_or(7, |b| !b), 0, 0xff, size as u8];
+    let long = &payload[..payload.len().min(MAX_MESSAGE)];
+    let short = &payload[..payload.len().min(125)];
+    let mut bytes = vec![];
+    let mut frame = |opcode: u8, payload: &[u8]| {
+        bytes.push(0x80 | opcode);
+        match payload.len() {
+            len @ 0..=125 => bytes.push(0x80 | len as u8),
+            len => {
+                bytes.push(0x80 | 126);
+                bytes.extend((len as u16).to_be_bytes());
+            }
+        }
+        bytes.extend(mask);
+        bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    };
+    frame(2, long);
+    frame(9, short);
+    frame(10, short);
+    let text = String::from_utf8_lossy(long);
+    let text: String = text.chars().take(MAX_MESSAGE / 4).collect();
+    frame(1, text.as_bytes());
+    frame(8, &[3, 233]);
+    let want = vec![
+        Message::Binary,
+        Message::Ping(short.to_vec()),
+        Message::Pong,
+        Message::Text(text),
+        Message::Close(1001),
+    ];
+    assert_eq!(read(&bytes, size), (want, None));
+}
