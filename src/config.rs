@@ -33,7 +33,7 @@ pub struct Config {
     /// The web server.
     pub server: Server,
     /// The cameras, in order; the first is the one that `/live` shows.
-    #[serde(rename = "camera")]
+    #[serde(rename = "camera", deserialize_with = "cameras")]
     pub cameras: Vec<Camera>,
     /// The machine (appliance).
     pub system: System,
@@ -157,8 +157,10 @@ pub struct Network {
     /// `"dhcp"`, or an address with its prefix length.
     pub address: Address,
     /// Router.
+    #[serde(deserialize_with = "gateway")]
     pub gateway: Option<IpAddr>,
     /// Name servers.
+    #[serde(deserialize_with = "dns")]
     pub dns: Vec<IpAddr>,
     /// Wireless network.
     pub wifi: Option<Wifi>,
@@ -382,9 +384,7 @@ struct PlaceOfUpdate {
 
 fn read_error(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            "no such file: name another with --config, or leave that out".into()
-        }
+        std::io::ErrorKind::NotFound => "no such file".into(),
         std::io::ErrorKind::PermissionDenied => "may not be read by this user".into(),
         std::io::ErrorKind::IsADirectory => "is a folder, not a file".into(),
         _ => format!("cannot be read: {error}"),
@@ -406,6 +406,19 @@ fn line_column(text: &str, at: usize) -> (usize, usize) {
 
 /// The parser's message, with the nearest valid name where a name is wrong.
 fn explain(message: &str) -> String {
+    if let Some(rest) = message.strip_prefix("invalid type: ")
+        && let Some((found, wanted)) = rest.rsplit_once(", expected ")
+    {
+        let wanted = match wanted {
+            "i64" => "a whole number, without quotes,",
+            "a sequence" => "a list, such as [\"one\", \"two\"],",
+            "a string" => "text in quotes",
+            "a boolean" => "true or false",
+            wanted if wanted.starts_with("struct") => "a table, such as { name = \"value\" },",
+            wanted => wanted,
+        };
+        return format!("{found} is not right here: {wanted} is needed");
+    }
     let wrong_name = ["unknown field `", "unknown variant `"];
     let Some(rest) = wrong_name.iter().find_map(|start| message.strip_prefix(start)) else {
         return message.trim().replace('\n', ": ");
@@ -494,8 +507,15 @@ fn password<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>
             return Err("the password is empty: leave the line out to have none".into());
         }
         if text.starts_with("$argon2") {
-            argon2::PasswordHash::new(text)
-                .map_err(|e| format!("starts like an argon2 hash, but is none: {e}"))?;
+            // Half a line copied must not lock everybody out.
+            let whole = |hash: argon2::PasswordHash<'_>| hash.salt.is_some() && hash.hash.is_some();
+            if !argon2::PasswordHash::new(text).is_ok_and(whole) {
+                return Err(
+                    "starts like an argon2 hash, but is no whole one: it ends in its salt \
+                            and its hash, each after a $"
+                        .into(),
+                );
+            }
         }
         Ok(Some(text.into()))
     })
@@ -582,6 +602,46 @@ fn ssh_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D
         }
     }
     Ok(keys)
+}
+
+fn ip_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is no address: for example \"192.168.1.1\""))
+}
+
+fn gateway<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
+    string(deserializer, |text| ip_address(text).map(Some))
+}
+
+fn dns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    let servers = Vec::<String>::deserialize(deserializer)?;
+    servers.iter().map(|text| ip_address(text).map_err(de::Error::custom)).collect()
+}
+
+/// `[[camera]]`, and what to do about `[camera]`.
+fn cameras<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Camera>, D::Error> {
+    struct List;
+
+    impl<'de> Visitor<'de> for List {
+        type Value = Vec<Camera>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("[[camera]]")
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Camera>, A::Error> {
+            let mut cameras = vec![];
+            while let Some(camera) = list.next_element()? {
+                cameras.push(camera);
+            }
+            Ok(cameras)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Vec<Camera>, A::Error> {
+            Err(de::Error::custom("write [[camera]], in two brackets: there may be several"))
+        }
+    }
+
+    deserializer.deserialize_any(List)
 }
 
 fn ssid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -672,7 +732,7 @@ impl<'de> Deserialize<'de> for Source {
                     "test-card" => Ok(Source::TestCard),
                     device if device.starts_with("/dev/") => Ok(Source::Device(device.into())),
                     other => {
-                        let near = |name: &&&str| strsim::damerau_levenshtein(other, name) <= 3;
+                        let near = |name: &&&str| strsim::damerau_levenshtein(other, name) <= 2;
                         Err(E::custom(match ["rpicam", "test-card"].iter().find(near) {
                             Some(name) => {
                                 format!("no such source: {other:?}; did you mean {name:?}?")
@@ -688,7 +748,7 @@ impl<'de> Deserialize<'de> for Source {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Source, A::Error> {
                 #[derive(Deserialize)]
-                #[serde(rename_all = "lowercase")]
+                #[serde(field_identifier, rename_all = "lowercase")]
                 enum Key {
                     Command,
                 }

@@ -2,7 +2,7 @@
 
 use berrymse::camera::Cameras;
 use berrymse::cli::{Cli, Command, Serve};
-use berrymse::config::{Config, ConfigError, DEFAULT_PATH, Source};
+use berrymse::config::{Config, ConfigError, DEFAULT_PATH};
 use berrymse::http::{self, Context, Door, Server, Shutdown};
 use clap::Parser;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -32,6 +32,11 @@ fn main() -> ExitCode {
 fn load(file: Option<PathBuf>) -> Result<(Config, Option<PathBuf>), ConfigError> {
     let file = file.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()));
     match file {
+        Some(file) if !file.exists() => Err(ConfigError {
+            file: file.display().to_string(),
+            at: None,
+            message: "no such file: name another with --config, or leave that out".into(),
+        }),
         Some(file) => Config::load(&file).map(|config| (config, Some(file))),
         None => Ok((Config::without_file(), None)),
     }
@@ -106,11 +111,6 @@ fn greet(config: &Config, file: Option<&Path>) {
         || config.update != Default::default();
     if appliance {
         log::debug!("[system], [network] and [update] are for the appliance; serve ignores them");
-    }
-    for camera in &config.cameras {
-        if let Some(Source::Command(command)) = &camera.source {
-            log::debug!("camera {:?} runs {}", camera.name, command.join(" "));
-        }
     }
 }
 

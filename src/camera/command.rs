@@ -59,6 +59,9 @@ impl Command {
             ErrorKind::NotFound => {
                 format!("{program:?} cannot be started: no such program (installed? in PATH?)")
             }
+            ErrorKind::PermissionDenied if std::path::Path::new(program).is_dir() => {
+                format!("{program:?} cannot be started: it is a folder, not a program")
+            }
             ErrorKind::PermissionDenied => {
                 format!("{program:?} cannot be started: it is not executable by this user")
             }
@@ -234,6 +237,10 @@ impl Reader {
         let complaint = output.complaint().map(|c| format!(" ({c})")).unwrap_or_default();
         match (self.bytes, self.pictures) {
             (0, _) => format!("{program:?} has written nothing for {seconds} s"),
+            (bytes, 0) if self.splitter.has_picture() => format!(
+                "{program:?} began a picture and has not finished it for {seconds} s, after {bytes} \
+                 bytes{complaint}"
+            ),
             (bytes, 0) => {
                 format!("{program:?}: after {seconds} s, {}{complaint}", no_picture(bytes))
             }

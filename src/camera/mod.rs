@@ -205,8 +205,21 @@ fn describe(config: &config::Camera) -> String {
         Some(config::Source::TestCard) => "the test card".into(),
         Some(config::Source::Rpicam) => "rpicam-vid".into(),
         Some(config::Source::Device(path)) => path.clone(),
-        Some(config::Source::Command(command)) => command.join(" "),
+        Some(config::Source::Command(command)) => {
+            command.iter().map(|word| without_password(word)).collect::<Vec<_>>().join(" ")
+        }
     }
+}
+
+/// `rtsp://user:password@camera/` without the password: whoever may watch need not know it.
+fn without_password(word: &str) -> String {
+    let hidden = || {
+        let (scheme, rest) = word.split_once("://")?;
+        let (user, host) = rest.split('/').next()?.rsplit_once('@')?;
+        let path = &rest[user.len() + 1 + host.len()..];
+        Some(format!("{scheme}://***@{host}{path}"))
+    };
+    hidden().unwrap_or_else(|| word.into())
 }
 
 /// Something that delivers H.264.
@@ -244,12 +257,14 @@ impl Source for NoDevice {
 pub struct Output {
     camera: Arc<Camera>,
     parser: Parser,
+    /// A damaged access unit has been complained of.
+    warned: bool,
 }
 
 impl Output {
     /// For one run of a source: nothing of an earlier run is left.
     pub fn new(camera: Arc<Camera>) -> Output {
-        Output { camera, parser: Parser::default() }
+        Output { camera, parser: Parser::default(), warned: false }
     }
 
     /// Takes one access unit in Annex B format, captured at `time` on the source's own clock.
@@ -294,10 +309,11 @@ impl Output {
                 let mut state = camera.state();
                 state.damaged += 1;
                 let message = error.to_string();
-                if state.last_error.as_ref() != Some(&message) {
+                // Once a run: garbage finds ever new words.
+                if !std::mem::replace(&mut self.warned, true) {
                     log::warn!("camera \"{}\": {message}", camera.config.name);
-                    state.last_error = Some(message);
                 }
+                state.last_error = Some(message);
                 Ok(false)
             }
         }
@@ -403,5 +419,18 @@ fn keep_running(camera: &Arc<Camera>, mut source: Box<dyn Source>, stop: &Stop) 
         }
         wait = (wait * 2).min(BACK_OFF.1);
         camera.state().restarts += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_of_cameras_are_not_told() {
+        let hidden = |word| without_password(word);
+        assert_eq!(hidden("rtsp://me:secret@cam/live"), "rtsp://***@cam/live");
+        assert_eq!(hidden("http://cam/a@b"), "http://cam/a@b");
+        assert_eq!(hidden("-i"), "-i");
     }
 }

@@ -1,0 +1,149 @@
+//! `berrymse check`: what is wrong with a configuration, where, and what would be right.
+
+mod common;
+
+use common::{BERRYMSE, Folder};
+use std::collections::HashSet;
+use std::path::Path;
+use std::process::Command;
+
+/// Exit status, and everything that was printed.
+fn check(file: &Path) -> (Option<i32>, String) {
+    let output = Command::new(BERRYMSE).arg("check").arg(file).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+/// A broken configuration, where it is broken, and what must be said.
+const BROKEN: [(&str, &str, &str); 34] = [
+    ("[server]\nlisten = \"here\"", "2:10", "for example \"0.0.0.0:2020\""),
+    ("[server]\npassword = \"\"", "2:12", "leave the line out"),
+    ("[server]\norigins = [\"example.org\"]", "2:11", "https://example.org"),
+    ("[server]\nhosts = [\"cam:80\"]", "2:9", "no port"),
+    ("[srever]", "1:2", "did you mean `server`?"),
+    ("[server\nlisten = \"0.0.0.0:80\"", "1:8", "`]`"),
+    ("[server]\nlisten = \"0.0.0.0:80\nhosts = []", "2:21", "expected `\"`"),
+    ("[server]\n\n[server]", "3:2", "duplicate key"),
+    ("[[camera]]\nnaem = \"front\"", "2:1", "did you mean `name`?"),
+    ("# Grüße\n[[camera]]\n  keyframe_intervall = 30", "3:3", "`keyframe_interval`?"),
+    ("[[camera]]\nname = \"front door\"", "2:8", "letters, digits, - and _"),
+    ("[[camera]]\nname = \"a\"\n[[camera]]\nname = \"a\"", "4:8", "a camera \"a\" already"),
+    ("[[camera]]\nwidth = 1281", "2:9", "such as 1280"),
+    ("[[camera]]\nheight = 8", "2:10", "16 to 4096"),
+    ("[[camera]]\nframerate = 0", "2:13", "1 to 240"),
+    ("[[camera]]\nbitrate = 5_000_000_000", "2:11", "50000 to 100000000"),
+    ("[[camera]]\nrotation = 45", "2:12", "0, 90, 180 or 270"),
+    ("[[camera]]\nsource = \"testcard\"", "2:10", "did you mean \"test-card\"?"),
+    ("[[camera]]\nsource = \"http://cam/\"", "2:10", "{ command = [\"program\""),
+    ("[[camera]]\nsource = { command = [] }", "2:10", "name a program"),
+    ("[[camera]]\nsource = { comand = [\"x\"] }", "2:12", "did you mean `command`?"),
+    ("[system]\nhostname = \"my pi\"", "2:12", "hyphens"),
+    ("[system]\ntimezone = \"berlin\"", "2:12", "\"Europe/Berlin\""),
+    ("[system]\nssh_keys = [\"AAAA\"]", "2:12", "ssh-ed25519"),
+    ("[network]\naddress = \"192.168.1.10\"", "2:11", "192.168.1.10/24"),
+    ("[network]\naddress = \"192.168.1.10/24\"", "2:11", "`gateway ="),
+    ("[network]\ngateway = \"192.168.1.1\"", "2:11", "needs a fixed `address`"),
+    ("[network]\nwifi = { ssid = \"x\", psk = \"short\", country = \"DE\" }", "2:28", "8 to 63"),
+    ("[network]\nwifi = { ssid = \"x\" }", "2:8", "`country`"),
+    ("[network]\nwifi = { ssid = \"x\", country = \"Germany\" }", "2:32", "\"DE\""),
+    ("[update]\ninstall = \"auto\"", "2:11", "`url ="),
+    ("[update]\ncheck = \"weekly\"", "2:9", "`daily`"),
+    ("[update]\nurl = \"example.org\"", "2:7", "https://"),
+    ("[update]\nwindow = \"3-5\"", "2:10", "\"03:00-05:00\""),
+];
+
+#[test]
+fn each_broken_configuration_has_its_own_error_with_its_place() {
+    let folder = Folder::new();
+    let mut texts = HashSet::new();
+    for (config, place, expected) in BROKEN {
+        let file = folder.write("berrymse.toml", config);
+        let (code, text) = check(&file);
+        assert_eq!(code, Some(1), "{config}\n{text}");
+        let start = format!("berrymse: {}:{place}: ", file.display());
+        let Some(message) = text.strip_prefix(&start) else { panic!("{config}\n{text}") };
+        assert!(message.contains(expected), "{config}\n{text}");
+        assert_eq!(message.lines().count(), 1, "{text}");
+        assert!(texts.insert(message.to_string()), "twice: {text}");
+    }
+}
+
+#[test]
+fn good_configurations_are_passed_without_a_word() {
+    let folder = Folder::new();
+    for config in [
+        "",
+        "# nothing but this\n",
+        // As Windows' editor writes it.
+        "\u{feff}[[camera]]\r\nname = \"front\"\r\n",
+        "[server]\nlisten = \"[::]:80\"\npassword = \"a secret\"\norigins = [\"*\"]\n\
+         [[camera]]\nsource = \"rpicam\"\nframerate = 50\n\
+         [[camera]]\nsource = { command = [\"ffmpeg\", \"-version\"] }\n\
+         [system]\nhostname = \"cam\"\ntimezone = \"Europe/Berlin\"\n\
+         [network]\naddress = \"192.168.1.10/24\"\ngateway = \"192.168.1.1\"\n\
+         wifi = { ssid = \"home\", psk = \"12345678\", country = \"DE\" }\n\
+         [update]\nurl = \"https://example.org/berrymse.json\"\ninstall = \"auto\"\n",
+    ] {
+        let file = folder.write("berrymse.toml", config);
+        assert_eq!(check(&file), (Some(0), String::new()), "{config}");
+    }
+}
+
+#[test]
+fn what_is_no_configuration_file_is_said_to_be_none() {
+    let folder = Folder::new();
+    let missing = folder.path("missing.toml");
+    let (code, text) = check(&missing);
+    assert_eq!(code, Some(1));
+    assert!(text.contains(missing.to_str().unwrap()) && text.contains("no such file"), "{text}");
+    let (code, text) = check(&folder.path(""));
+    assert_eq!(code, Some(1));
+    assert!(text.contains("is a folder"), "{text}");
+    let (code, text) = check(&folder.write("latin1.toml", b"[server]\npassword = \"\xfc\""));
+    assert_eq!(code, Some(1));
+    assert!(text.contains(":2:13: not UTF-8"), "{text}");
+    let (code, text) = check(&folder.write("picture.toml", vec![b'#'; 300 * 1024]));
+    assert_eq!(code, Some(1));
+    assert!(text.contains("at most"), "{text}");
+}
+
+/// Nobody could ever come in with such a password.
+#[test]
+fn half_an_argon2_hash_is_refused() {
+    let folder = Folder::new();
+    for half in ["$argon2id", "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ", "$argon2id$broken"] {
+        let file = folder.write("berrymse.toml", format!("[server]\npassword = '{half}'\n"));
+        let (code, text) = check(&file);
+        assert_eq!(code, Some(1), "{half}");
+        assert!(text.contains(":2:12: ") && text.contains("argon2"), "{text}");
+    }
+}
+
+/// Mistakes that everybody makes deserve words that everybody understands.
+#[test]
+fn common_mistakes_are_explained_without_the_parsers_jargon() {
+    let folder = Folder::new();
+    for config in [
+        "[camera]\nname = \"front\"", // instead of [[camera]]
+        "[[camera]]\nwidth = \"1280\"",
+        "[[camera]]\nbitrate = 2.5",
+        "[[camera]]\nsource = { command = \"ffmpeg -i x\" }",
+    ] {
+        let (code, text) = check(&folder.write("berrymse.toml", config));
+        assert_eq!(code, Some(1));
+        assert!(!text.contains("i64") && !text.contains("sequence"), "{config}\n{text}");
+    }
+    let (_, text) = check(&folder.path("missing.toml"));
+    assert!(!text.contains("--config"), "check has no such option: {text}");
+}
+
+/// A configuration that is wrong ends `serve`, too, with the same words.
+#[test]
+fn serve_says_the_same() {
+    let folder = Folder::new();
+    let file = folder.write("berrymse.toml", BROKEN[0].0);
+    let mut serve = Command::new(BERRYMSE);
+    let output = serve.args(["serve", "--config"]).arg(&file).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), check(&file).1);
+}

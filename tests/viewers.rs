@@ -1,0 +1,729 @@
+//! What viewers get, and who may be one: the start, falling behind, changes, restarts, doors and
+//! ends.
+
+mod common;
+
+use bytes::Bytes;
+use common::{
+    BERRYMSE, Clip, Feed, Folder, Frame, Server, Viewer, assert_even, decode, frames, next_message,
+    processes_with, short, split_init, wait_until, within,
+};
+use http_body_util::BodyExt;
+use hyper::header::{ALLOW, AUTHORIZATION, COOKIE, HOST, HeaderValue, ORIGIN, SET_COOKIE};
+use hyper::{Method, StatusCode};
+use mp4_atom::Codec;
+use rustix::process::{Pid, Signal, kill_process};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+
+/// Bytes of an access unit delimiter. Sent in front of the next frame's rest, it makes the end of
+/// a frame certain.
+const DELIMITER: usize = 6;
+
+const TEST_CARD: &str = "[[camera]]\nname = \"card\"\nsource = \"test-card\"\n";
+
+fn camera(name: &str, source: &str) -> String {
+    format!("[[camera]]\nname = {name:?}\nsource = {source}\n")
+}
+
+/// Sends the frames `range` of a clip with delimiters at once, and the delimiter behind them.
+fn burst(feed: &mut Feed, clip: &Clip, range: std::ops::Range<usize>) {
+    for n in range {
+        // The delimiter of the very first frame has not been sent with one before it.
+        let from = if n == 0 { 0 } else { DELIMITER };
+        feed.send(&clip.unit(n)[from..]);
+        feed.send(&clip.unit(n + 1)[..DELIMITER]);
+    }
+}
+
+/// The frame in a message that must have exactly one.
+fn one_frame(message: &[u8]) -> Frame {
+    let frames = frames(message);
+    assert_eq!(frames.len(), 1);
+    frames[0]
+}
+
+#[tokio::test]
+async fn a_new_viewer_has_a_picture_at_once_wherever_in_ten_seconds_it_joins() {
+    let folder = Folder::new();
+    let options = "-g 300 -keyint_min 300 -sc_threshold 0 -x264-params aud=1";
+    let clip = Clip::encode(&folder, "long", "320x240", 300, options);
+    let mut feed = Feed::new(&folder, "pipe");
+    let server = Server::start(&camera("long", &feed.source())).await;
+    let mut sent = 0;
+    for until in [1, 2, 40, 150, 299, 300, 301, 330] {
+        burst(&mut feed, &clip, sent..until);
+        sent = until;
+        server.camera_until("long", "the frames", |camera| camera["frames"] == sent).await;
+        // From here on the camera sends nothing: whatever comes, nobody waited for a frame.
+        let in_group = (sent - 1) % 300 + 1;
+
+        let mut viewer = server.watch("/live").await;
+        let text = viewer.text().await;
+        assert_eq!((&text["type"], &text["width"]), (&"init".into(), &320.into()), "{text}");
+        let start = viewer.binary().await;
+        let group = frames(split_init(&start).1);
+        assert_eq!(group.len(), in_group);
+        assert!(group[0].key);
+        assert_even(&group);
+        let decoded = decode(&folder.write("group.mp4", &start));
+        assert_eq!((decoded.pictures.len(), decoded.complaints.as_str()), (in_group, ""));
+
+        let mut viewer = server.watch("/video_websocket").await;
+        split_init(&viewer.binary().await);
+        for frame in &group {
+            assert_eq!(one_frame(&viewer.binary().await), *frame);
+        }
+        let mut body = server.send(server.request("/live.mp4")).await.into_body();
+        let mut file = vec![];
+        while file.len() < start.len() {
+            let data = within("the group", body.frame()).await.unwrap().unwrap();
+            file.extend(data.into_data().unwrap());
+        }
+        // Another sample entry (avc3), of the same length.
+        assert_eq!(frames(split_init(&file).1), group);
+    }
+}
+
+#[tokio::test]
+async fn pages_of_the_go_berrymse_get_what_their_script_looks_for() {
+    let server = Server::start(TEST_CARD).await;
+    let mut viewer = server.watch("/video_websocket").await;
+    let first = viewer.binary().await;
+    let (moov, rest) = split_init(&first);
+    assert!(rest.is_empty());
+    assert!(matches!(moov.trak[0].mdia.minf.stbl.stsd.codecs[..], [Codec::Avc1(_)]));
+    assert!(first.windows(4).any(|name| name == b"avcC"));
+    let mut frames = vec![];
+    for n in 0..70 {
+        let message = viewer.binary().await;
+        assert_eq!(&message[76..80], b"trun");
+        let frame = one_frame(&message);
+        assert_eq!(message[92], if frame.key { 2 } else { 1 });
+        assert!(n > 0 || frame.key, "starts with a key frame");
+        frames.push(frame);
+    }
+    assert_even(&frames);
+    assert!(frames[1..].iter().any(|frame| frame.key));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_viewer_goes_on_at_a_key_frame_and_others_lose_nothing() {
+    let folder = Folder::new();
+    let options = "-vf noise=alls=80:allf=t -b:v 14M -minrate 14M -maxrate 14M -bufsize 2M \
+                   -g 15 -keyint_min 15 -x264-params aud=1";
+    let clip = Clip::encode(&folder, "heavy", "640x480", 60, options);
+    assert!(clip.data.len() > 60 * 40_000, "{} bytes", clip.data.len());
+    let mut feed = Feed::new(&folder, "pipe");
+    let server = Server::start(&camera("heavy", &feed.source())).await;
+    tokio::spawn(async move { feed.play(&clip, 0..usize::MAX).await });
+
+    let mut other = server.watch("/live").await;
+    assert_eq!(other.text().await["type"], "init");
+    let seen = Arc::new(Mutex::new(frames(split_init(&other.binary().await).1)));
+    let task = tokio::spawn({
+        let seen = seen.clone();
+        async move {
+            loop {
+                let frame = one_frame(&other.binary().await);
+                seen.lock().unwrap().push(frame);
+            }
+        }
+    });
+
+    // With a small window, so that the lag shows before megabytes are on the way.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(32 * 1024).unwrap();
+    let stream = within("a connection", socket.connect(server.address)).await.unwrap();
+    let url = format!("ws://{}/live", server.address);
+    let (mut slow, _) =
+        within("the handshake", tokio_tungstenite::client_async(url, stream)).await.unwrap();
+    let first = next_message(&mut slow).await;
+    assert!(matches!(first, Some(Message::Text(_))), "{}", short(&first));
+    let start = next_message(&mut slow).await.unwrap().into_data();
+    let mut last = *frames(split_init(&start).1).last().unwrap();
+
+    // Now it is busy with something else for the next three seconds of pictures.
+    let so_far = seen.lock().unwrap().len();
+    wait_until("frames for the other", async || {
+        let enough = seen.lock().unwrap().len() >= so_far + 90;
+        assert!(!task.is_finished(), "the other viewer failed");
+        enough.then_some(())
+    })
+    .await;
+
+    let lost = loop {
+        match next_message(&mut slow).await {
+            Some(Message::Binary(data)) => {
+                let frame = one_frame(&data);
+                assert_eq!(frame.sequence, last.sequence + 1, "lost without a word");
+                last = frame;
+            }
+            Some(Message::Text(text)) => {
+                let text: serde_json::Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(text["type"], "dropped");
+                break text["frames"].as_u64().unwrap();
+            }
+            other => panic!("{}", short(&other)),
+        }
+    };
+    assert!(lost > 0);
+    let next = next_message(&mut slow).await.unwrap().into_data();
+    assert_eq!(next[92], 2, "a key frame");
+    assert_eq!(u64::from(one_frame(&next).sequence), u64::from(last.sequence) + lost + 1);
+
+    assert!(!task.is_finished(), "the other viewer failed");
+    task.abort();
+    assert_even(&seen.lock().unwrap());
+}
+
+#[tokio::test]
+async fn another_size_in_mid_stream_is_another_start_for_those_who_watch() {
+    let folder = Folder::new();
+    // One group of pictures: whoever starts late still has all of it.
+    let options = "-g 20 -x264-params aud=1";
+    let small = Clip::encode(&folder, "small", "320x240", 20, options);
+    let large = Clip::encode(&folder, "large", "640x360", 20, options);
+    let mut feed = Feed::new(&folder, "pipe");
+    let server = Server::start(&camera("zoom", &feed.source())).await;
+    let mut viewer = server.watch("/live").await;
+    let mut old = server.watch("/video_websocket").await;
+    let (mut all, mut old_all) = (vec![], vec![]);
+    for (clip, size) in [(&small, (320, 240)), (&large, (640, 360)), (&small, (320, 240))] {
+        // From the delimiter on that ended the last one.
+        let skip = if all.is_empty() { 0 } else { DELIMITER };
+        feed.send(&clip.data[skip..]);
+        feed.send(&clip.data[..DELIMITER]);
+
+        let text = viewer.text().await;
+        assert_eq!((&text["width"], &text["height"]), (&size.0.into(), &size.1.into()));
+        let before = all.len();
+        let start = viewer.binary().await;
+        all.extend(frames(split_init(&start).1));
+        while all.len() < before + clip.len() {
+            all.push(one_frame(&viewer.binary().await));
+        }
+        assert!(all[before].key);
+
+        let (moov, rest) = split_init_owned(&old.binary().await);
+        assert!(rest.is_empty());
+        let [Codec::Avc1(avc1)] = &moov.trak[0].mdia.minf.stbl.stsd.codecs[..] else { panic!() };
+        assert_eq!((avc1.visual.width, avc1.visual.height), size);
+        for _ in 0..clip.len() {
+            old_all.push(one_frame(&old.binary().await));
+        }
+        let status = server.camera("zoom").await;
+        assert_eq!((&status["width"], &status["height"]), (&size.0.into(), &size.1.into()));
+    }
+    assert_even(&all);
+    assert_eq!(all, old_all);
+}
+
+fn split_init_owned(file: &[u8]) -> (mp4_atom::Moov, Vec<u8>) {
+    let (moov, rest) = split_init(file);
+    (moov, rest.to_vec())
+}
+
+#[tokio::test]
+async fn viewers_stay_while_the_camera_is_away_and_lose_neither_a_frame_nor_time() {
+    let folder = Folder::new();
+    let clip = Clip::encode(&folder, "again", "320x240", 20, "-g 20");
+    let mut feed = Feed::new(&folder, "pipe");
+    let server = Server::start(&camera("again", &feed.source())).await;
+    let mut viewer = server.watch("/live").await;
+    let mut all = vec![];
+    for run in 0..3 {
+        let half = clip.data.len() / 2;
+        feed.send(&clip.data[..half]);
+        if run == 0 {
+            assert_eq!(viewer.text().await["type"], "init");
+            all.extend(frames(split_init(&viewer.binary().await).1));
+        }
+        // Without a pause: the last frames come at the same moment as the end.
+        feed.send(&clip.data[half..]);
+        feed.close();
+        // Neither another start nor word of a lost frame.
+        while all.len() < (run + 1) * clip.len() {
+            all.push(one_frame(&viewer.binary().await));
+        }
+        let total = (run + 1) * clip.len();
+        let status = server
+            .camera_until("again", "its end", |camera| {
+                camera["state"] == "failed" && camera["frames"] == total
+            })
+            .await;
+        assert!(status["error"].as_str().unwrap().contains("ended"), "{status:#}");
+        // Who comes while it is away is not shown a picture of the past.
+        let mut late = server.watch("/live").await;
+        let nothing = tokio::time::timeout(Duration::from_millis(100), late.next()).await;
+        assert!(nothing.is_err(), "{}", short(&nothing.unwrap()));
+    }
+    assert_even(&all);
+}
+
+#[tokio::test]
+async fn each_camera_has_its_own_address_and_unknown_ones_are_told_which_there_are() {
+    let folder = Folder::new();
+    let clip = Clip::encode(&folder, "second", "320x240", 30, "-g 10 -x264-params aud=1");
+    let mut feed = Feed::new(&folder, "pipe");
+    let config = TEST_CARD.to_string() + &camera("second", &feed.source());
+    let server = Server::start(&config).await;
+    burst(&mut feed, &clip, 0..30);
+    for (path, width) in
+        [("/live", 1280), ("/live/card", 1280), ("/live/second", 320), ("/live", 1280)]
+    {
+        assert_eq!(server.watch(path).await.text().await["width"], width, "{path}");
+    }
+    for path in ["/live/third", "/live/third.mp4", "/live/third.h264", "/live/Card"] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+        assert!(answer.text.contains("\"card\", \"second\""), "{path}: {}", answer.text);
+    }
+    let refused = refusal(&server, "/live/third", |_| {}).await;
+    assert_eq!(refused.0, StatusCode::NOT_FOUND);
+    assert!(refused.1.contains("\"card\", \"second\""), "{}", refused.1);
+    for path in ["/nothing", "/live/", "/live/card/x", "/api/nothing"] {
+        assert_eq!(server.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    let plain = server.get("/live").await;
+    assert_eq!(plain.status, StatusCode::UPGRADE_REQUIRED);
+}
+
+// ---- Doors ----
+
+type Handshake = tokio_tungstenite::tungstenite::handshake::client::Request;
+
+/// Opens a WebSocket with a handshake that is made special.
+async fn shake(
+    server: &Server,
+    path: &str,
+    special: impl FnOnce(&mut Handshake),
+) -> Result<Viewer, WsError> {
+    let mut request = format!("ws://{}{path}", server.address).into_client_request().unwrap();
+    special(&mut request);
+    let connecting = tokio_tungstenite::connect_async(request);
+    within("the handshake", connecting).await.map(|(socket, _)| Viewer { socket })
+}
+
+/// The status and the text that a handshake is refused with.
+async fn refusal(
+    server: &Server,
+    path: &str,
+    special: impl FnOnce(&mut Handshake),
+) -> (StatusCode, String) {
+    match shake(server, path, special).await {
+        Err(WsError::Http(response)) => {
+            let text = response.body().as_deref().unwrap_or_default();
+            (response.status(), String::from_utf8_lossy(text).into_owned())
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("{path} let somebody in"),
+    }
+}
+
+#[tokio::test]
+async fn a_password_is_asked_for_everywhere_but_at_healthz() {
+    let config = format!("[server]\npassword = \"secret\"\n{TEST_CARD}");
+    let server = Server::start(&config).await;
+    for path in [
+        "/",
+        "/berrymse.js",
+        "/live.mp4",
+        "/live/card.h264",
+        "/live",
+        "/api/status",
+        "/metrics",
+        "/nothing",
+        "/healthz/",
+        "//healthz",
+    ] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path}");
+        assert!(answer.headers["www-authenticate"].to_str().unwrap().starts_with("Basic "));
+        assert_eq!(answer.headers.get(SET_COOKIE), None);
+    }
+    wait_until("the card to be healthy", async || {
+        (server.get("/healthz").await.status == StatusCode::OK).then_some(())
+    })
+    .await;
+    for path in ["/live", "/live/card", "/video_websocket", "/live/nothing"] {
+        assert_eq!(refusal(&server, path, |_| {}).await.0, StatusCode::UNAUTHORIZED, "{path}");
+    }
+
+    // "anyone:secret" and "anyone:wrong"
+    let (right, wrong) = ("Basic YW55b25lOnNlY3JldA==", "Basic YW55b25lOndyb25n");
+    let with = |value: &'static str| {
+        move |request: &mut Handshake| {
+            request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(value));
+        }
+    };
+    let answer = server.ask(server.request("/api/status").header(AUTHORIZATION, wrong)).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(refusal(&server, "/live", with(wrong)).await.0, StatusCode::UNAUTHORIZED);
+    let mut viewer = shake(&server, "/live", with(right)).await.unwrap();
+    assert_eq!(viewer.text().await["type"], "init");
+
+    let answer = server.ask(server.request("/api/status").header(AUTHORIZATION, right)).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let cookie = answer.headers[SET_COOKIE].to_str().unwrap();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite="), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap().to_string();
+    assert!(!cookie.contains("secret"));
+    let answer = server.ask(server.request("/metrics").header(COOKIE, &cookie)).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let with_cookie = |request: &mut Handshake| {
+        request.headers_mut().insert(COOKIE, cookie.parse().unwrap());
+    };
+    let mut viewer = shake(&server, "/live", with_cookie).await.unwrap();
+    assert_eq!(viewer.text().await["type"], "init");
+    let almost = format!("{}0", &cookie[..cookie.len() - 1]);
+    let answer = server.ask(server.request("/metrics").header(COOKIE, almost + "0")).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(!server.log().contains("secret"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_may_not_watch_and_may_not_change_anything() {
+    let server = Server::start(TEST_CARD).await;
+    let own = format!("http://{}", server.address);
+    let with = |origin: &str| {
+        let origin: HeaderValue = origin.parse().unwrap();
+        move |request: &mut Handshake| {
+            request.headers_mut().insert(ORIGIN, origin);
+        }
+    };
+    for path in ["/live", "/live/card", "/video_websocket"] {
+        shake(&server, path, with(&own)).await.unwrap();
+        for foreign in ["http://evil.example", "null", "http://127.0.0.1:1", "file://"] {
+            let (status, text) = refusal(&server, path, with(foreign)).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{path} {foreign}");
+            assert!(text.contains("origins = ["), "{text}");
+        }
+    }
+    // A name of somebody else that leads here (DNS rebinding).
+    let (status, text) = refusal(&server, "/live", |request| {
+        request.headers_mut().insert(HOST, HeaderValue::from_static("evil.example"));
+        request.headers_mut().insert(ORIGIN, HeaderValue::from_static("http://evil.example"));
+    })
+    .await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(text.contains("hosts = ["), "{text}");
+
+    for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+        for path in ["/", "/api/status", "/live.mp4", "/healthz"] {
+            let request = || server.request(path).method(&method);
+            let foreign = server.ask(request().header(ORIGIN, "http://evil.example")).await;
+            assert_eq!(foreign.status, StatusCode::FORBIDDEN, "{method} {path}");
+            for request in [request(), request().header(ORIGIN, &own)] {
+                let answer = server.ask(request).await;
+                assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+                assert_eq!(answer.headers[ALLOW], "GET, HEAD");
+            }
+        }
+    }
+    // Only heads, also of what has no end.
+    for path in ["/", "/api/status", "/live.mp4", "/live.h264"] {
+        let answer = server.ask(server.request(path).method(Method::HEAD)).await;
+        assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, ""), "{path}");
+    }
+}
+
+// ---- The protocol ----
+
+/// A WebSocket without a library, which can do wrong.
+struct Raw {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Raw {
+    async fn open(server: &Server) -> Raw {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request = format!(
+            "GET /live HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            server.address
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut raw = Raw { stream, buffer: vec![] };
+        let end = loop {
+            if let Some(at) = raw.buffer.windows(4).position(|end| end == b"\r\n\r\n") {
+                break at + 4;
+            }
+            assert!(raw.more().await, "the handshake ended");
+        };
+        let head: Vec<u8> = raw.buffer.drain(..end).collect();
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        // The example of RFC 6455, 1.3.
+        assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+        raw
+    }
+
+    /// Reads more; false at the end.
+    async fn more(&mut self) -> bool {
+        let read = self.stream.read_buf(&mut self.buffer);
+        within("more of the WebSocket", read).await.unwrap() > 0
+    }
+
+    /// Opcode and payload of the next frame; `None` at the end.
+    async fn frame(&mut self) -> Option<(u8, Bytes)> {
+        loop {
+            if let [first, second, rest @ ..] = &self.buffer[..] {
+                assert_eq!(first & 0x70, 0);
+                assert!(first & 0x80 != 0, "not fragmented");
+                assert!(second & 0x80 == 0, "a server does not mask");
+                let (size_len, short) = match second {
+                    127 => (8, 0),
+                    126 => (2, 0),
+                    short => (0, usize::from(*short)),
+                };
+                if let Some(size) = rest.get(..size_len) {
+                    let len = size.iter().fold(short, |len, &byte| len << 8 | usize::from(byte));
+                    let all = 2 + size_len + len;
+                    if self.buffer.len() >= all {
+                        let opcode = self.buffer[0] & 15;
+                        let frame: Vec<u8> = self.buffer.drain(..all).collect();
+                        return Some((opcode, Bytes::from(frame).slice(2 + size_len..)));
+                    }
+                }
+            }
+            if !self.more().await {
+                assert!(self.buffer.is_empty(), "half a frame");
+                return None;
+            }
+        }
+    }
+
+    /// The next frame that is no picture and no text.
+    async fn control(&mut self) -> Option<(u8, Bytes)> {
+        loop {
+            match self.frame().await {
+                Some((1 | 2, _)) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Sends a frame, masked as a client's must be.
+    async fn send(&mut self, first: u8, payload: &[u8]) {
+        let mut frame = vec![first];
+        match payload.len() {
+            len @ 0..=125 => frame.push(0x80 | len as u8),
+            len => {
+                frame.push(0x80 | 126);
+                frame.extend((len as u16).to_be_bytes());
+            }
+        }
+        let mask = [7, 77, 177, 27];
+        frame.extend(mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        self.stream.write_all(&frame).await.unwrap();
+    }
+
+    /// The server closes with this code, and then the connection.
+    async fn assert_closed(&mut self, code: u16) {
+        let (opcode, payload) = self.control().await.expect("a close frame");
+        assert_eq!((opcode, &payload[..]), (8, &code.to_be_bytes()[..]));
+        assert_eq!(self.control().await, None);
+    }
+}
+
+const PING: u8 = 0x89;
+const CLOSE: u8 = 0x88;
+const TEXT: u8 = 0x81;
+
+#[tokio::test]
+async fn the_websocket_keeps_to_its_rules_and_asks_the_same_of_viewers() {
+    let server = Server::start(TEST_CARD).await;
+
+    let mut viewer = Raw::open(&server).await;
+    viewer.send(PING, b"are you there?").await;
+    assert_eq!(viewer.control().await, Some((10, "are you there?".into())));
+    viewer.send(TEXT, b"{\"type\":\"unknown\"}").await; // is ignored
+    viewer.send(PING, b"").await;
+    assert_eq!(viewer.control().await, Some((10, "".into())));
+    viewer.send(CLOSE, &1000u16.to_be_bytes()).await;
+    viewer.assert_closed(1000).await;
+
+    let mut viewer = Raw::open(&server).await;
+    viewer.send(CLOSE, b"").await;
+    let (opcode, _) = viewer.control().await.unwrap();
+    assert_eq!(opcode, 8);
+
+    let mut viewer = Raw::open(&server).await;
+    viewer.stream.write_all(&[TEXT, 2, b'h', b'i']).await.unwrap();
+    viewer.assert_closed(1002).await; // not masked
+
+    for (first, payload, code) in [
+        (0xc1, &b"hi"[..], 1002), // a reserved bit
+        (0x83, b"", 1002),        // no such opcode
+        (0x09, b"", 1002),        // a ping in parts
+        (CLOSE, b"\x03", 1002),   // half a code
+        (0x01, b"hi", 1003),      // a message in parts
+        (TEXT, b"\xff", 1007),    // not UTF-8
+        (TEXT, &[b'a'; 4097], 1009),
+        (0x82, &[0; 60_000], 1009),
+    ] {
+        let mut viewer = Raw::open(&server).await;
+        viewer.send(first, payload).await;
+        viewer.assert_closed(code).await;
+    }
+    // Nobody is left.
+    server.camera_until("card", "no viewers", |camera| camera["viewers"] == 0).await;
+}
+
+// ---- Ends ----
+
+/// Two arguments of `sleep` that no other process has.
+fn sleeps() -> [String; 2] {
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
+    let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    ["1", "2"].map(|which| format!("86400.{}{n}{which}", std::process::id()))
+}
+
+async fn wait_for_processes(arguments: &[String], there: bool) {
+    wait_until(&format!("{arguments:?} there: {there}"), async || {
+        arguments.iter().all(|sleep| processes_with(sleep).is_empty() != there).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn asked_to_end_it_says_goodbye_and_leaves_no_process_behind() {
+    let ([a, b], [c, d]) = (sleeps(), sleeps());
+    let scripts = [
+        format!("sleep {a} & sleep {b}"),
+        format!("trap '' TERM; sleep {c} & sleep {d}; sleep {d}"),
+    ];
+    let mut config = TEST_CARD.to_string();
+    for (n, script) in scripts.iter().enumerate() {
+        let source = format!("{{ command = [\"sh\", \"-c\", {script:?}] }}");
+        config += &camera(&format!("shell{n}"), &source);
+    }
+    let mut server = Server::start(&config).await;
+    let all = [a, b, c, d];
+    wait_for_processes(&all, true).await;
+    let mut viewer = server.watch("/live").await;
+    let mut waiting = server.watch("/live/shell0").await;
+    assert_eq!(viewer.text().await["type"], "init");
+    let download = server.send(server.request("/live.mp4")).await.into_body();
+    server.terminate();
+    for viewer in [&mut viewer, &mut waiting] {
+        let close = loop {
+            match viewer.next().await {
+                Some(Message::Binary(_)) => {}
+                Some(Message::Close(Some(close))) => break close,
+                other => panic!("{}", short(&other)),
+            }
+        };
+        assert_eq!(close.code, CloseCode::Away);
+    }
+    within("the download's end", download.collect()).await.expect("a whole body");
+    assert_eq!(server.ended().await.code(), Some(0));
+    // They were ended before the server itself: nothing is waited for.
+    for sleep in &all {
+        assert!(processes_with(sleep).is_empty(), "{sleep}");
+    }
+}
+
+#[tokio::test]
+async fn killed_it_takes_its_cameras_programs_along() {
+    let [a, b] = sleeps();
+    let script = format!("sleep {a} & exec sleep {b}");
+    let source = format!("{{ command = [\"sh\", \"-c\", {script:?}] }}");
+    let mut server = Server::start(&camera("shell", &source)).await;
+    wait_for_processes(&[a.clone(), b.clone()], true).await;
+    server.kill();
+    wait_for_processes(&[b], false).await;
+    // What a program has started in its turn is beyond the reach of the dead.
+    for pid in processes_with(&a) {
+        let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
+    }
+}
+
+// ---- Figures ----
+
+async fn health(url: &str) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(BERRYMSE);
+    command.args(["health", "--url", url]);
+    let run = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = within("berrymse health", run).await.unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn watchers_see_whether_every_camera_works() {
+    let server = Server::start(TEST_CARD).await;
+    server.camera_until("card", "pictures", |camera| camera["state"] == "streaming").await;
+    let answer = server.get("/healthz").await;
+    assert_eq!((answer.status, answer.text.trim()), (StatusCode::OK, "ok"));
+    let url = format!("http://{}", server.address);
+    for url in [&url, &format!("{url}/"), &format!("{url}/healthz")] {
+        assert_eq!(health(url).await, (Some(0), String::new()), "{url}");
+    }
+    drop(server);
+    let (code, text) = health(&url).await;
+    assert_eq!(code, Some(1));
+    assert!(text.contains(&url) && text.contains("cannot be reached"), "{text}");
+    assert_eq!(health("ftp://127.0.0.1/").await.0, Some(1));
+
+    let config = TEST_CARD.to_string() + &camera("gone", "{ command = [\"false\"] }");
+    let server = Server::start(&config).await;
+    server.camera_until("gone", "failure", |camera| camera["state"] == "failed").await;
+    server.camera_until("card", "pictures", |camera| camera["state"] == "streaming").await;
+    let answer = server.get("/healthz").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.text.contains("\"gone\"") && !answer.text.contains("card"), "{}", answer.text);
+    let (code, text) = health(&format!("http://{}", server.address)).await;
+    assert_eq!(code, Some(1));
+    assert!(text.contains("\"gone\""), "{text}");
+}
+
+#[tokio::test]
+async fn metrics_are_openmetrics_with_each_camera_by_name() {
+    let config = TEST_CARD.to_string() + &camera("gone", "{ command = [\"false\"] }");
+    let server = Server::start(&config).await;
+    server.camera_until("card", "pictures", |camera| camera["frames"].as_u64() > Some(5)).await;
+    server.camera_until("gone", "failure", |camera| camera["state"] == "failed").await;
+    let mut viewer = server.watch("/live").await;
+    viewer.text().await;
+    let answer = server.get("/metrics").await;
+    let kind = answer.headers["content-type"].to_str().unwrap();
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    let text = answer.text.strip_suffix("# EOF\n").expect("the end is marked");
+    let mut families = std::collections::HashMap::new();
+    let mut samples = std::collections::HashMap::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "TYPE", name, kind] => {
+                assert!(families.insert(name, kind).is_none(), "{name} twice");
+            }
+            ["#", "HELP" | "UNIT", _, _] => {}
+            [sample, value] => {
+                let value: f64 = value.parse().unwrap();
+                let (name, _) = sample.split_once('{').unwrap_or((sample, ""));
+                let family = name.strip_suffix("_total").unwrap_or(name);
+                let counts = families[family] == "counter";
+                assert_eq!(counts, name.ends_with("_total"), "{line}");
+                assert!(samples.insert(sample, value).is_none(), "{sample} twice");
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    let figure = |name: &str, camera: &str| {
+        samples[format!("berrymse_camera_{name}{{camera=\"{camera}\"}}").as_str()]
+    };
+    assert_eq!((figure("up", "card"), figure("up", "gone")), (1.0, 0.0));
+    assert!(figure("frames_total", "card") > 5.0);
+    assert_eq!(figure("frames_total", "gone"), 0.0);
+    assert_eq!((figure("viewers", "card"), figure("viewers", "gone")), (1.0, 0.0));
+    assert_eq!(figure("width_pixels", "card"), 1280.0);
+    assert!(samples["berrymse_uptime_seconds"] > 0.0);
+}
