@@ -50,7 +50,7 @@ async fn commands_that_misbehave_are_told_apart_and_nothing_else_suffers() {
 
     let expected = [
         ("garbage", "none was a picture: it must write H.264 in Annex B format"),
-        ("half", "none was a picture"),
+        ("half", "began a picture and has not finished it"),
         ("frozen", "has sent no picture for 10 s"),
         ("silent", "has written nothing for 10 s"),
         ("dead", "ended (exit status: 1) without having written anything"),

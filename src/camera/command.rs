@@ -237,7 +237,7 @@ impl Reader {
         let complaint = output.complaint().map(|c| format!(" ({c})")).unwrap_or_default();
         match (self.bytes, self.pictures) {
             (0, _) => format!("{program:?} has written nothing for {seconds} s"),
-            (bytes, 0) if self.splitter.has_picture() => format!(
+            (bytes, 0) if self.splitter.has_real_picture() => format!(
                 "{program:?} began a picture and has not finished it for {seconds} s, after {bytes} \
                  bytes{complaint}"
             ),

@@ -161,6 +161,11 @@ impl Splitter {
         self.has_picture || self.nal.is_some_and(|nal| !nal.examined)
     }
 
+    /// The same for certain: its slice header refers to parameter sets that were sent.
+    pub fn has_real_picture(&self) -> bool {
+        self.slice.is_some()
+    }
+
     /// Access units that were cut at a pause though more of them was to come.
     pub fn wrong_cuts(&self) -> u64 {
         self.wrong_cuts
