@@ -59,6 +59,18 @@ pub struct Server {
     /// Other names that this machine is reached under, such as `cam.example.org`.
     #[serde(deserialize_with = "hosts")]
     pub hosts: Vec<String>,
+    /// Viewers at the most, of all cameras together.
+    #[serde(deserialize_with = "range::<1, 100_000, _>")]
+    pub max_viewers: u32,
+    /// Connections that one address may have at a time.
+    #[serde(deserialize_with = "range::<1, 100_000, _>")]
+    pub max_connections_per_address: u32,
+    /// A request's headers must have come within this, seconds.
+    #[serde(deserialize_with = "range::<1, 60, _>")]
+    pub request_timeout: u32,
+    /// A request's line and headers may be so long, bytes.
+    #[serde(deserialize_with = "range::<8192, 1_048_576, _>")]
+    pub max_request_size: u32,
 }
 
 impl Default for Server {
@@ -68,6 +80,11 @@ impl Default for Server {
             password: None,
             origins: vec![],
             hosts: vec![],
+            max_viewers: 1000,
+            // A household behind one router, or a wall of screens; a reverse proxy needs more.
+            max_connections_per_address: 100,
+            request_timeout: 10,
+            max_request_size: 16 * 1024,
         }
     }
 }

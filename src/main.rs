@@ -71,6 +71,7 @@ async fn stream(config: &Config) -> Result<(), String> {
     let context = Context {
         cameras: cameras.all.clone(),
         door: Door::new(&config.server),
+        server: config.server.clone(),
         started: Instant::now(),
         shutdown,
     };

@@ -17,6 +17,7 @@ use crate::h264::{ParameterSets, Picture};
 use crate::http::websocket;
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -58,6 +59,8 @@ pub struct Fragment {
     pub message: Bytes,
     /// Length of the WebSocket header, bytes.
     header_len: usize,
+    /// Its number in the stream, from 0.
+    pub number: u64,
     /// Playing can start here.
     pub key: bool,
     /// What it is to be played with.
@@ -67,7 +70,13 @@ pub struct Fragment {
 }
 
 impl Fragment {
-    fn new(sample: &Sample, data: &[u8], picture: &Picture<'_>, init: Arc<Init>) -> Fragment {
+    fn new(
+        number: u64,
+        sample: &Sample,
+        data: &[u8],
+        picture: &Picture<'_>,
+        init: Arc<Init>,
+    ) -> Fragment {
         let len = fmp4::fragment_len(picture.nals);
         let header = websocket::Header::binary(len);
         let mut message = Vec::with_capacity(header.len() + len);
@@ -76,6 +85,7 @@ impl Fragment {
         Fragment {
             message: message.into(),
             header_len: header.len(),
+            number,
             key: sample.key,
             init,
             published: Instant::now(),
@@ -94,6 +104,9 @@ pub struct Stream {
     kept: Mutex<Kept>,
     /// Number of the next fragment: what viewers wait for.
     head: watch::Sender<u64>,
+    viewers: AtomicUsize,
+    dropped: AtomicU64,
+    delays: Delays,
 }
 
 #[derive(Debug)]
@@ -141,6 +154,9 @@ impl Default for Stream {
                 sequence: 0,
             }),
             head: watch::Sender::new(0),
+            viewers: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
+            delays: Delays::default(),
         }
     }
 }
@@ -187,7 +203,7 @@ impl Stream {
             duration: step.duration,
             key: picture.key,
         };
-        let fragment = Fragment::new(&sample, data, picture, init);
+        let fragment = Fragment::new(kept.next(), &sample, data, picture, init);
         let len = fragment.message.len();
         kept.bytes += len;
         kept.fragments.push_back(fragment);
@@ -230,18 +246,73 @@ impl Stream {
 
     /// Viewers at this moment.
     pub fn viewers(&self) -> usize {
-        self.head.receiver_count()
+        self.viewers.load(Ordering::Relaxed)
     }
 
     /// Somebody starts to watch.
     pub fn watch(self: &Arc<Self>) -> Viewer {
+        self.viewers.fetch_add(1, Ordering::Relaxed);
+        let mut viewer = self.observe();
+        viewer.counted = true;
+        viewer
+    }
+
+    /// The same, for somebody who does not count as a viewer.
+    pub fn observe(self: &Arc<Self>) -> Viewer {
         Viewer {
             stream: self.clone(),
             head: self.head.subscribe(),
             next: None,
             init: None,
             lost: 0,
+            counted: false,
         }
+    }
+
+    /// Number of the next fragment.
+    pub fn head(&self) -> u64 {
+        *self.head.borrow()
+    }
+
+    /// Frames that were left out for viewers who were too slow, all of them together.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// A fragment has been handed to the kernel for so many viewers.
+    pub fn delivered(&self, fragment: &Fragment, viewers: usize) {
+        self.delays.add(fragment.published.elapsed(), viewers as u64);
+    }
+
+    /// How long that has taken.
+    pub fn delays(&self) -> &Delays {
+        &self.delays
+    }
+}
+
+/// How long fragments take from the camera to the last viewer's socket: a histogram.
+#[derive(Debug, Default)]
+pub struct Delays {
+    counts: [AtomicU64; Delays::BOUNDS.len() + 1],
+    nanoseconds: AtomicU64,
+}
+
+impl Delays {
+    /// Upper bounds of the classes, microseconds; the last class has none.
+    pub const BOUNDS: [u64; 12] =
+        [100, 200, 400, 700, 1_000, 2_000, 3_000, 5_000, 10_000, 20_000, 50_000, 100_000];
+
+    fn add(&self, delay: Duration, count: u64) {
+        let class = Delays::BOUNDS.partition_point(|&bound| Duration::from_micros(bound) < delay);
+        self.counts[class].fetch_add(count, Ordering::Relaxed);
+        let nanoseconds = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.fetch_add(nanoseconds.saturating_mul(count), Ordering::Relaxed);
+    }
+
+    /// Seconds in all, and how many fell into each class.
+    pub fn read(&self) -> (f64, [u64; Delays::BOUNDS.len() + 1]) {
+        let counts = std::array::from_fn(|n| self.counts[n].load(Ordering::Relaxed));
+        (self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9, counts)
     }
 }
 
@@ -267,6 +338,15 @@ pub struct Viewer {
     init: Option<Arc<Init>>,
     /// Frames left out that the viewer has not been told of.
     lost: u64,
+    counted: bool,
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        if self.counted {
+            self.stream.viewers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Viewer {
@@ -283,7 +363,23 @@ impl Viewer {
         }
     }
 
-    fn take(&mut self) -> Option<Event> {
+    /// The stream that is watched.
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    /// Number of the next fragment, once the viewer has started.
+    pub fn position(&self) -> Option<u64> {
+        self.next
+    }
+
+    /// Goes on at fragment `next`: somebody else has sent those before it.
+    pub fn resume(&mut self, next: u64) {
+        self.next = Some(next);
+    }
+
+    /// What is to be sent next, if there is something.
+    pub fn take(&mut self) -> Option<Event> {
         let kept = self.stream.kept();
         if let Some(next) = self.next {
             // Where to go on: here, or at the newest key frame.
@@ -309,6 +405,9 @@ impl Viewer {
         if self.lost > 0 {
             // Set, so that no frame is counted twice if another key frame comes meanwhile.
             self.next = Some(next);
+            if self.counted {
+                self.stream.dropped.fetch_add(self.lost, Ordering::Relaxed);
+            }
             return Some(Event::Dropped(std::mem::take(&mut self.lost)));
         }
         if same {

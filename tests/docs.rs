@@ -45,7 +45,12 @@ fn every_line_of_it_can_be_put_in_force() {
 
 #[test]
 fn what_it_shows_as_the_default_is_the_default() {
-    let shown = Config::parse(&all_in_force(), "berrymse.toml").unwrap().cameras.remove(0);
+    let mut config = Config::parse(&all_in_force(), "berrymse.toml").unwrap();
+    let limits = |s: &berrymse::config::Server| {
+        (s.max_viewers, s.max_connections_per_address, s.request_timeout, s.max_request_size)
+    };
+    assert_eq!(limits(&config.server), limits(&Default::default()));
+    let shown = config.cameras.remove(0);
     let default = berrymse::config::Camera {
         name: shown.name.clone(),
         source: shown.source.clone(),

@@ -1,24 +1,26 @@
 //! Viewers over WebSocket.
 //!
 //! warp and hyper take the handshake; then the socket is taken over, and what goes out are the
-//! shared bytes of the fragments, as they are, with plain writes. A viewer costs a task, a socket
-//! and a position in the stream.
+//! shared bytes of the fragments, as they are, with plain writes. A viewer costs a socket, a place in
+//! a row ([`super::fanout`]), and a task that sleeps until something unusual happens.
 
+use super::fanout::{Fanout, Seat};
+use super::server::Guest;
 use super::websocket::{self, Message, Reader};
 use super::{Context, Shutdown, websocket::status};
 use crate::camera::Camera;
 use crate::stream::{Event, Fragment, Init, Viewer};
+use bytes::{Buf, Bytes};
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, StatusCode, Version};
 use hyper_util::rt::TokioIo;
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::WriteHalf;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use warp::reply::Response;
 
 /// A viewer that takes nothing for so long is gone.
@@ -30,6 +32,9 @@ const PING: Duration = Duration::from_secs(20);
 
 /// Time for the peer to close after we have.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Pieces that go into one write: well below the 1024 of Linux (IOV_MAX), and a second of frames.
+const AT_ONCE: usize = 64;
 
 /// Which messages a viewer understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,24 +48,30 @@ pub(super) enum Dialect {
 /// Answers the handshake, and sends pictures once it is through.
 pub(super) fn accept(
     headers: &HeaderMap,
-    upgrade: Option<OnUpgrade>,
+    upgrade: Option<(OnUpgrade, Arc<Guest>)>,
     camera: &Arc<Camera>,
+    fanout: &Arc<Fanout>,
     dialect: Dialect,
     context: &Context,
 ) -> Result<Response, (StatusCode, &'static str)> {
     // The door and the routes have let only GET through, and hyper upgrades only HTTP/1.1.
     let accept = websocket::handshake(&Method::GET, Version::HTTP_11, headers)?;
-    let upgrade =
+    let (upgrade, guest) =
         upgrade.ok_or((StatusCode::BAD_REQUEST, "this connection cannot be a WebSocket"))?;
     let viewer = camera.stream.watch();
     let shutdown = context.shutdown.clone();
+    let fanout = fanout.clone();
     let name = camera.config.name.clone();
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
         let mut reader = Reader::default();
         reader.push(&parts.read_buf);
-        match show(parts.io.into_inner(), reader, viewer, dialect, shutdown).await {
+        let seat = fanout.seat(parts.io.into_inner());
+        let end = show(&seat, reader, viewer, dialect, shutdown).await;
+        seat.leave();
+        drop(guest);
+        match end {
             Ok(()) => log::debug!("a viewer of \"{name}\" left"),
             Err(error) => log::debug!("a viewer of \"{name}\" is gone: {error}"),
         }
@@ -74,91 +85,138 @@ pub(super) fn accept(
     Ok(response)
 }
 
+/// One viewer, from the handshake to the end.
 async fn show(
-    mut stream: TcpStream,
+    seat: &Seat,
     mut reader: Reader,
     mut viewer: Viewer,
     dialect: Dialect,
     mut shutdown: Shutdown,
 ) -> io::Result<()> {
-    let mut pings = interval(PING);
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    pings.tick().await; // the first is at once
+    let ping = sleep(PING);
+    tokio::pin!(ping);
     let mut answered = true;
-    let mut buffer = [0; 512];
-    let (mut from, mut to) = stream.split();
-    // Also what came together with the handshake.
+    // What is to be said besides pictures: pings, answers to pings.
+    let mut words: Vec<u8> = vec![];
     let code = 'open: loop {
+        // Also what came together with the handshake.
         loop {
             match reader.next_message() {
                 Ok(None) => break,
-                Ok(Some(Message::Ping(payload))) => {
-                    send(&mut to, &websocket::pong(&payload)).await?
-                }
+                Ok(Some(Message::Ping(payload))) => words.extend(websocket::pong(&payload)),
                 Ok(Some(Message::Close(code))) => break 'open code,
                 Ok(Some(Message::Pong)) => answered = true,
                 Ok(Some(Message::Text(_) | Message::Binary)) => {} // nothing is asked for yet
                 Err(code) => break 'open code,
             }
         }
+        let own = if words.is_empty() { seat.own() } else { Some(seat.take()) };
+        if let Some((next, rest)) = own {
+            send(&seat.socket, rest.as_slice()).await?;
+            if !words.is_empty() {
+                send(&seat.socket, &[std::mem::take(&mut words).into()]).await?;
+            }
+            if viewer.position().is_some() {
+                viewer.resume(next);
+            }
+            while let Some(event) = viewer.take() {
+                send_event(&seat.socket, event, dialect).await?;
+            }
+            match viewer.position() {
+                Some(next) if !seat.give(next, viewer.stream()) => continue,
+                _ => {}
+            }
+        }
         tokio::select! {
-            event = viewer.next() => match event {
-                Some(event) => send_event(&mut to, event, dialect).await?,
+            () = seat.call.notified() => {}
+            // Until there is a first picture, nobody else watches for it.
+            event = viewer.next(), if viewer.position().is_none() => match event {
+                Some(event) => {
+                    send_event(&seat.socket, event, dialect).await?;
+                    seat.hold(viewer.position());
+                }
                 None => break status::GOING_AWAY,
             },
-            read = from.read(&mut buffer) => match read? {
-                0 => return Ok(()),
-                len => reader.push(&buffer[..len]),
-            },
-            _ = pings.tick() => {
+            ready = seat.socket.readable() => {
+                ready?;
+                if !read(&seat.socket, &mut reader)? {
+                    return Ok(());
+                }
+            }
+            () = ping.as_mut() => {
                 if !std::mem::take(&mut answered) {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
                 }
-                send(&mut to, &websocket::ping()).await?;
+                words.extend(websocket::ping());
+                ping.as_mut().reset(Instant::now() + PING);
             }
-            _ = shutdown.wait() => break status::GOING_AWAY,
+            () = shutdown.wait() => break status::GOING_AWAY,
         }
     };
-    send(&mut to, &websocket::close(code)).await?;
-    to.shutdown().await?;
+    let (_, rest) = seat.take();
+    send(&seat.socket, rest.as_slice()).await?;
+    send(&seat.socket, &[websocket::close(code).into()]).await?;
+    socket2::SockRef::from(&seat.socket).shutdown(std::net::Shutdown::Write)?;
     // What the peer still had to say is read, so that it gets our last words (no reset).
-    let drain = async { while from.read(&mut buffer).await.is_ok_and(|len| len > 0) {} };
+    let drain = async {
+        let mut nobody = Reader::default();
+        while seat.socket.readable().await.is_ok() {
+            nobody = Reader::default();
+            if !read(&seat.socket, &mut nobody)? {
+                break;
+            }
+        }
+        drop(nobody);
+        io::Result::Ok(())
+    };
     let _ = timeout(CLOSE_TIMEOUT, drain).await;
     Ok(())
 }
 
-async fn send_event(to: &mut WriteHalf<'_>, event: Event, dialect: Dialect) -> io::Result<()> {
+/// Reads what is there. False at the end.
+fn read(socket: &TcpStream, reader: &mut Reader) -> io::Result<bool> {
+    // On the stack, and not across a wait: a viewer that says nothing needs no buffer.
+    let mut buffer = [0; 512];
+    match socket.try_read(&mut buffer) {
+        Ok(0) => Ok(false),
+        Ok(len) => {
+            reader.push(&buffer[..len]);
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+async fn send_event(to: &TcpStream, event: Event, dialect: Dialect) -> io::Result<()> {
     match (event, dialect) {
-        (Event::Frame(fragment), _) => send(to, &fragment.message).await,
+        (Event::Frame(fragment), _) => send(to, &[fragment.message]).await,
         (Event::Start(init, group), Dialect::Live) => send(to, &start(&init, &group)).await,
         (Event::Start(init, group), Dialect::Old) => send(to, &old_start(&init, &group)).await,
         (Event::Dropped(frames), Dialect::Live) => {
             let message = serde_json::json!({"type": "dropped", "frames": frames});
-            send(to, &websocket::text(&message.to_string())).await
+            send(to, &[websocket::text(&message.to_string()).into()]).await
         }
         (Event::Dropped(_), Dialect::Old) => Ok(()),
     }
 }
 
 /// The text about the stream, and one message with the init segment and all of the group: a
-/// browser appends it at once.
-fn start(init: &Init, group: &[Fragment]) -> Vec<u8> {
-    let text = websocket::text(&description(init));
-    let body = init.segment.len() + group.iter().map(|f| f.mp4().len()).sum::<usize>();
-    let header = websocket::Header::binary(body);
-    let mut out = Vec::with_capacity(text.len() + header.len() + body);
-    out.extend(text);
-    out.extend_from_slice(&header);
-    out.extend_from_slice(&init.segment);
-    group.iter().for_each(|fragment| out.extend_from_slice(&fragment.mp4()));
-    out
+/// browser appends it at once. The fragments are those that everybody has; nothing is copied.
+fn start(init: &Init, group: &[Fragment]) -> Vec<Bytes> {
+    let group: Vec<Bytes> = group.iter().map(Fragment::mp4).collect();
+    let len = init.segment.len() + group.iter().map(Bytes::len).sum::<usize>();
+    let mut head = websocket::text(&description(init));
+    head.extend_from_slice(&websocket::Header::binary(len));
+    head.extend_from_slice(&init.segment);
+    std::iter::once(head.into()).chain(group).collect()
 }
 
-fn old_start(init: &Init, group: &[Fragment]) -> Vec<u8> {
-    let mut out = websocket::Header::binary(init.segment.len()).to_vec();
-    out.extend_from_slice(&init.segment);
-    group.iter().for_each(|fragment| out.extend_from_slice(&fragment.message));
-    out
+fn old_start(init: &Init, group: &[Fragment]) -> Vec<Bytes> {
+    let mut head = websocket::Header::binary(init.segment.len()).to_vec();
+    head.extend_from_slice(&init.segment);
+    let group = group.iter().map(|fragment| fragment.message.clone());
+    std::iter::once(head.into()).chain(group).collect()
 }
 
 /// `{"type":"init",…}`
@@ -174,10 +232,39 @@ fn description(init: &Init) -> String {
     .to_string()
 }
 
-/// Writes all of it, or finds that the viewer is gone.
-async fn send(to: &mut WriteHalf<'_>, data: &[u8]) -> io::Result<()> {
-    match timeout(WRITE_TIMEOUT, to.write_all(data)).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "it takes nothing")),
+/// Writes all of it, one piece after the other, or finds that the viewer is gone.
+async fn send(to: &TcpStream, pieces: &[Bytes]) -> io::Result<()> {
+    let mut pieces: VecDeque<Bytes> = pieces.iter().cloned().collect();
+    while !pieces.is_empty() {
+        let wrote = {
+            let slices: Vec<IoSlice<'_>> =
+                pieces.iter().take(AT_ONCE).map(|piece| IoSlice::new(piece)).collect();
+            to.try_write_vectored(&slices)
+        };
+        let mut wrote = match wrote {
+            Ok(wrote) => wrote,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // Not the whole has to go within this time, but something.
+                match timeout(WRITE_TIMEOUT, to.writable()).await {
+                    Ok(ready) => ready?,
+                    Err(_) => {
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, "it takes nothing"));
+                    }
+                }
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        while wrote > 0
+            && let Some(piece) = pieces.front_mut()
+        {
+            let part = wrote.min(piece.len());
+            piece.advance(part);
+            wrote -= part;
+            if piece.is_empty() {
+                pieces.pop_front();
+            }
+        }
     }
+    Ok(())
 }

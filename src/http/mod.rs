@@ -11,6 +11,7 @@
 pub mod client;
 pub mod door;
 mod endless;
+mod fanout;
 mod live;
 mod metrics;
 mod routes;
@@ -34,6 +35,8 @@ pub struct Context {
     pub cameras: Vec<Arc<Camera>>,
     /// Who may come in.
     pub door: Door,
+    /// How many, and how much.
+    pub server: crate::config::Server,
     /// When the program started.
     pub started: Instant,
     /// Set once the program is to end.
@@ -59,11 +62,17 @@ impl Shutdown {
 }
 
 impl Context {
-    /// The camera called `name`; without a name, the first.
-    fn camera(&self, name: Option<&str>) -> Option<&Arc<Camera>> {
+    /// Whether one more viewer has room.
+    fn has_room(&self) -> bool {
+        let viewers: usize = self.cameras.iter().map(|camera| camera.stream.viewers()).sum();
+        viewers < self.server.max_viewers as usize
+    }
+
+    /// Which camera is called `name`; without a name, the first.
+    fn position(&self, name: Option<&str>) -> Option<usize> {
         match name {
-            None => self.cameras.first(),
-            Some(name) => self.cameras.iter().find(|camera| camera.config.name == name),
+            None => Some(0),
+            Some(name) => self.cameras.iter().position(|camera| camera.config.name == name),
         }
     }
 }

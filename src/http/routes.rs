@@ -1,6 +1,7 @@
 //! Which path is answered by what.
 
-use super::server::plain;
+use super::fanout::Fanout;
+use super::server::{Guest, busy, plain};
 use super::{Context, endless, live, metrics, site, status};
 use hyper::header::{ALLOW, HeaderMap, HeaderValue, SEC_WEBSOCKET_VERSION};
 use hyper::upgrade::OnUpgrade;
@@ -15,6 +16,7 @@ use warp::{Filter, Rejection, Reply};
 /// Everything that is served.
 pub(super) fn all(
     context: Arc<Context>,
+    fanouts: Arc<[Arc<Fanout>]>,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let with = move || {
         let context = context.clone();
@@ -32,8 +34,10 @@ pub(super) fn all(
     };
 
     let streams = with()
+        .and(warp::any().map(move || fanouts.clone()))
         .and(warp::path::full())
         .and(warp::ext::optional::<OnUpgrade>())
+        .and(warp::ext::optional::<Arc<Guest>>())
         .and(warp::header::headers_cloned())
         .and_then(stream);
     let api = warp::path!("api" / "status")
@@ -71,21 +75,27 @@ async fn site(path: FullPath, headers: HeaderMap) -> Result<Response, Rejection>
 /// `/live…` and `/video_websocket`.
 async fn stream(
     context: Arc<Context>,
+    fanouts: Arc<[Arc<Fanout>]>,
     path: FullPath,
     upgrade: Option<OnUpgrade>,
+    guest: Option<Arc<Guest>>,
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
     let Some((name, format)) = parse(path.as_str()) else { return Err(warp::reject::not_found()) };
-    let Some(camera) = context.camera(name) else {
+    let found = context.position(name).and_then(|n| context.cameras.get(n).zip(fanouts.get(n)));
+    let Some((camera, fanout)) = found else {
         let names: Vec<String> =
             context.cameras.iter().map(|camera| format!("{:?}", camera.config.name)).collect();
         let there = if names.is_empty() { "none".into() } else { names.join(", ") };
         let message = format!("there is no camera {:?}; there are: {there}", name.unwrap_or("1"));
         return Ok(plain(StatusCode::NOT_FOUND, &message));
     };
+    if !context.has_room() {
+        return Ok(busy("there are as many viewers as this machine takes: try again later"));
+    }
     Ok(match format {
         Format::WebSocket(dialect) => {
-            match live::accept(&headers, upgrade, camera, dialect, &context) {
+            match live::accept(&headers, upgrade.zip(guest), camera, fanout, dialect, &context) {
                 Ok(response) => response,
                 Err((status, message)) => {
                     let mut response = plain(status, message);

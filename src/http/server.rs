@@ -4,28 +4,33 @@
 //! hyper serves here and warp routes.
 
 use super::door::Entry;
+use super::fanout::Fanout;
 use super::{Context, routes};
-use hyper::header::{CONTENT_TYPE, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE};
+use hyper::header::{
+    CONTENT_TYPE, HeaderValue, RETRY_AFTER as RETRY_AFTER_HEADER, SET_COOKIE, WWW_AUTHENTICATE,
+};
 use hyper::server::conn::http1;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use warp::reply::Response;
-
-/// A request's headers must have come within this.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A request's line and headers may be so long, bytes: a browser's are about 1 KiB.
-const MAX_HEADERS: usize = 16 * 1024;
 
 /// Room for what the kernel has not sent yet, bytes a connection (it doubles this for its own
 /// bookkeeping). A viewer's lag must show up here and not hide in megabytes of kernel memory: at
 /// 4 Mbit/s this is half a second.
 const SEND_BUFFER: usize = 256 * 1024;
+
+/// What may lie in a socket without having been sent, bytes: a viewer that falls behind is to be
+/// noticed here, where it can skip, after a quarter of a second at 2 Mbit/s.
+const NOT_SENT: u32 = 64 * 1024;
+
+/// When somebody who is refused for want of room may try again, seconds.
+const RETRY_AFTER: u32 = 10;
 
 /// A connection on which nothing is taken any more, though there is something to take, is closed.
 const DEAD_PEER: Duration = Duration::from_secs(15);
@@ -77,16 +82,23 @@ impl Server {
 
     /// Serves until the context's shutdown.
     pub async fn run(self) {
-        let service = warp::service(routes::all(self.context.clone()));
+        let context = &self.context;
+        let fanouts = context
+            .cameras
+            .iter()
+            .map(|camera| Arc::new(Fanout::start(camera, &context.shutdown)))
+            .collect();
+        let service = warp::service(routes::all(self.context.clone(), fanouts));
         let mut shutdown = self.context.shutdown.clone();
         let connections = Arc::new(());
+        let guests = Guests::default();
         loop {
             let accepted = tokio::select! {
                 _ = shutdown.wait() => break,
                 accepted = self.listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match accepted {
+                Ok((stream, address)) => (stream, address.ip()),
                 Err(error) => {
                     log::warn!("a connection could not be accepted: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -94,11 +106,16 @@ impl Server {
                 }
             };
             set_options(&stream);
+            let Some(guest) = guests.come(address, self.context.server.max_connections_per_address)
+            else {
+                refuse(&stream);
+                continue;
+            };
             let context = self.context.clone();
             let routes = TowerToHyperService::new(service.clone());
             let counted = connections.clone();
             tokio::spawn(async move {
-                serve(stream, context, routes).await;
+                serve(stream, guest, context, routes).await;
                 drop(counted);
             });
         }
@@ -113,16 +130,67 @@ impl Server {
     }
 }
 
+/// How many connections each address has.
+#[derive(Default, Clone)]
+struct Guests(Arc<Mutex<HashMap<IpAddr, u32>>>);
+
+/// One connection; dropped, it is gone. A viewer over WebSocket takes it along.
+pub(super) struct Guest {
+    guests: Guests,
+    address: IpAddr,
+}
+
+impl Guests {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn come(&self, address: IpAddr, limit: u32) -> Option<Arc<Guest>> {
+        let mut guests = self.lock();
+        let count = guests.entry(address).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        drop(guests);
+        Some(Arc::new(Guest { guests: self.clone(), address }))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut guests = self.guests.lock();
+        if let Some(count) = guests.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                guests.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Answers a connection that is one too many, without reading from it.
+fn refuse(stream: &TcpStream) {
+    let body = "too many connections from your address: try again later\n";
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER}\r\nContent-Type: \
+         text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.try_write(answer.as_bytes()); // new, so there is room for it
+}
+
 fn set_options(stream: &TcpStream) {
     // None of these is needed for a connection to work.
     let _ = stream.set_nodelay(true);
     let socket = socket2::SockRef::from(stream);
     let _ = socket.set_send_buffer_size(SEND_BUFFER);
+    let _ = socket.set_tcp_notsent_lowat(NOT_SENT);
     let _ = socket.set_tcp_user_timeout(Some(DEAD_PEER));
 }
 
 /// One connection.
-async fn serve<S>(stream: TcpStream, context: Arc<Context>, routes: S)
+async fn serve<S>(stream: TcpStream, guest: Arc<Guest>, context: Arc<Context>, routes: S)
 where
     S: hyper::service::Service<Request<hyper::body::Incoming>, Response = Response>
         + Clone
@@ -131,14 +199,16 @@ where
     S::Future: Send,
 {
     let mut shutdown = context.shutdown.clone();
-    let service = hyper::service::service_fn(move |request| {
+    let limits = context.server.clone();
+    let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(guest.clone());
         let (context, routes) = (context.clone(), routes.clone());
         async move { Ok::<_, std::convert::Infallible>(answer(request, &context, routes).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEADERS)
+        .header_read_timeout(Duration::from_secs(limits.request_timeout.into()))
+        .max_buf_size(limits.max_request_size as usize)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
@@ -202,6 +272,13 @@ const HEADERS: [(&str, &str); 4] = [
          data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors *",
     ),
 ];
+
+/// An answer to whom there is no room for.
+pub(super) fn busy(message: &str) -> Response {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, message);
+    response.headers_mut().insert(RETRY_AFTER_HEADER, HeaderValue::from(RETRY_AFTER));
+    response
+}
 
 /// An answer in a sentence.
 pub(super) fn plain(status: StatusCode, message: &str) -> Response {

@@ -1,0 +1,212 @@
+//! One loop that gives each new frame to everybody who is up to date.
+//!
+//! A task for each viewer that waits for the next frame, is woken, writes and waits again costs more
+//! in waking than in writing. So viewers who have everything sit in rows; for each new fragment the
+//! row's task goes from seat to seat and writes the shared bytes, with a plain non-blocking write.
+//!
+//! ```text
+//!             row's task: one fragment, seat after seat
+//!             ┌──────┬──────┬──────┬──────┐  socket is full,       ┌─────────────────────────┐
+//! stream ───► │ seat │ seat │ seat │ seat │ ───────────────────►   │ the viewer's own task:  │
+//!             └──────┴──────┴──────┴──────┘  other parameters,     │ writes what is left,    │
+//!                        ▲                   frames missed         │ skips, starts again     │
+//!                        └──────────────────────────────────────── └─────────────────────────┘
+//!                                     everything is sent
+//! ```
+//!
+//! A socket belongs to one of the two at any time ([`Hand`]), so bytes never get mixed up. Nobody in
+//! a row ever waits for anybody: what does not fit into a socket at once is its own task's business.
+
+use crate::camera::Camera;
+use crate::http::Shutdown;
+use crate::stream::{Event, Fragment, Stream, Viewer};
+use bytes::Bytes;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+/// Rows at the most: more cores than that are not kept busy by writing to sockets.
+const MAX_ROWS: usize = 4;
+
+/// The rows of one camera.
+#[derive(Debug)]
+pub(super) struct Fanout {
+    rows: Vec<Arc<Row>>,
+    /// Where the next viewer sits.
+    turn: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    /// Viewers who have come since the last frame.
+    new: Mutex<Vec<Arc<Seat>>>,
+}
+
+/// A viewer's place in a row.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// Read by the viewer's task; written by whoever has the hand.
+    pub socket: TcpStream,
+    hand: Mutex<Hand>,
+    /// The viewer's own task is to go on.
+    pub call: Notify,
+    gone: AtomicBool,
+}
+
+/// Who writes to a socket.
+#[derive(Debug)]
+enum Hand {
+    /// The row, fragment `next` first.
+    Row { next: u64 },
+    /// The viewer's own task; it goes on at fragment `next`, after what is left of the one before.
+    Own { next: u64, rest: Option<Bytes> },
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing behind these locks is left half done by a panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Fanout {
+    /// Starts the rows of `camera`; they end with `shutdown`.
+    pub fn start(camera: &Arc<Camera>, shutdown: &Shutdown) -> Fanout {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let rows: Vec<Arc<Row>> =
+            (0..cores.min(MAX_ROWS)).map(|_| Arc::new(Row::default())).collect();
+        for row in &rows {
+            let (row, viewer, mut shutdown) =
+                (row.clone(), camera.stream.observe(), shutdown.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = row.run(viewer) => {}
+                    () = shutdown.wait() => {}
+                }
+            });
+        }
+        Fanout { rows, turn: AtomicUsize::new(0) }
+    }
+
+    /// A seat for a viewer whose own task has the hand.
+    pub fn seat(&self, socket: TcpStream) -> Arc<Seat> {
+        let seat = Arc::new(Seat {
+            socket,
+            hand: Mutex::new(Hand::Own { next: 0, rest: None }),
+            call: Notify::new(),
+            gone: AtomicBool::new(false),
+        });
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        lock(&self.rows[turn % self.rows.len()].new).push(seat.clone());
+        seat
+    }
+}
+
+impl Row {
+    async fn run(&self, mut viewer: Viewer) {
+        let mut seats: Vec<Arc<Seat>> = vec![];
+        while let Some(event) = viewer.next().await {
+            seats.append(&mut lock(&self.new));
+            match event {
+                Event::Frame(fragment) => {
+                    seats.retain(|seat| seat.offer(&fragment));
+                    viewer.stream().delivered(&fragment, seats.len());
+                }
+                // Other parameters: each viewer's own task tells it so.
+                Event::Start(..) => seats.retain(|seat| seat.let_go()),
+                Event::Dropped(_) => {} // whoever missed a frame is noticed by the number
+            }
+        }
+    }
+}
+
+impl Seat {
+    /// The row has a fragment. False once the viewer is gone.
+    fn offer(&self, fragment: &Fragment) -> bool {
+        if self.gone.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut hand = lock(&self.hand);
+        let Hand::Row { next } = *hand else { return true };
+        if next > fragment.number {
+            return true; // its own task was faster
+        }
+        let rest = if next < fragment.number {
+            None
+        } else {
+            match self.socket.try_write(&fragment.message) {
+                Ok(len) if len == fragment.message.len() => {
+                    *hand = Hand::Row { next: next + 1 };
+                    return true;
+                }
+                Ok(len) => Some(fragment.message.slice(len..)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Some(fragment.message.clone())
+                }
+                // Its own task will find out what happened.
+                Err(_) => None,
+            }
+        };
+        *hand = Hand::Own { next: next + u64::from(rest.is_some()), rest };
+        self.call.notify_one();
+        true
+    }
+
+    /// Gives the socket to the viewer's own task. False once the viewer is gone.
+    fn let_go(&self) -> bool {
+        let mut hand = lock(&self.hand);
+        if let Hand::Row { next } = *hand {
+            *hand = Hand::Own { next, rest: None };
+            self.call.notify_one();
+        }
+        !self.gone.load(Ordering::Relaxed)
+    }
+
+    /// The viewer's own task takes what is left to write, and where to go on, if it has the hand.
+    pub fn own(&self) -> Option<(u64, Option<Bytes>)> {
+        match &mut *lock(&self.hand) {
+            Hand::Own { next, rest } => Some((*next, rest.take())),
+            Hand::Row { .. } => None,
+        }
+    }
+
+    /// The viewer's own task takes the socket, wherever the row is: to write something of its own.
+    pub fn take(&self) -> (u64, Option<Bytes>) {
+        let mut hand = lock(&self.hand);
+        let taken = match &mut *hand {
+            Hand::Own { next, rest } => (*next, rest.take()),
+            Hand::Row { next } => (*next, None),
+        };
+        *hand = Hand::Own { next: taken.0, rest: None };
+        taken
+    }
+
+    /// The viewer has everything before `next`: the row may go on. False if there is more already,
+    /// which the row may have passed by; then the viewer's own task keeps the hand.
+    pub fn give(&self, next: u64, stream: &Stream) -> bool {
+        *lock(&self.hand) = Hand::Row { next };
+        if stream.head() <= next {
+            return true;
+        }
+        let mut hand = lock(&self.hand);
+        match *hand {
+            Hand::Row { next: at } if at == next => {
+                *hand = Hand::Own { next, rest: None };
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// The viewer's own task, which has the hand, has sent everything before `next`.
+    pub fn hold(&self, next: Option<u64>) {
+        if let Some(next) = next {
+            *lock(&self.hand) = Hand::Own { next, rest: None };
+        }
+    }
+
+    /// The viewer has left.
+    pub fn leave(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+}
