@@ -20,7 +20,7 @@ use berrymse::stream::Delays;
 use berrymse::{config, h264};
 use bytes::Bytes;
 use rustix::event::epoll;
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -73,7 +73,10 @@ fn main() {
             number(5) as usize,
             number(6),
         ),
-        _ => drive(arguments.iter().any(|argument| argument == "--quick")),
+        _ => {
+            let has = |name: &str| arguments.iter().any(|argument| argument == name);
+            drive(has("--quick"), has("--cpu"));
+        }
     }
 }
 
@@ -104,7 +107,8 @@ fn pace(fps: u64) -> impl Iterator<Item = u64> {
 fn serve(kind: &str, fps: u64, size: usize) {
     let counts: Arc<dyn Fn() -> Value + Send + Sync> = match kind {
         "ours" => serve_ours(fps, size),
-        "floor" => serve_floor(fps, size),
+        "floor" => serve_floor(fps, size, false),
+        "uring" => serve_floor(fps, size, true),
         "warp" => serve_warp(fps, size),
         other => panic!("no server {other:?}"),
     };
@@ -164,7 +168,8 @@ fn message(size: usize) -> Vec<u8> {
     vec![0x5a; size + 4 + berrymse::fmp4::FRAGMENT_OVERHEAD]
 }
 
-fn serve_floor(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
+/// `uring`: all writes of a frame in one system call, by io_uring, instead of one each.
+fn serve_floor(fps: u64, size: usize, uring: bool) -> Arc<dyn Fn() -> Value + Send + Sync> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     println!("{}", listener.local_addr().unwrap().port());
     let (join, joined) = std::sync::mpsc::channel::<TcpStream>();
@@ -181,8 +186,13 @@ fn serve_floor(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
     std::thread::spawn(move || {
         let message = message(size);
         let mut sockets: Vec<TcpStream> = vec![];
+        let mut ring = uring.then(|| io_uring::IoUring::new(4096).unwrap());
         for _ in pace(fps) {
             sockets.extend(joined.try_iter());
+            if let Some(ring) = &mut ring {
+                count.fetch_add(write_by_ring(ring, &sockets, &message), Ordering::Relaxed);
+                continue;
+            }
             for mut socket in &sockets {
                 match socket.write(&message) {
                     Ok(len) if len == message.len() => {}
@@ -192,6 +202,24 @@ fn serve_floor(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
         }
     });
     Arc::new(move || json!({"dropped": dropped.load(Ordering::Relaxed)}))
+}
+
+/// Writes to every socket with one system call; how many writes were not whole.
+#[allow(unsafe_code)]
+fn write_by_ring(ring: &mut io_uring::IoUring, sockets: &[TcpStream], message: &[u8]) -> u64 {
+    use std::os::fd::AsRawFd;
+    for socket in sockets {
+        let fd = io_uring::types::Fd(socket.as_raw_fd());
+        let len = message.len() as u32;
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let entry = io_uring::opcode::Send::new(fd, message.as_ptr(), len)
+            .flags(flags.bits() as i32)
+            .build();
+        // SAFETY: sockets and message live until all of them are done, below.
+        unsafe { ring.submission().push(&entry).unwrap() };
+    }
+    ring.submit_and_wait(sockets.len()).unwrap();
+    ring.completion().filter(|done| done.result() != message.len() as i32).count() as u64
 }
 
 fn serve_warp(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
@@ -378,7 +406,7 @@ fn run(kind: &str, run: Run) -> Value {
     let mut server =
         Process::start(0, &["--serve".into(), kind.into(), fps.to_string(), size.to_string()]);
     let port = server.line();
-    let handshake = if kind == "floor" { "plain" } else { "ws" };
+    let handshake = if matches!(kind, "floor" | "uring") { "plain" } else { "ws" };
     let mut load = Process::start(
         1,
         &[
@@ -441,7 +469,7 @@ fn percentile(result: &Value, part: f64) -> f64 {
     f64::INFINITY
 }
 
-fn drive(quick: bool) {
+fn drive(quick: bool, only_cpu: bool) {
     std::fs::create_dir_all("bench-results").unwrap();
     let mut raw = std::fs::File::create("bench-results/viewers.jsonl").unwrap();
     let mut measure = |kind: &str, what: Run| {
@@ -457,10 +485,10 @@ fn drive(quick: bool) {
     );
 
     println!("300 viewers, 30 frames a second, 8 KiB a frame");
-    let mut cpu: [Vec<f64>; 3] = Default::default();
+    let mut cpu: [Vec<f64>; 4] = Default::default();
     let mut ours = vec![];
     for _ in 0..rounds {
-        for (kind, cpu) in ["floor", "ours", "warp"].iter().zip(&mut cpu) {
+        for (kind, cpu) in ["floor", "ours", "warp", "uring"].iter().zip(&mut cpu) {
             let result = measure(kind, plain);
             cpu.push(result["cpu"].as_f64().unwrap());
             if *kind == "ours" {
@@ -468,13 +496,17 @@ fn drive(quick: bool) {
             }
         }
     }
-    let [floor, own, warp] = cpu.map(median);
+    let [floor, own, warp, uring] = cpu.map(median);
     println!("  CPU, part of a core: floor {floor:.3}, ours {own:.3}, warp {warp:.3}");
     println!("  ours / floor {:.2}   ours / warp {:.2}", own / floor, own / warp);
+    println!("  a floor with io_uring / floor {:.2}", uring / floor);
     let of = |part: f64| median(ours.iter().map(|r| percentile(r, part)).collect());
     println!("  delay to the last socket: 50 % within {} ms, 99 % within {} ms", of(0.5), of(0.99));
     let per_frame = |r: &Value| r["allocations"].as_f64().unwrap() / r["frames"].as_f64().unwrap();
     println!("  allocations a frame: {:.2}", median(ours.iter().map(per_frame).collect()));
+    if only_cpu {
+        return;
+    }
     let ten: Vec<Value> =
         (0..rounds).map(|_| measure("ours", Run { viewers: 10, ..plain })).collect();
     println!(
