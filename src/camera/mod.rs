@@ -116,6 +116,8 @@ pub struct Status {
     pub restarts: u64,
     /// Who watches now.
     pub viewers: usize,
+    /// Frames left out for viewers who were too slow, all of them together.
+    pub dropped: u64,
     /// The last thing that went wrong, also when it is over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -183,6 +185,7 @@ impl Camera {
             early_cuts: state.early_cuts,
             restarts: state.restarts,
             viewers: self.stream.viewers(),
+            dropped: self.stream.dropped(),
             last_error: state.last_error.clone(),
             notes: state.notes.clone(),
             output: state.output.iter().cloned().collect(),

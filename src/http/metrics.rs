@@ -3,10 +3,12 @@
 use super::Context;
 use super::server::plain;
 use crate::camera::Status;
+use crate::stream::{Delays, Stream};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -18,7 +20,8 @@ pub(super) fn metrics(context: Arc<Context>) -> Response {
     let mut registry = Registry::with_prefix("berrymse");
     let cameras = context.cameras.iter().map(|camera| camera.status()).collect();
     let uptime = context.started.elapsed().as_secs_f64();
-    registry.register_collector(Box::new(Figures { cameras, uptime }));
+    let streams = context.cameras.iter().map(|camera| camera.stream.clone()).collect();
+    registry.register_collector(Box::new(Figures { cameras, streams, uptime }));
     let mut body = String::new();
     if text::encode(&mut body, &registry).is_err() {
         return plain(StatusCode::INTERNAL_SERVER_ERROR, "the figures could not be written");
@@ -32,6 +35,7 @@ pub(super) fn metrics(context: Arc<Context>) -> Response {
 #[derive(Debug)]
 struct Figures {
     cameras: Vec<Status>,
+    streams: Vec<Arc<Stream>>,
     uptime: f64,
 }
 
@@ -46,7 +50,7 @@ impl Collector for Figures {
         let gauge = ConstGauge::new(0.0).metric_type();
         let counter = ConstCounter::new(0u64).metric_type();
         type Figure = (&'static str, &'static str, bool, fn(&Status) -> f64);
-        let figures: [Figure; 10] = [
+        let figures: [Figure; 11] = [
             ("camera_up", "1 while the camera delivers pictures", false, |s| s.healthy().into()),
             ("camera_framerate_hertz", "Frames a second, over 2 s", false, |s| s.framerate),
             ("camera_bitrate_bits_per_second", "Bits a second, over 2 s", false, |s| {
@@ -59,6 +63,9 @@ impl Collector for Figures {
             ("camera_damaged", "Access units that could not be used", true, |s| s.damaged as f64),
             ("camera_early_cuts", "Access units sent before their end", true, |s| {
                 s.early_cuts as f64
+            }),
+            ("camera_dropped_frames", "Frames left out for slow viewers", true, |s| {
+                s.dropped as f64
             }),
             ("camera_restarts", "How often the source was opened again", true, |s| {
                 s.restarts as f64
@@ -77,6 +84,20 @@ impl Collector for Figures {
                     ConstGauge::new(value).encode(encoder)?;
                 }
             }
+        }
+        let help = "From the camera to the sockets of all viewers who are up to date";
+        let mut family =
+            encoder.encode_descriptor("delivery_seconds", help, None, MetricType::Histogram)?;
+        for (status, stream) in self.cameras.iter().zip(&self.streams) {
+            let (sum, counts) = stream.delays().read();
+            let bounds = Delays::BOUNDS.map(|microseconds| microseconds as f64 / 1e6);
+            let classes: Vec<(f64, u64)> =
+                bounds.into_iter().chain([f64::INFINITY]).zip(counts).collect();
+            let labels = [("camera", status.name.as_str())];
+            let count = counts.iter().sum();
+            family
+                .encode_family(&labels)?
+                .encode_histogram::<NoLabelSet>(sum, count, &classes, None)?;
         }
         Ok(())
     }
