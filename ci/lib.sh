@@ -11,6 +11,10 @@ has() { command -v "$1" >/dev/null 2>&1; }
 # install PACKAGE...: those of the packages that are not there yet.
 install_packages() {
     local missing=() package
+    if ! has dpkg-query; then
+        echo "not Debian: taking it that what these packages bring is there: $*" >&2
+        return 0
+    fi
     for package; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
     done
@@ -25,9 +29,9 @@ install_packages() {
     local log
     log=$(mktemp)
     if ! { "${as_root[@]}" apt-get -q update &&
-        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-remove --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
         tail -n 20 "$log" >&2
-        die "apt-get could not install ${missing[*]}"
+        die "apt-get could not install ${missing[*]} (without removing anything)"
     fi
     rm -f "$log"
 }
