@@ -43,6 +43,8 @@ pub(super) struct Fanout {
 struct Row {
     /// Viewers who have come since the last frame.
     new: Mutex<Vec<Arc<Seat>>>,
+    /// Somebody has left: also without a next frame their sockets are to be closed.
+    left: Notify,
 }
 
 /// A viewer's place in a row.
@@ -54,6 +56,7 @@ pub(super) struct Seat {
     /// The viewer's own task is to go on.
     pub call: Notify,
     gone: AtomicBool,
+    row: Arc<Row>,
 }
 
 /// Who writes to a socket.
@@ -91,14 +94,16 @@ impl Fanout {
 
     /// A seat for a viewer whose own task has the hand.
     pub fn seat(&self, socket: TcpStream) -> Arc<Seat> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let row = self.rows[turn % self.rows.len()].clone();
         let seat = Arc::new(Seat {
             socket,
             hand: Mutex::new(Hand::Own { next: 0, rest: None }),
             call: Notify::new(),
             gone: AtomicBool::new(false),
+            row,
         });
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        lock(&self.rows[turn % self.rows.len()].new).push(seat.clone());
+        lock(&seat.row.new).push(seat.clone());
         seat
     }
 }
@@ -106,7 +111,16 @@ impl Fanout {
 impl Row {
     async fn run(&self, mut viewer: Viewer) {
         let mut seats: Vec<Arc<Seat>> = vec![];
-        while let Some(event) = viewer.next().await {
+        loop {
+            let event = tokio::select! {
+                event = viewer.next() => event,
+                () = self.left.notified() => {
+                    seats.append(&mut lock(&self.new));
+                    seats.retain(|seat| !seat.gone.load(Ordering::Relaxed));
+                    continue;
+                }
+            };
+            let Some(event) = event else { break };
             seats.append(&mut lock(&self.new));
             match event {
                 Event::Frame(fragment) => {
@@ -210,5 +224,6 @@ impl Seat {
     /// The viewer has left.
     pub fn leave(&self) {
         self.gone.store(true, Ordering::Relaxed);
+        self.row.left.notify_one();
     }
 }

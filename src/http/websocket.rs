@@ -202,6 +202,8 @@ impl Reader {
         }
         let (len, rest) = match short {
             126 => match rest {
+                // 5.2: the shortest form that holds it.
+                [0, 0..=125, ..] => return Err(status::PROTOCOL),
                 [a, b, rest @ ..] => (usize::from(u16::from_be_bytes([*a, *b])), rest),
                 _ => return Ok(None),
             },
@@ -315,6 +317,7 @@ mod tests {
         assert_eq!(read(&client(0xc1, b"hi")), Err(1002), "reserved bit");
         assert_eq!(read(&client(0x83, b"hi")), Err(1002), "unknown opcode");
         assert_eq!(read(&client(0x09, b"hi")), Err(1002), "fragmented control frame");
+        assert_eq!(read(&[0x81, 0xfe, 0, 125]), Err(1002), "a length longer than need be");
         assert_eq!(read(&client(0x89, &[0; 126])), Err(1002), "long control frame");
         assert_eq!(read(&client(0x01, b"hi")), Err(1003), "fragmented message");
         assert_eq!(read(&client(0x80, b"hi")), Err(1003), "continuation of nothing");
