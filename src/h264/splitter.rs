@@ -80,10 +80,14 @@ struct Cut {
 impl Splitter {
     /// Takes what was read, and when.
     pub fn push(&mut self, data: &[u8], now: Duration) {
+        if data.is_empty() {
+            return;
+        }
         self.compact();
         if self.arrivals.len() == MAX_ARRIVALS {
-            // The first is that of the access unit that is arriving; nothing starts in between.
-            self.arrivals.truncate(1);
+            // The first is that of the access unit that is arriving; a start that has not been
+            // noticed yet lies in the last bytes (`slice::PREFIX`). What is between is never asked for.
+            self.arrivals.drain(1..MAX_ARRIVALS / 2);
         }
         self.arrivals.push_back((self.offset + self.buffer.len() as u64, now));
         self.buffer.extend_from_slice(data);
@@ -484,6 +488,22 @@ mod tests {
             splitter.push(&[9], at(n));
         }
         assert!(splitter.arrivals.len() <= MAX_ARRIVALS);
+    }
+
+    #[test]
+    fn byte_by_byte_each_access_unit_has_the_time_of_its_first_byte() {
+        let clip = clip();
+        let mut splitter = Splitter::default();
+        let (mut now, mut starts, mut arrived) = (0, vec![], vec![]);
+        for unit in &clip[..40] {
+            starts.push(at(now));
+            for byte in *unit {
+                splitter.push(&[*byte], at(now));
+                arrived.extend(splitter.next_unit().map(|unit| unit.arrived));
+                now += 1;
+            }
+        }
+        assert_eq!(arrived, starts[..39]);
     }
 
     proptest! {
