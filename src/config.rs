@@ -702,7 +702,8 @@ fn window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<(u16, u16
         let time = |text: &str| {
             let (hours, minutes) = text.trim().split_once(':')?;
             let (hours, minutes) = (hours.parse::<u16>().ok()?, minutes.parse::<u16>().ok()?);
-            (hours < 24 && minutes < 60).then_some(hours * 60 + minutes)
+            // Multiplied only once it is known to be small.
+            (hours < 24 && minutes < 60).then(|| hours * 60 + minutes)
         };
         text.split_once('-')
             .and_then(|(from, to)| Some((time(from)?, time(to)?)))

@@ -50,6 +50,7 @@ const BROKEN: [(&str, &str, &str); 34] = [
     ("[update]\ncheck = \"weekly\"", "2:9", "`daily`"),
     ("[update]\nurl = \"example.org\"", "2:7", "https://"),
     ("[update]\nwindow = \"3-5\"", "2:10", "\"03:00-05:00\""),
+    ("[update]\nwindow = \"40006:00-05:00\"", "2:10", "40006:00"),
 ];
 
 #[test]
