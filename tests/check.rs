@@ -15,7 +15,7 @@ fn check(file: &Path) -> (Option<i32>, String) {
 }
 
 /// A broken configuration, where it is broken, and what must be said.
-const BROKEN: [(&str, &str, &str); 34] = [
+const BROKEN: [(&str, &str, &str); 35] = [
     ("[server]\nlisten = \"here\"", "2:10", "for example \"0.0.0.0:2020\""),
     ("[server]\npassword = \"\"", "2:12", "leave the line out"),
     ("[server]\norigins = [\"example.org\"]", "2:11", "https://example.org"),
