@@ -159,15 +159,11 @@ async fn show(
     socket2::SockRef::from(&seat.socket).shutdown(std::net::Shutdown::Write)?;
     // What the peer still had to say is read, so that it gets our last words (no reset).
     let drain = async {
-        let mut nobody = Reader::default();
         while seat.socket.readable().await.is_ok() {
-            nobody = Reader::default();
-            if !read(&seat.socket, &mut nobody)? {
+            if !read(&seat.socket, &mut Reader::default()).unwrap_or(false) {
                 break;
             }
         }
-        drop(nobody);
-        io::Result::Ok(())
     };
     let _ = timeout(CLOSE_TIMEOUT, drain).await;
     Ok(())
