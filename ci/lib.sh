@@ -100,3 +100,10 @@ need_cargo_deny() {
     CARGO_DENY=$(need_tool cargo-deny 0.20.2)
     export CARGO_DENY
 }
+
+# Node.js with npm: what is there, whoever packaged it (NodeSource's nodejs brings an npm of its own and
+# conflicts with Debian's package of that name), else Debian's.
+need_node() {
+    has node || install_packages nodejs npm
+    has npm || install_packages npm
+}
