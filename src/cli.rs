@@ -8,7 +8,8 @@ use std::path::PathBuf;
 /// Reads H.264 that a camera's hardware has encoded, wraps each frame in an MP4 fragment the
 /// moment it arrives, and sends it over a WebSocket to the page it serves. Nothing is transcoded.
 ///
-/// Without a configuration file, the built-in test card plays at http://localhost:2020/.
+/// Without a configuration file, the first camera that is found plays at http://localhost:2020/,
+/// or the built-in test card.
 #[derive(Debug, Parser)]
 #[command(name = "berrymse", version, max_term_width = 100)]
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
@@ -37,6 +38,15 @@ pub enum Command {
         /// The file to check
         #[arg(value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
         file: PathBuf,
+    },
+    /// List the cameras that are there
+    ///
+    /// Every V4L2 device: its names, what it delivers, which controls it has, which program has it
+    /// open, and the lines for the configuration.
+    Cameras {
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
     },
     /// Ask a running server whether every camera delivers pictures
     ///

@@ -1,10 +1,12 @@
 //! The executable: command line → configuration → run.
 
 use berrymse::camera::Cameras;
+use berrymse::camera::v4l2::find;
 use berrymse::cli::{Cli, Command, Serve};
 use berrymse::config::{Config, ConfigError, DEFAULT_PATH};
 use berrymse::http::{self, Context, Door, Server, Shutdown};
 use clap::Parser;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,6 +19,7 @@ fn main() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(options) => serve(options),
         Command::Check { file } => Config::load(&file).map(drop).map_err(|e| e.to_string()),
+        Command::Cameras { json } => cameras(json),
         Command::Health { url, config } => health(url, config),
     };
     match result {
@@ -125,6 +128,24 @@ fn reachable(address: SocketAddr) -> String {
     match address.port() {
         80 => host,
         port => format!("{host}:{port}"),
+    }
+}
+
+/// `berrymse cameras`
+fn cameras(json: bool) -> Result<(), String> {
+    let devices = find::devices();
+    let text = match json {
+        true => serde_json::to_string_pretty(&devices).map_err(|error| error.to_string())? + "\n",
+        false if devices.is_empty() => {
+            "no V4L2 device: is a camera plugged in? (On a Raspberry Pi, also: rpicam-hello \
+             --list-cameras)\n"
+                .into()
+        }
+        false => devices.iter().map(|device| format!("{device}\n")).collect(),
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.to_string()),
+        _ => Ok(()),
     }
 }
 

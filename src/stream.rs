@@ -17,7 +17,7 @@ use crate::h264::{ParameterSets, Picture};
 use crate::http::websocket;
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -106,6 +106,8 @@ pub struct Stream {
     head: watch::Sender<u64>,
     viewers: AtomicUsize,
     dropped: AtomicU64,
+    /// Somebody new watches.
+    key_wanted: AtomicBool,
     delays: Delays,
 }
 
@@ -156,6 +158,7 @@ impl Default for Stream {
             head: watch::Sender::new(0),
             viewers: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
+            key_wanted: AtomicBool::new(false),
             delays: Delays::default(),
         }
     }
@@ -252,6 +255,7 @@ impl Stream {
     /// Somebody starts to watch.
     pub fn watch(self: &Arc<Self>) -> Viewer {
         self.viewers.fetch_add(1, Ordering::Relaxed);
+        self.key_wanted.store(true, Ordering::Relaxed);
         let mut viewer = self.observe();
         viewer.counted = true;
         viewer
@@ -267,6 +271,12 @@ impl Stream {
             lost: 0,
             counted: false,
         }
+    }
+
+    /// Somebody new watches: a key frame would give them a picture sooner than what has gathered
+    /// since the last one. True once for any number of them.
+    pub fn key_frame_wanted(&self) -> bool {
+        self.key_wanted.swap(false, Ordering::Relaxed)
     }
 
     /// Number of the next fragment.

@@ -6,7 +6,7 @@
 //! kernel ends the child.
 
 use super::stop::timespec;
-use super::{Output, STALL, Source, Stop};
+use super::{Failure, Output, STALL, Source, Stop};
 use crate::h264::{PauseRule, Splitter};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -72,7 +72,13 @@ impl Command {
 }
 
 impl Source for Command {
-    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), String> {
+    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), Failure> {
+        Ok(self.read(output, stop)?)
+    }
+}
+
+impl Command {
+    fn read(&mut self, output: &mut Output, stop: &Stop) -> Result<(), String> {
         let program = self.command[0].clone();
         let mut process = self.start()?;
         let (Some(stdout), Some(stderr)) =

@@ -10,10 +10,12 @@
 //!                          └── back-off ◄┘
 //! ```
 
+mod auto;
 pub mod command;
 pub mod rpicam;
 mod stop;
 pub mod test_card;
+pub mod v4l2;
 
 pub use stop::Stop;
 
@@ -22,6 +24,7 @@ use crate::h264::{self, Parser};
 use crate::stream::Stream;
 use serde::Serialize;
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -35,6 +38,9 @@ const LIVE: Duration = Duration::from_secs(3);
 
 /// Wait before the source is opened again: the first time, and at the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How often a camera that is not there is looked for.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// A source that has delivered for so long starts at the shortest wait again.
 const GOOD_RUN: Duration = Duration::from_secs(10);
@@ -58,6 +64,8 @@ pub struct Camera {
 #[derive(Debug, Default)]
 struct State {
     phase: Phase,
+    /// Where the pictures come from, in words, where the configuration leaves that open.
+    from: Option<String>,
     frames: u64,
     key_frames: u64,
     damaged: u64,
@@ -173,7 +181,7 @@ impl Camera {
             name: self.config.name.clone(),
             state: name,
             error,
-            source: describe(&self.config),
+            source: state.from.clone().unwrap_or_else(|| describe(&self.config)),
             codec: parameters.map(|p| p.codec.clone()),
             width: parameters.map(|p| p.width),
             height: parameters.map(|p| p.height),
@@ -204,7 +212,7 @@ impl State {
 /// A source in words: for the page, the log and the status.
 fn describe(config: &config::Camera) -> String {
     match &config.source {
-        None => "the test card, because no camera is configured".into(),
+        None => "the first camera that is found".into(),
         Some(config::Source::TestCard) => "the test card".into(),
         Some(config::Source::Rpicam) => "rpicam-vid".into(),
         Some(config::Source::Device(path)) => path.clone(),
@@ -225,35 +233,57 @@ fn without_password(word: &str) -> String {
     hidden().unwrap_or_else(|| word.into())
 }
 
+/// Why a source has ended, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// In words.
+    pub message: String,
+    /// The camera is not there: it costs nothing to look for it often.
+    pub gone: bool,
+}
+
+impl Failure {
+    /// The camera is not there.
+    pub fn gone(message: String) -> Failure {
+        Failure { message, gone: true }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Failure {
+        Failure { message, gone: false }
+    }
+}
+
 /// Something that delivers H.264.
 trait Source: Send {
-    /// Delivers until `stop` (then `Ok`), or until it can't any more: the error says why, and what
-    /// to do about it.
-    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), String>;
+    /// Delivers until `stop` (then `Ok`), or until it can't any more.
+    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), Failure>;
 }
 
-fn source(config: &config::Camera, index: usize) -> Box<dyn Source> {
-    match &config.source {
-        None | Some(config::Source::TestCard) => Box::new(test_card::TestCard),
-        Some(config::Source::Command(command)) => Box::new(command::Command::new(command.clone())),
-        Some(config::Source::Rpicam) => Box::new(rpicam::Rpicam::new(config, index)),
-        Some(config::Source::Device(path)) => Box::new(NoDevice(path.clone())),
-    }
-}
-
-/// Stands where V4L2 devices will be read.
-struct NoDevice(String);
-
-impl Source for NoDevice {
-    fn run(&mut self, _: &mut Output, _: &Stop) -> Result<(), String> {
-        let path = &self.0;
-        Err(format!(
-            "{path}: this version does not read V4L2 devices by itself yet; until then use \
-             source = {{ command = [\"ffmpeg\", \"-f\", \"v4l2\", \"-input_format\", \"h264\", \
-             \"-i\", \"{path}\", \"-c\", \"copy\", \"-flush_packets\", \"1\", \"-f\", \"h264\", \
-             \"-\"] }}"
-        ))
-    }
+/// The sources of all cameras, in their order.
+fn sources(configs: &[config::Camera]) -> Vec<Box<dyn Source>> {
+    let named = |config: &config::Camera| match &config.source {
+        Some(config::Source::Device(path)) => Some(PathBuf::from(path)),
+        _ => None,
+    };
+    let taken: Vec<PathBuf> = configs.iter().filter_map(named).collect();
+    let (mut rpicams, mut found) = (0..configs.len(), 0..configs.len());
+    let next = |numbers: &mut std::ops::Range<usize>| numbers.next().unwrap_or_default();
+    let source = |config: &config::Camera| -> Box<dyn Source> {
+        match &config.source {
+            None => Box::new(auto::Auto::new(config, next(&mut found), taken.clone())),
+            Some(config::Source::TestCard) => Box::new(test_card::TestCard),
+            Some(config::Source::Command(command)) => {
+                Box::new(command::Command::new(command.clone()))
+            }
+            Some(config::Source::Rpicam) => {
+                Box::new(rpicam::Rpicam::new(config, next(&mut rpicams)))
+            }
+            Some(config::Source::Device(path)) => Box::new(v4l2::Device::new(path, config)),
+        }
+    };
+    configs.iter().map(source).collect()
 }
 
 /// Where a source puts its access units.
@@ -267,7 +297,14 @@ pub struct Output {
 impl Output {
     /// For one run of a source: nothing of an earlier run is left.
     pub fn new(camera: Arc<Camera>) -> Output {
+        camera.state().notes.clear();
         Output { camera, parser: Parser::default(), warned: false }
+    }
+
+    /// Another source goes on from here.
+    fn restart(&mut self) {
+        self.camera.stream.interrupt();
+        *self = Output::new(self.camera.clone());
     }
 
     /// Takes one access unit in Annex B format, captured at `time` on the source's own clock.
@@ -275,6 +312,7 @@ impl Output {
     /// True if it is a picture. The error is one that ends the source.
     pub fn access_unit(&mut self, data: &[u8], time: Duration) -> Result<bool, String> {
         let camera = &self.camera;
+        let arrived = Instant::now();
         let expected = Some(f64::from(camera.config.framerate));
         match self.parser.access_unit(data) {
             Ok(picture) => {
@@ -283,6 +321,12 @@ impl Output {
                     return Ok(true); // waiting for a key frame
                 };
                 let now = Instant::now();
+                // For ./ci/bench v4l2.
+                log::trace!(
+                    "camera {:?}: fragment ready after {:?}",
+                    camera.config.name,
+                    now - arrived
+                );
                 let mut state = camera.state();
                 if state.phase != Phase::Streaming {
                     state.phase = Phase::Streaming;
@@ -293,7 +337,7 @@ impl Output {
                         parameters.width,
                         parameters.height,
                         parameters.codec,
-                        describe(&camera.config)
+                        state.from.clone().unwrap_or_else(|| describe(&camera.config))
                     );
                 }
                 state.frames += 1;
@@ -309,17 +353,32 @@ impl Output {
             // Delimiters or filler alone: no harm.
             Err(h264::Error::NoPicture) => Ok(false),
             Err(error) => {
-                let mut state = camera.state();
-                state.damaged += 1;
-                let message = error.to_string();
-                // Once a run: garbage finds ever new words.
-                if !std::mem::replace(&mut self.warned, true) {
-                    log::warn!("camera \"{}\": {message}", camera.config.name);
-                }
-                state.last_error = Some(message);
+                self.damaged(&error.to_string());
                 Ok(false)
             }
         }
+    }
+
+    /// A frame could not be used.
+    fn damaged(&mut self, why: &str) {
+        let mut state = self.camera.state();
+        state.damaged += 1;
+        // Once a run: garbage finds ever new words.
+        if !std::mem::replace(&mut self.warned, true) {
+            log::warn!("camera \"{}\": {why}", self.camera.config.name);
+        }
+        state.last_error = Some(why.into());
+    }
+
+    /// Where the pictures come from, in words.
+    fn from(&self, source: String) {
+        self.camera.state().from = Some(source);
+    }
+
+    /// Somebody new watches, and a key frame would give them a picture sooner. Asked once, it is
+    /// taken as said.
+    fn key_frame_wanted(&self) -> bool {
+        self.camera.stream.key_frame_wanted()
     }
 
     /// What is wrong with the stream, if no picture has come out of it.
@@ -365,12 +424,9 @@ impl Cameras {
     pub fn start(configs: &[config::Camera]) -> std::io::Result<Cameras> {
         let stop = Arc::new(Stop::new()?);
         let mut cameras = Cameras { all: vec![], stop, threads: vec![] };
-        let mut rpicams = 0;
-        for config in configs {
+        for (config, source) in configs.iter().zip(sources(configs)) {
             let camera = Arc::new(Camera::new(config.clone()));
             cameras.all.push(camera.clone());
-            let source = source(config, rpicams);
-            rpicams += usize::from(config.source == Some(config::Source::Rpicam));
             let stop = cameras.stop.clone();
             let name = format!("camera {}", config.name);
             let thread = std::thread::Builder::new().name(name);
@@ -395,33 +451,40 @@ fn keep_running(camera: &Arc<Camera>, mut source: Box<dyn Source>, stop: &Stop) 
     while !stop.is_set() {
         let started = Instant::now();
         let frames = camera.state().frames;
-        let error = match source.run(&mut Output::new(camera.clone()), stop) {
+        let failure = match source.run(&mut Output::new(camera.clone()), stop) {
             Ok(()) if stop.is_set() => break,
-            Ok(()) => "the source ended".to_string(),
-            Err(error) => error,
+            Ok(()) => Failure::from("the source ended".to_string()),
+            Err(failure) => failure,
         };
         camera.stream.interrupt();
-        {
-            let mut state = camera.state();
-            if started.elapsed() > GOOD_RUN && state.frames > frames {
-                wait = BACK_OFF.0;
-            }
-            // The same trouble again and again fills no log.
-            let level =
-                match state.last_error.as_ref() == Some(&error) && state.phase == Phase::Failed {
-                    true => log::Level::Debug,
-                    false => log::Level::Error,
-                };
-            let name = &camera.config.name;
-            log::log!(level, "camera \"{name}\": {error} (trying again in {} s)", wait.as_secs());
-            state.phase = Phase::Failed;
-            state.last_error = Some(error);
+        let mut state = camera.state();
+        if started.elapsed() > GOOD_RUN && state.frames > frames {
+            wait = BACK_OFF.0;
         }
-        if stop.wait(wait) {
+        let pause = if failure.gone { LOOK } else { wait };
+        let again =
+            state.last_error.as_ref() == Some(&failure.message) && state.phase == Phase::Failed;
+        // The same trouble again and again fills no log.
+        let level = if again { log::Level::Debug } else { log::Level::Error };
+        let (name, message) = (&camera.config.name, &failure.message);
+        match failure.gone {
+            true => log::log!(level, "camera \"{name}\": {message} (waiting for it)"),
+            false => {
+                let seconds = pause.as_secs();
+                log::log!(level, "camera \"{name}\": {message} (trying again in {seconds} s)");
+            }
+        }
+        // Looking for a camera that is not there is no start.
+        state.restarts += u64::from(!(failure.gone && again));
+        state.phase = Phase::Failed;
+        state.last_error = Some(failure.message);
+        drop(state);
+        if stop.wait(pause) {
             break;
         }
-        wait = (wait * 2).min(BACK_OFF.1);
-        camera.state().restarts += 1;
+        if !failure.gone {
+            wait = (wait * 2).min(BACK_OFF.1);
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! No Pi is at hand where this is built: docs/hardware.md says what has to be seen on one.
 
 use super::command::Command;
-use super::{Output, Source, Stop};
+use super::{Failure, Output, Source, Stop};
 use crate::config;
 use std::path::Path;
 
@@ -24,14 +24,16 @@ impl Rpicam {
 }
 
 impl Source for Rpicam {
-    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), String> {
+    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), Failure> {
         if let Some(note) = &self.note {
             output.note(note.clone());
         }
         let Some(program) = PROGRAMS.iter().find(|program| is_installed(program)) else {
-            return Err("rpicam-vid is not installed: on Raspberry Pi OS, sudo apt install \
-                        rpicam-apps (or rpicam-apps-lite)"
-                .into());
+            return Err(Failure::from(
+                "rpicam-vid is not installed: on Raspberry Pi OS, sudo apt install rpicam-apps (or \
+                 rpicam-apps-lite)"
+                    .to_string(),
+            ));
         };
         let command = std::iter::once(program.to_string()).chain(self.arguments.clone());
         Command::new(command.collect()).run(output, stop)
@@ -76,6 +78,18 @@ fn note(config: &config::Camera) -> Option<String> {
             "rpicam-vid turns by 180 degrees only: rotation = {} is not obeyed",
             config.rotation
         )
+    })
+}
+
+/// Whether rpicam-vid is there and sees a camera. Takes about a second where it is.
+pub(super) fn has_camera() -> bool {
+    let Some(program) = PROGRAMS.iter().find(|program| is_installed(program)) else { return false };
+    let listing = std::process::Command::new(program).arg("--list-cameras").output();
+    // "Available cameras", then a line "0 : imx708 [4608x2592 …] (…)" for each.
+    listing.is_ok_and(|listing| {
+        [listing.stdout, listing.stderr].iter().any(|text| {
+            String::from_utf8_lossy(text).lines().any(|line| line.trim_start().starts_with("0 :"))
+        })
     })
 }
 

@@ -4,7 +4,7 @@
 //! a second, a key frame every second. Frame n is due when Unix time modulo 10 s is n/30 s: so the
 //! clock on the card tells the time, and whoever holds a watch beside it reads the delay.
 
-use super::{Output, Source, Stop};
+use super::{Failure, Output, Source, Stop};
 use crate::h264::Splitter;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -60,7 +60,19 @@ fn frame_at(time: Duration) -> u64 {
 pub(super) struct TestCard;
 
 impl Source for TestCard {
-    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), String> {
+    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), Failure> {
+        self.run_until(output, stop, || false)
+    }
+}
+
+impl TestCard {
+    /// Plays until `stop`, or until `over` says so at a key frame.
+    pub fn run_until(
+        &self,
+        output: &mut Output,
+        stop: &Stop,
+        mut over: impl FnMut() -> bool,
+    ) -> Result<(), Failure> {
         let config = &output.camera.config;
         let standard = crate::config::Camera::default();
         if (
@@ -88,7 +100,7 @@ impl Source for TestCard {
                 number = start(time);
                 continue;
             }
-            if due > time && stop.wait(due - time) {
+            if due > time && stop.wait(due - time) || number % KEY_INTERVAL == 0 && over() {
                 break;
             }
             let unit = &units[(number % units.len() as u64) as usize];
