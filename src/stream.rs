@@ -18,7 +18,7 @@ use crate::http::websocket;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -108,6 +108,7 @@ pub struct Stream {
     dropped: AtomicU64,
     /// Somebody new watches.
     key_wanted: AtomicBool,
+    front: OnceLock<Arc<dyn Front>>,
     delays: Delays,
 }
 
@@ -159,6 +160,7 @@ impl Default for Stream {
             viewers: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             key_wanted: AtomicBool::new(false),
+            front: OnceLock::new(),
             delays: Delays::default(),
         }
     }
@@ -209,7 +211,7 @@ impl Stream {
         let fragment = Fragment::new(kept.next(), &sample, data, picture, init);
         let len = fragment.message.len();
         kept.bytes += len;
-        kept.fragments.push_back(fragment);
+        kept.fragments.push_back(fragment.clone());
         let next = kept.next();
         if picture.key {
             kept.interrupted = false;
@@ -226,7 +228,16 @@ impl Stream {
         }
         drop(kept);
         self.head.send_replace(next);
+        if let Some(front) = self.front.get() {
+            front.show(&fragment, self);
+        }
         Some(len)
+    }
+
+    /// `front` is shown each fragment by the camera's own thread. There is one; a second is not
+    /// taken.
+    pub fn set_front(&self, front: Arc<dyn Front>) {
+        let _ = self.front.set(front);
     }
 
     /// The camera is away: nobody new is shown old pictures. Viewers stay, and still get what they
@@ -298,6 +309,13 @@ impl Stream {
     pub fn delays(&self) -> &Delays {
         &self.delays
     }
+}
+
+/// Is shown each fragment in the camera's own thread, as soon as it is kept: it must not wait for
+/// anything.
+pub trait Front: Send + Sync + std::fmt::Debug {
+    /// The newest fragment.
+    fn show(&self, fragment: &Fragment, stream: &Stream);
 }
 
 /// How long fragments take from the camera to the last viewer's socket: a histogram.

@@ -1,11 +1,13 @@
 //! One loop that gives each new frame to everybody who is up to date.
 //!
 //! A task for each viewer that waits for the next frame, is woken, writes and waits again costs more
-//! in waking than in writing. So viewers who have everything sit in rows; for each new fragment the
-//! row's task goes from seat to seat and writes the shared bytes, with a plain non-blocking write.
+//! in waking than in writing. So viewers who have everything sit in rows, and for each new fragment
+//! somebody goes from seat to seat and writes the shared bytes, with a plain non-blocking write: in
+//! the front row the camera's own thread, as soon as it has made the fragment, so that nobody has to
+//! be woken at all; in the other rows a task.
 //!
 //! ```text
-//!             row's task: one fragment, seat after seat
+//!             from seat to seat with one fragment
 //!             ┌──────┬──────┬──────┬──────┐  socket is full,       ┌─────────────────────────┐
 //! stream ───► │ seat │ seat │ seat │ seat │ ───────────────────►   │ the viewer's own task:  │
 //!             └──────┴──────┴──────┴──────┘  other parameters,     │ writes what is left,    │
@@ -19,32 +21,40 @@
 
 use crate::camera::Camera;
 use crate::http::Shutdown;
-use crate::stream::{Event, Fragment, Stream, Viewer};
+use crate::stream::{Event, Fragment, Front, Init, Stream, Viewer};
 use bytes::Bytes;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-/// Rows at the most: more cores than that are not kept busy by writing to sockets.
+/// Rows behind the front one at the most: more cores than that are not kept busy by writing to
+/// sockets.
 const MAX_ROWS: usize = 4;
+
+/// Seats in the front row: about 1 ms of writing on a PC's core, in which the camera's next frame
+/// would have to wait.
+const FRONT_SEATS: usize = 400;
 
 /// The rows of one camera.
 #[derive(Debug)]
 pub(super) struct Fanout {
+    front: Arc<Row>,
     rows: Vec<Arc<Row>>,
     /// Where the next viewer sits.
     turn: AtomicUsize,
 }
 
+/// Viewers whom the same loop serves.
 #[derive(Debug, Default)]
 struct Row {
-    /// Viewers who have come since the last frame.
-    new: Mutex<Vec<Arc<Seat>>>,
-    /// Somebody has left: also without a next frame their sockets are to be closed.
-    left: Notify,
+    seats: Mutex<Vec<Arc<Seat>>>,
+    /// What the last fragment was to be played with.
+    init: Mutex<Weak<Init>>,
+    /// Somebody has sat down in an empty row.
+    filled: Notify,
 }
 
 /// A viewer's place in a row.
@@ -55,7 +65,6 @@ pub(super) struct Seat {
     hand: Mutex<Hand>,
     /// The viewer's own task is to go on.
     pub call: Notify,
-    gone: AtomicBool,
     row: Arc<Row>,
 }
 
@@ -74,7 +83,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Fanout {
-    /// Starts the rows of `camera`; they end with `shutdown`.
+    /// Makes the rows of `camera`; their tasks end with `shutdown`.
     pub fn start(camera: &Arc<Camera>, shutdown: &Shutdown) -> Fanout {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let rows: Vec<Arc<Row>> =
@@ -89,46 +98,72 @@ impl Fanout {
                 }
             });
         }
-        Fanout { rows, turn: AtomicUsize::new(0) }
+        let front = Arc::new(Row::default());
+        camera.stream.set_front(front.clone());
+        Fanout { front, rows, turn: AtomicUsize::new(0) }
     }
 
     /// A seat for a viewer whose own task has the hand.
     pub fn seat(&self, socket: TcpStream) -> Arc<Seat> {
+        let seat = |row: &Arc<Row>| {
+            Arc::new(Seat {
+                socket,
+                hand: Mutex::new(Hand::Own { next: 0, rest: None }),
+                call: Notify::new(),
+                row: row.clone(),
+            })
+        };
+        let mut front = lock(&self.front.seats);
+        if front.len() < FRONT_SEATS {
+            let seat = seat(&self.front);
+            front.push(seat.clone());
+            return seat;
+        }
+        drop(front);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let row = self.rows[turn % self.rows.len()].clone();
-        let seat = Arc::new(Seat {
-            socket,
-            hand: Mutex::new(Hand::Own { next: 0, rest: None }),
-            call: Notify::new(),
-            gone: AtomicBool::new(false),
-            row,
-        });
-        lock(&seat.row.new).push(seat.clone());
+        let row = &self.rows[turn % self.rows.len()];
+        let seat = seat(row);
+        lock(&row.seats).push(seat.clone());
+        row.filled.notify_one();
         seat
     }
 }
 
+impl Front for Row {
+    fn show(&self, fragment: &Fragment, stream: &Stream) {
+        let seats = lock(&self.seats);
+        if seats.is_empty() {
+            return;
+        }
+        let mut init = lock(&self.init);
+        if init.as_ptr() != Arc::as_ptr(&fragment.init) {
+            // Other parameters: each viewer's own task tells it so.
+            *init = Arc::downgrade(&fragment.init);
+            seats.iter().for_each(|seat| seat.let_go());
+            return;
+        }
+        seats.iter().for_each(|seat| seat.offer(fragment));
+        stream.delivered(fragment, seats.len());
+    }
+}
+
 impl Row {
+    /// Serves a row that is not the front one.
     async fn run(&self, mut viewer: Viewer) {
-        let mut seats: Vec<Arc<Seat>> = vec![];
         loop {
-            let event = tokio::select! {
-                event = viewer.next() => event,
-                () = self.left.notified() => {
-                    seats.append(&mut lock(&self.new));
-                    seats.retain(|seat| !seat.gone.load(Ordering::Relaxed));
-                    continue;
-                }
-            };
-            let Some(event) = event else { break };
-            seats.append(&mut lock(&self.new));
+            // Nobody is there: nothing to be woken for.
+            while lock(&self.seats).is_empty() {
+                self.filled.notified().await;
+            }
+            let Some(event) = viewer.next().await else { break };
             match event {
-                Event::Frame(fragment) => {
-                    seats.retain(|seat| seat.offer(&fragment));
-                    viewer.stream().delivered(&fragment, seats.len());
+                Event::Frame(fragment) => self.show(&fragment, viewer.stream()),
+                Event::Start(_, group) => {
+                    if let Some(fragment) = group.last() {
+                        *lock(&self.init) = Arc::downgrade(&fragment.init);
+                    }
+                    lock(&self.seats).iter().for_each(|seat| seat.let_go());
                 }
-                // Other parameters: each viewer's own task tells it so.
-                Event::Start(..) => seats.retain(|seat| seat.let_go()),
                 Event::Dropped(_) => {} // whoever missed a frame is noticed by the number
             }
         }
@@ -136,15 +171,12 @@ impl Row {
 }
 
 impl Seat {
-    /// The row has a fragment. False once the viewer is gone.
-    fn offer(&self, fragment: &Fragment) -> bool {
-        if self.gone.load(Ordering::Relaxed) {
-            return false;
-        }
+    /// The row has a fragment.
+    fn offer(&self, fragment: &Fragment) {
         let mut hand = lock(&self.hand);
-        let Hand::Row { next } = *hand else { return true };
+        let Hand::Row { next } = *hand else { return };
         if next > fragment.number {
-            return true; // its own task was faster
+            return; // its own task was faster
         }
         let rest = if next < fragment.number {
             None
@@ -155,7 +187,7 @@ impl Seat {
             match rustix::net::send(&self.socket, &fragment.message, flags) {
                 Ok(len) if len == fragment.message.len() => {
                     *hand = Hand::Row { next: next + 1 };
-                    return true;
+                    return;
                 }
                 Ok(len) => Some(fragment.message.slice(len..)),
                 Err(Errno::AGAIN) => Some(fragment.message.clone()),
@@ -165,17 +197,15 @@ impl Seat {
         };
         *hand = Hand::Own { next: next + u64::from(rest.is_some()), rest };
         self.call.notify_one();
-        true
     }
 
-    /// Gives the socket to the viewer's own task. False once the viewer is gone.
-    fn let_go(&self) -> bool {
+    /// Gives the socket to the viewer's own task.
+    fn let_go(&self) {
         let mut hand = lock(&self.hand);
         if let Hand::Row { next } = *hand {
             *hand = Hand::Own { next, rest: None };
             self.call.notify_one();
         }
-        !self.gone.load(Ordering::Relaxed)
     }
 
     /// The viewer's own task takes what is left to write, and where to go on, if it has the hand.
@@ -221,9 +251,8 @@ impl Seat {
         }
     }
 
-    /// The viewer has left.
+    /// The viewer has left; its socket is closed with the last that knows of it.
     pub fn leave(&self) {
-        self.gone.store(true, Ordering::Relaxed);
-        self.row.left.notify_one();
+        lock(&self.row.seats).retain(|seat| !std::ptr::eq(&**seat, self));
     }
 }
