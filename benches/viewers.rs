@@ -110,6 +110,7 @@ fn serve(kind: &str, fps: u64, size: usize) {
         "floor" => serve_floor(fps, size, false),
         "uring" => serve_floor(fps, size, true),
         "warp" => serve_warp(fps, size),
+        "tasks" => serve_tasks(fps, size),
         other => panic!("no server {other:?}"),
     };
     // Every line asks for the figures; the end of the input ends the server.
@@ -220,6 +221,40 @@ fn write_by_ring(ring: &mut io_uring::IoUring, sockets: &[TcpStream], message: &
     }
     ring.submit_and_wait(sockets.len()).unwrap();
     ring.completion().filter(|done| done.result() != message.len() as i32).count() as u64
+}
+
+/// A task a viewer, each of which waits for the next frame and writes the shared bytes.
+fn serve_tasks(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
+    let (frame, frames) = tokio::sync::watch::channel(Bytes::new());
+    let (listening, port) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            listening.send(listener.local_addr().unwrap().port()).unwrap();
+            while let Ok((mut socket, _)) = listener.accept().await {
+                socket.set_nodelay(true).unwrap();
+                let mut frames = frames.clone();
+                tokio::spawn(async move {
+                    use tokio::io::AsyncWriteExt;
+                    while frames.changed().await.is_ok() {
+                        let message = frames.borrow_and_update().clone();
+                        if socket.write_all(&message).await.is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+    });
+    println!("{}", port.recv().unwrap());
+    std::thread::spawn(move || {
+        let message: Bytes = message(size).into();
+        for _ in pace(fps) {
+            frame.send_replace(message.clone());
+        }
+    });
+    Arc::new(|| json!({}))
 }
 
 fn serve_warp(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
@@ -406,7 +441,7 @@ fn run(kind: &str, run: Run) -> Value {
     let mut server =
         Process::start(0, &["--serve".into(), kind.into(), fps.to_string(), size.to_string()]);
     let port = server.line();
-    let handshake = if matches!(kind, "floor" | "uring") { "plain" } else { "ws" };
+    let handshake = if matches!(kind, "floor" | "uring" | "tasks") { "plain" } else { "ws" };
     let mut load = Process::start(
         1,
         &[
@@ -485,10 +520,10 @@ fn drive(quick: bool, only_cpu: bool) {
     );
 
     println!("300 viewers, 30 frames a second, 8 KiB a frame");
-    let mut cpu: [Vec<f64>; 4] = Default::default();
+    let mut cpu: [Vec<f64>; 5] = Default::default();
     let mut ours = vec![];
     for _ in 0..rounds {
-        for (kind, cpu) in ["floor", "ours", "warp", "uring"].iter().zip(&mut cpu) {
+        for (kind, cpu) in ["floor", "ours", "warp", "uring", "tasks"].iter().zip(&mut cpu) {
             let result = measure(kind, plain);
             cpu.push(result["cpu"].as_f64().unwrap());
             if *kind == "ours" {
@@ -496,10 +531,11 @@ fn drive(quick: bool, only_cpu: bool) {
             }
         }
     }
-    let [floor, own, warp, uring] = cpu.map(median);
+    let [floor, own, warp, uring, tasks] = cpu.map(median);
     println!("  CPU, part of a core: floor {floor:.3}, ours {own:.3}, warp {warp:.3}");
     println!("  ours / floor {:.2}   ours / warp {:.2}", own / floor, own / warp);
     println!("  a floor with io_uring / floor {:.2}", uring / floor);
+    println!("  a task a viewer with shared bytes / floor {:.2}", tasks / floor);
     let of = |part: f64| median(ours.iter().map(|r| percentile(r, part)).collect());
     println!("  delay to the last socket: 50 % within {} ms, 99 % within {} ms", of(0.5), of(0.99));
     let per_frame = |r: &Value| r["allocations"].as_f64().unwrap() / r["frames"].as_f64().unwrap();
