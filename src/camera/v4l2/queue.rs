@@ -232,3 +232,40 @@ impl Drop for Queue<'_> {
 pub fn raw(planes: &[(OwnedFd, usize)]) -> Vec<(RawFd, usize)> {
     planes.iter().map(|(fd, len)| (fd.as_raw_fd(), *len)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{offset_of, size_of};
+    use v4l2r::bindings::*;
+
+    /// The sizes are part of the system calls' numbers (ioctl_list(2)): VIDIOC_QBUF is 0xc058560f on
+    /// 64-bit machines and 0xc044560f on 32-bit ones, so its structure has 0x58 or 0x44 bytes.
+    #[test]
+    fn structures_are_what_the_kernel_expects() {
+        let wide = cfg!(target_pointer_width = "64");
+        let size = |name: &str, is: usize, on_64: usize, on_32: usize| {
+            assert_eq!(is, if wide { on_64 } else { on_32 }, "{name}");
+        };
+        size("v4l2_buffer", size_of::<v4l2_buffer>(), 0x58, 0x44);
+        size("v4l2_format", size_of::<v4l2_format>(), 0xd0, 0xcc);
+        size("v4l2_ext_controls", size_of::<v4l2_ext_controls>(), 0x20, 0x18);
+        size("v4l2_plane", size_of::<v4l2_plane>(), 64, 60);
+        // Without pointers in them, the same everywhere.
+        size("v4l2_capability", size_of::<v4l2_capability>(), 0x68, 0x68);
+        size("v4l2_fmtdesc", size_of::<v4l2_fmtdesc>(), 0x40, 0x40);
+        size("v4l2_requestbuffers", size_of::<v4l2_requestbuffers>(), 0x14, 0x14);
+        size("v4l2_exportbuffer", size_of::<v4l2_exportbuffer>(), 0x40, 0x40);
+        size("v4l2_streamparm", size_of::<v4l2_streamparm>(), 0xcc, 0xcc);
+        size("v4l2_control", size_of::<v4l2_control>(), 8, 8);
+        size("v4l2_queryctrl", size_of::<v4l2_queryctrl>(), 0x44, 0x44);
+        size("v4l2_encoder_cmd", size_of::<v4l2_encoder_cmd>(), 0x28, 0x28);
+        size("v4l2_selection", size_of::<v4l2_selection>(), 0x40, 0x40);
+        size("v4l2_frmsizeenum", size_of::<v4l2_frmsizeenum>(), 0x2c, 0x2c);
+        size("v4l2_frmivalenum", size_of::<v4l2_frmivalenum>(), 0x34, 0x34);
+        // What is read of a buffer.
+        size("bytesused", offset_of!(v4l2_buffer, bytesused), 8, 8);
+        size("timestamp", offset_of!(v4l2_buffer, timestamp), 24, 20);
+        size("m", offset_of!(v4l2_buffer, m), 64, 52);
+        size("length", offset_of!(v4l2_buffer, length), 72, 56);
+    }
+}
