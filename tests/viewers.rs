@@ -512,17 +512,7 @@ impl Raw {
 
     /// Sends a frame, masked as a client's must be.
     async fn send(&mut self, first: u8, payload: &[u8]) {
-        let mut frame = vec![first];
-        match payload.len() {
-            len @ 0..=125 => frame.push(0x80 | len as u8),
-            len => {
-                frame.push(0x80 | 126);
-                frame.extend((len as u16).to_be_bytes());
-            }
-        }
-        let mask = [7, 77, 177, 27];
-        frame.extend(mask);
-        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        let frame = common::websocket::frame(first, payload);
         self.stream.write_all(&frame).await.unwrap();
     }
 

@@ -8,6 +8,7 @@
 mod common;
 
 use bytes::Bytes;
+use common::websocket::{frame, header};
 use common::{
     Answer, Clip, Feed, Folder, Frame, Server, Viewer, assert_even, frames, short, split_init,
     wait_until, within,
@@ -36,24 +37,6 @@ const PONG: u8 = 0x8a;
 
 /// The last ping of each case that the connection must outlive.
 const STILL_THERE: &[u8] = b"still there?";
-
-/// A frame, masked as a client's must be. `first`: FIN, reserved bits, opcode.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mask = [7, 77, 177, 27];
-    let mut frame = header(first, payload.len());
-    frame[1] |= 0x80;
-    frame.extend(mask);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
-}
-
-fn header(first: u8, len: usize) -> Vec<u8> {
-    match len {
-        0..=125 => vec![first, len as u8],
-        126..=0xffff => [&[first, 126][..], &(len as u16).to_be_bytes()].concat(),
-        _ => [&[first, 127][..], &(len as u64).to_be_bytes()].concat(),
-    }
-}
 
 /// A close frame.
 fn close(code: u16, reason: &[u8]) -> Vec<u8> {

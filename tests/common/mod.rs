@@ -7,6 +7,8 @@
 // Each test file is a program of its own and takes from here what it needs.
 #![allow(dead_code)]
 
+pub mod websocket;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, Empty};
