@@ -70,10 +70,14 @@ impl Device {
         Device { path: path.into(), config: config.clone(), known: None }
     }
 
-    /// Where the camera is now: under a name that stays, else at the port where it was, else under
-    /// the configured name.
+    /// Where the camera is now. A configured name that stays (udev's links) means what it says;
+    /// behind a number, it is the camera that was there first: by its serial number, else at its
+    /// port, else whatever has the number.
     fn path(&self) -> PathBuf {
-        let Some(known) = &self.known else { return self.path.clone() };
+        let numbered = self.path.to_string_lossy().starts_with("/dev/video");
+        let Some(known) = self.known.as_ref().filter(|_| numbered) else {
+            return self.path.clone();
+        };
         let link = || known.links.iter().find_map(|link| link.canonicalize().ok());
         let same = |path: &PathBuf| {
             Node::open(path).is_ok_and(|node| {
