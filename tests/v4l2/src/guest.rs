@@ -1,0 +1,123 @@
+//! The guest: programs, kernel modules, device nodes; and what panics have said.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// What has not come to pass by then never will: seconds of the guest's time, which are short when
+/// nothing happens.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Looks again and again, until there is something to see.
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_at_most(PATIENCE, what, look)
+}
+
+/// The same, with a limit that is part of what is tested.
+pub fn wait_at_most<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < end, "{what}: not within {limit:?}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+static PANICS: Mutex<Vec<String>> = Mutex::new(vec![]);
+
+/// From now on, what panics say is kept, in whatever thread.
+pub fn keep_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(|at| format!(" ({}:{})", at.file(), at.line()));
+        let what = panic.payload_as_str().unwrap_or("a panic");
+        PANICS.lock().unwrap().push(format!("{what}{}", at.unwrap_or_default()));
+    }));
+}
+
+/// What has been kept, and forgets it.
+pub fn take_panics() -> String {
+    std::mem::take(&mut *PANICS.lock().unwrap()).join("\n    ")
+}
+
+/// A program of the host or of the tools, ready to start.
+pub fn program(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(name);
+    command.args(arguments).stdin(Stdio::null());
+    if Path::new("/lab/tools/usr/bin").join(name).exists() {
+        command.env("LD_LIBRARY_PATH", std::env::var_os("LAB_LIBRARIES").unwrap_or_default());
+    }
+    command
+}
+
+/// Runs a program to its end.
+pub fn output(name: &str, arguments: &[&str]) -> Output {
+    program(name, arguments).output().unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The same; it must succeed. What it has written to its standard output.
+pub fn run(name: &str, arguments: &[&str]) -> String {
+    let output = output(name, arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {arguments:?}: {}: {said}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A kernel module and all that it needs. Dropped, it is unloaded.
+pub struct Module(&'static str);
+
+impl Module {
+    /// Loads one of those that `ci/v4l2` has put into the guest.
+    pub fn load(name: &'static str, parameters: &[&str]) -> Module {
+        let folder = Path::new("/guest/modules");
+        let needed = fs::read_to_string(folder.join(name)).unwrap();
+        for file in needed.lines() {
+            let module = file.trim_end_matches(".ko");
+            if Path::new("/sys/module").join(module.replace('-', "_")).exists() {
+                continue;
+            }
+            let path = folder.join(file);
+            let mut arguments = vec![path.to_str().unwrap()];
+            if module == name {
+                arguments.extend(parameters);
+            }
+            run("insmod", &arguments);
+        }
+        settle();
+        Module(name)
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        let _ = output("rmmod", &[self.0]);
+    }
+}
+
+/// Waits until udev has made all links.
+pub fn settle() {
+    run("udevadm", &["settle"]);
+}
+
+/// A node's link below `/dev/v4l/by-id` or `by-path`, once it is there.
+pub fn link(folder: &str, name_part: &str) -> PathBuf {
+    let folder = Path::new("/dev/v4l").join(folder);
+    wait_for(&format!("a link with {name_part} in {}", folder.display()), || {
+        fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path()).find(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.contains(name_part) && path.canonicalize().is_ok()
+        })
+    })
+}
+
+/// The node that a camera's pictures come from.
+pub fn node(serial: &str) -> PathBuf {
+    let link = link("by-id", &format!("_{serial}-video-index0"));
+    wait_for("the link's node", || link.canonicalize().ok())
+}

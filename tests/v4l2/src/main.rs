@@ -1,0 +1,83 @@
+//! What runs in the guest of `ci/v4l2`: each scenario plugs cameras in, lets the streamer meet them, and
+//! says `ok NAME` or `FAILED NAME: why`. The last line is `N passed, N failed`.
+//!
+//! All times are the guest's, which count instructions: they do not depend on how busy the host is.
+
+mod annexb;
+mod camera;
+mod guest;
+mod usbip;
+mod uvc;
+
+mod scenarios {
+    pub mod lab;
+}
+
+use annexb::Clip;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+use uvc::Model;
+
+/// The cameras that there are.
+pub struct Lab {
+    /// Two of the same kind: with H.264 of 1280x720 and of 640x480.
+    pub front: Arc<Model>,
+    pub back: Arc<Model>,
+    /// One that has no H.264.
+    pub raw: Arc<Model>,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        let clip = |width, height, file: &str| {
+            let stream = std::fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+            Clip::new(width, height, &stream)
+        };
+        let clips = || {
+            vec![
+                clip(1280, 720, "/lab/clips/1280x720.h264"),
+                clip(640, 480, "/lab/clips/640x480.h264"),
+            ]
+        };
+        Lab {
+            front: Arc::new(Model { serial: "FRONT", clips: clips() }),
+            back: Arc::new(Model { serial: "BACK", clips: clips() }),
+            raw: Arc::new(Model { serial: "RAW", clips: vec![] }),
+        }
+    }
+}
+
+/// A scenario: its name, and what it does. It has failed when it panics.
+pub type Scenario = (&'static str, fn(&Lab));
+
+fn main() -> ExitCode {
+    let scenarios: Vec<Scenario> = [scenarios::lab::ALL].concat();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words == ["--list"] {
+        scenarios.iter().for_each(|(name, _)| println!("{name}"));
+        return ExitCode::SUCCESS;
+    }
+    let chosen: Vec<_> = scenarios
+        .into_iter()
+        .filter(|(name, _)| words.is_empty() || words.iter().any(|word| name.contains(word)))
+        .collect();
+    let lab = Lab::new();
+    guest::keep_panics();
+    let (mut passed, mut failed) = (0, 0);
+    for (name, run) in &chosen {
+        let start = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| run(&lab)));
+        let why = guest::take_panics();
+        if result.is_ok() && why.is_empty() {
+            passed += 1;
+            println!("ok {name} ({:.1} s)", start.elapsed().as_secs_f64());
+        } else {
+            failed += 1;
+            println!("FAILED {name}: {why}");
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

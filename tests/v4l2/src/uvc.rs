@@ -1,0 +1,369 @@
+//! The words of a USB camera: descriptors, and the negotiation of a stream.
+//!
+//! After the USB Device Class Definition for Video Devices 1.1 ("UVC") and its Frame Based Payload
+//! specification. The camera is one of those that real H.264 cameras are: YUYV first, H.264 second, one
+//! bulk endpoint, and one control (brightness), so that there is something to list.
+
+use crate::annexb::Clip;
+
+/// Descriptor types.
+const DEVICE: u8 = 1;
+const CONFIGURATION: u8 = 2;
+const STRING: u8 = 3;
+const INTERFACE: u8 = 4;
+const ENDPOINT: u8 = 5;
+const ASSOCIATION: u8 = 11;
+const CS_INTERFACE: u8 = 0x24;
+
+/// Class, and its subclasses: control, streaming, both together.
+const VIDEO: u8 = 14;
+const CONTROL: u8 = 1;
+const STREAMING: u8 = 2;
+const COLLECTION: u8 = 3;
+
+/// The interfaces' numbers.
+const CONTROL_INTERFACE: u8 = 0;
+const STREAMING_INTERFACE: u8 = 1;
+
+/// Entities of the control interface.
+const CAMERA_TERMINAL: u8 = 1;
+const PROCESSING_UNIT: u8 = 2;
+const OUTPUT_TERMINAL: u8 = 3;
+
+/// The endpoint that pictures come from.
+pub const BULK_IN: u32 = 1;
+
+/// Bytes of a bulk packet at high speed.
+const PACKET: u16 = 512;
+
+/// In a descriptor, FourCCs are GUIDs: the four letters and this.
+const GUID: [u8; 12] = [0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71];
+
+/// Frame intervals that are offered, in 100 ns: 30, 15 and 10 frames a second.
+pub const INTERVALS: [u32; 3] = [333_333, 666_666, 1_000_000];
+
+/// The size of raw pictures. Small: they are there to be refused.
+pub const RAW: (u16, u16) = (160, 120);
+
+/// Bytes that a compressed picture may have.
+const MAX_FRAME: u32 = 512 << 10;
+
+/// Formats, numbered from 1 as UVC does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Yuyv = 1,
+    H264 = 2,
+}
+
+/// What a camera is: this stays when it is unplugged.
+pub struct Model {
+    pub serial: &'static str,
+    /// Its H.264, one a size. None: it is a camera that has none.
+    pub clips: Vec<Clip>,
+}
+
+impl Model {
+    fn frames(&self, format: Format) -> Vec<(u16, u16)> {
+        match format {
+            Format::Yuyv => vec![RAW],
+            Format::H264 => self.clips.iter().map(|clip| (clip.width, clip.height)).collect(),
+        }
+    }
+}
+
+/// What is negotiated about a stream (UVC 4.3.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    pub format: Format,
+    /// Index of the frame size, from 0.
+    pub size: usize,
+    /// In 100 ns.
+    pub interval: u32,
+}
+
+impl Choice {
+    pub fn first() -> Choice {
+        Choice { format: Format::Yuyv, size: 0, interval: INTERVALS[0] }
+    }
+
+    /// What the camera makes of what the host wishes for.
+    pub fn from_wish(wish: &[u8], model: &Model) -> Choice {
+        let format = match wish.get(2) {
+            Some(2) if !model.clips.is_empty() => Format::H264,
+            _ => Format::Yuyv,
+        };
+        let sizes = model.frames(format).len();
+        let size = usize::from(*wish.get(3).unwrap_or(&1)).clamp(1, sizes) - 1;
+        let wished =
+            wish.get(4..8).map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().unwrap()));
+        let nearest = INTERVALS.into_iter().min_by_key(|interval| interval.abs_diff(wished));
+        Choice { format, size, interval: nearest.unwrap() }
+    }
+
+    /// As it is told to the host: 34 bytes in UVC 1.1.
+    pub fn to_bytes(self) -> Vec<u8> {
+        let max_frame = match self.format {
+            Format::Yuyv => u32::from(RAW.0) * u32::from(RAW.1) * 2,
+            Format::H264 => MAX_FRAME,
+        };
+        let mut bytes = vec![0; 34];
+        bytes[2] = self.format as u8;
+        bytes[3] = self.size as u8 + 1;
+        bytes[4..8].copy_from_slice(&self.interval.to_le_bytes());
+        bytes[18..22].copy_from_slice(&max_frame.to_le_bytes());
+        // A payload is a whole frame with its header; it ends with a short packet.
+        bytes[22..26].copy_from_slice(&(max_frame + 512).to_le_bytes());
+        bytes[26..30].copy_from_slice(&48_000_000u32.to_le_bytes()); // clock
+        bytes[30] = 3; // framing: frame ids and ends of frame are marked
+        bytes
+    }
+}
+
+/// One descriptor: its length goes before it.
+fn push(to: &mut Vec<u8>, parts: &[&[u8]]) {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    to.push(len as u8 + 1);
+    to.extend(parts.concat());
+}
+
+/// Answers GET_DESCRIPTOR; `None`: there is none such.
+pub fn descriptor(kind: u8, index: u8, model: &Model) -> Option<Vec<u8>> {
+    match (kind, index) {
+        (DEVICE, 0) => Some(device()),
+        (CONFIGURATION, 0) => Some(configuration(model)),
+        (STRING, 0) => Some(vec![4, STRING, 0x09, 0x04]), // there is English only
+        (STRING, 1) => Some(string("BerryMSE")),
+        (STRING, 2) => Some(string("Lab Camera")),
+        (STRING, 3) => Some(string(model.serial)),
+        _ => None,
+    }
+}
+
+fn string(text: &str) -> Vec<u8> {
+    let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut bytes = vec![];
+    push(&mut bytes, &[&[STRING], &utf16]);
+    bytes
+}
+
+fn device() -> Vec<u8> {
+    let mut bytes = vec![];
+    // USB 2.0; the class says that there are associations. Linux Foundation, "Webcam Gadget".
+    push(&mut bytes, &[&[DEVICE, 0, 2, 0xef, 2, 1, 64, 0x6b, 0x1d, 0x02, 0x01, 0, 1, 1, 2, 3, 1]]);
+    bytes
+}
+
+fn configuration(model: &Model) -> Vec<u8> {
+    let mut body = vec![];
+    push(&mut body, &[&[ASSOCIATION, CONTROL_INTERFACE, 2, VIDEO, COLLECTION, 0, 2]]);
+    push(&mut body, &[&[INTERFACE, CONTROL_INTERFACE, 0, 0, VIDEO, CONTROL, 0, 2]]);
+
+    let mut units = vec![];
+    // A camera: its terminal type is 0x0201. It has no controls.
+    push(
+        &mut units,
+        &[&[CS_INTERFACE, 2, CAMERA_TERMINAL, 0x01, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]],
+    );
+    // A processing unit with brightness (bit 0 of bmControls).
+    push(&mut units, &[&[CS_INTERFACE, 5, PROCESSING_UNIT, CAMERA_TERMINAL, 0, 0, 2, 1, 0, 0, 0]]);
+    // What it is streamed to: 0x0101.
+    push(&mut units, &[&[CS_INTERFACE, 3, OUTPUT_TERMINAL, 0x01, 0x01, 0, PROCESSING_UNIT, 0]]);
+    let total = (13 + units.len() as u16).to_le_bytes();
+    let clock = 48_000_000u32.to_le_bytes();
+    push(&mut body, &[&[CS_INTERFACE, 1, 0x10, 0x01], &total, &clock, &[1, STREAMING_INTERFACE]]);
+    body.extend(units);
+
+    push(&mut body, &[&[INTERFACE, STREAMING_INTERFACE, 0, 1, VIDEO, STREAMING, 0, 0]]);
+    body.extend(formats(model));
+    push(&mut body, &[&[ENDPOINT, 0x80 | BULK_IN as u8, 2], &PACKET.to_le_bytes(), &[0]]);
+
+    let total = (9 + body.len() as u16).to_le_bytes();
+    let mut bytes = vec![];
+    // Powered by the bus: 100 mA.
+    push(&mut bytes, &[&[CONFIGURATION], &total, &[2, 1, 0, 0x80, 50]]);
+    bytes.extend(body);
+    bytes
+}
+
+/// The streaming interface's own descriptors (UVC 3.9.2).
+fn formats(model: &Model) -> Vec<u8> {
+    let mut formats = vec![];
+    let raw = model.frames(Format::Yuyv);
+    push(
+        &mut formats,
+        &[
+            &[CS_INTERFACE, 4, Format::Yuyv as u8, raw.len() as u8],
+            b"YUY2",
+            &GUID,
+            &[16, 1, 0, 0, 0, 0],
+        ],
+    );
+    for (index, size) in raw.iter().enumerate() {
+        let bytes = u32::from(size.0) * u32::from(size.1) * 2;
+        frame(&mut formats, 5, index, *size, &bytes.to_le_bytes());
+    }
+    color(&mut formats);
+    let compressed = model.frames(Format::H264);
+    if !compressed.is_empty() {
+        push(
+            &mut formats,
+            &[
+                &[CS_INTERFACE, 0x10, Format::H264 as u8, compressed.len() as u8],
+                b"H264",
+                &GUID,
+                &[16, 1, 0, 0, 0, 0, 1], // the last one: frames vary in size
+            ],
+        );
+        for (index, size) in compressed.iter().enumerate() {
+            frame(&mut formats, 0x11, index, *size, &[]);
+        }
+        color(&mut formats);
+    }
+
+    let count = if compressed.is_empty() { 1 } else { 2 };
+    let total = (13 + count + formats.len()) as u16;
+    let mut bytes = vec![];
+    push(
+        &mut bytes,
+        &[
+            &[CS_INTERFACE, 1, count as u8],
+            &total.to_le_bytes(),
+            &[0x80 | BULK_IN as u8, 0, OUTPUT_TERMINAL, 0, 0, 0, 1],
+            &vec![0; count],
+        ],
+    );
+    bytes.extend(formats);
+    bytes
+}
+
+/// A frame descriptor. Uncompressed ones say how large a picture is before the default interval,
+/// frame based ones how long a line is (0) after the number of intervals.
+fn frame(to: &mut Vec<u8>, kind: u8, index: usize, size: (u16, u16), bytes: &[u8]) {
+    let rates: Vec<u8> = INTERVALS.into_iter().flat_map(u32::to_le_bytes).collect();
+    let line: &[u8] = if bytes.is_empty() { &[0; 4] } else { &[] };
+    push(
+        to,
+        &[
+            &[CS_INTERFACE, kind, index as u8 + 1, 0],
+            &size.0.to_le_bytes(),
+            &size.1.to_le_bytes(),
+            &1_000_000u32.to_le_bytes(),
+            &20_000_000u32.to_le_bytes(),
+            bytes,
+            &INTERVALS[0].to_le_bytes(),
+            &[INTERVALS.len() as u8],
+            line,
+            &rates,
+        ],
+    );
+}
+
+/// Colours as BT.709 and sRGB have them.
+fn color(to: &mut Vec<u8>) {
+    push(to, &[&[CS_INTERFACE, 0x0d, 1, 1, 4]]);
+}
+
+/// Requests of the class (UVC A.8).
+const SET_CUR: u8 = 0x01;
+const GET_CUR: u8 = 0x81;
+const GET_MIN: u8 = 0x82;
+const GET_MAX: u8 = 0x83;
+const GET_RES: u8 = 0x84;
+const GET_LEN: u8 = 0x85;
+const GET_INFO: u8 = 0x86;
+const GET_DEF: u8 = 0x87;
+
+/// A control request as it arrives on endpoint 0.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    pub kind: u8,
+    pub request: u8,
+    pub value: u16,
+    pub index: u16,
+}
+
+impl Setup {
+    pub fn new(bytes: [u8; 8]) -> Setup {
+        let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let [kind, request, ..] = bytes;
+        Setup { kind, request, value: word(2), index: word(4) }
+    }
+}
+
+/// What a control request means to a camera.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Answered with these bytes.
+    Answer(Vec<u8>),
+    /// Nothing to answer, nothing to do.
+    Done,
+    /// The host wishes for a stream.
+    Probe,
+    /// The host wants it now.
+    Commit,
+    /// The host has stopped, or clears a halt: UVC has no other word for it on bulk endpoints.
+    ClearHalt,
+    Brightness,
+    /// There is no such thing: the endpoint stalls.
+    Unknown,
+}
+
+/// Reads a control request.
+pub fn request(setup: Setup, model: &Model, probe: Choice, brightness: u16) -> Request {
+    let [selector, _] = setup.value.to_be_bytes();
+    let [entity, interface] = setup.index.to_be_bytes();
+    let selector = u32::from(selector);
+    match (setup.kind, setup.request) {
+        // GET_DESCRIPTOR
+        (0x80, 6) => {
+            let [kind, index] = setup.value.to_be_bytes();
+            descriptor(kind, index, model).map_or(Request::Unknown, Request::Answer)
+        }
+        // GET_STATUS, of device, interface, endpoint
+        (0x80..=0x82, 0) => Request::Answer(vec![0, 0]),
+        // GET_CONFIGURATION, GET_INTERFACE
+        (0x80, 8) => Request::Answer(vec![1]),
+        (0x81, 10) => Request::Answer(vec![0]),
+        // SET_CONFIGURATION, SET_INTERFACE
+        (0x00, 9) | (0x01, 11) => Request::Done,
+        // CLEAR_FEATURE(ENDPOINT_HALT)
+        (0x02, 1) => Request::ClearHalt,
+        (0x21, SET_CUR) if interface == STREAMING_INTERFACE => match selector {
+            1 => Request::Probe,
+            2 => Request::Commit,
+            _ => Request::Unknown,
+        },
+        (0xa1, query) if interface == STREAMING_INTERFACE && matches!(selector, 1 | 2) => {
+            let with = |interval| Choice { interval, ..probe }.to_bytes();
+            match query {
+                GET_CUR => Request::Answer(probe.to_bytes()),
+                GET_MIN => Request::Answer(with(INTERVALS[0])),
+                GET_MAX => Request::Answer(with(INTERVALS[INTERVALS.len() - 1])),
+                GET_DEF => Request::Answer(Choice::first().to_bytes()),
+                GET_LEN => Request::Answer(vec![34, 0]),
+                GET_INFO => Request::Answer(vec![3]),
+                _ => Request::Unknown,
+            }
+        }
+        // Brightness, 0 to 255.
+        (0x21, SET_CUR) if entity == PROCESSING_UNIT && selector == 2 => Request::Brightness,
+        (0xa1, query) if entity == PROCESSING_UNIT && selector == 2 => {
+            let value = match query {
+                GET_CUR => brightness,
+                GET_MIN => 0,
+                GET_MAX => 255,
+                GET_RES => 1,
+                GET_DEF => 128,
+                GET_LEN => 2,
+                GET_INFO => return Request::Answer(vec![3]),
+                _ => return Request::Unknown,
+            };
+            Request::Answer(value.to_le_bytes().to_vec())
+        }
+        // The reason of the last error: "invalid control".
+        (0xa1, GET_CUR) if interface == CONTROL_INTERFACE && entity == 0 && selector == 2 => {
+            Request::Answer(vec![6])
+        }
+        _ => Request::Unknown,
+    }
+}
