@@ -46,13 +46,10 @@ pub fn take_panics() -> String {
     std::mem::take(&mut *PANICS.lock().unwrap()).join("\n    ")
 }
 
-/// A program of the host or of the tools, ready to start.
+/// A program, ready to start.
 pub fn program(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(name);
     command.args(arguments).stdin(Stdio::null());
-    if Path::new("/lab/tools/usr/bin").join(name).exists() {
-        command.env("LD_LIBRARY_PATH", std::env::var_os("LAB_LIBRARIES").unwrap_or_default());
-    }
     command
 }
 
@@ -75,7 +72,7 @@ pub struct Module(&'static str);
 impl Module {
     /// Loads one of those that `ci/v4l2` has put into the guest.
     pub fn load(name: &'static str, parameters: &[&str]) -> Module {
-        let folder = Path::new("/guest/modules");
+        let folder = Path::new("/modules");
         let needed = fs::read_to_string(folder.join(name)).unwrap();
         for file in needed.lines() {
             let module = file.trim_end_matches(".ko");

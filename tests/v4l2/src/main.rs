@@ -37,8 +37,8 @@ impl Lab {
         };
         let clips = || {
             vec![
-                clip(1280, 720, "/lab/clips/1280x720.h264"),
-                clip(640, 480, "/lab/clips/640x480.h264"),
+                clip(1280, 720, "/clips/1280x720.h264"),
+                clip(640, 480, "/clips/640x480.h264"),
             ]
         };
         Lab {

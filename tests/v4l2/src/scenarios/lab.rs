@@ -8,7 +8,6 @@ use std::process::Stdio;
 pub const ALL: &[Scenario] = &[
     ("lab: v4l2-ctl sees a camera of uvcvideo, its H.264 and its links", names),
     ("lab: v4l2-ctl reads 300 access units, byte for byte", reads),
-    ("lab: ffmpeg reads 60 frames", ffmpeg),
     ("lab: a second reader finds the camera busy", busy),
     ("lab: v4l2-compliance", compliance),
     ("lab: vicodec encodes what vivid delivers (FWHT)", vicodec),
@@ -59,18 +58,6 @@ fn reads(lab: &Lab) {
     assert_eq!(lab.front.clips[0].units.len(), 300);
     assert!(read == sent, "{} bytes were read and {} sent", read.len(), sent.len());
     camera.tell(|camera| assert_eq!((camera.starts, camera.stream), (1, None)));
-}
-
-fn ffmpeg(lab: &Lab) {
-    let _camera = Camera::plug(&lab.front, 0);
-    let node = node("FRONT");
-    let arguments =
-        ["-v", "error", "-f", "v4l2", "-input_format", "h264", "-video_size", "640x480"];
-    let rest =
-        ["-i", node.to_str().unwrap(), "-frames:v", "60", "-c", "copy", "-f", "framecrc", "-"];
-    let frames = run("ffmpeg", &[&arguments[..], &rest].concat());
-    let lines = frames.lines().filter(|line| !line.starts_with('#')).count();
-    assert_eq!(lines, 60, "{frames}");
 }
 
 fn busy(lab: &Lab) {
