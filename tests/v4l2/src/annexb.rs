@@ -41,8 +41,6 @@ pub fn nal_units(stream: &[u8]) -> Vec<&[u8]> {
 /// NAL unit types (Rec. ITU-T H.264, table 7-1).
 const SLICE: u8 = 1;
 const IDR_SLICE: u8 = 5;
-const SPS: u8 = 7;
-const PPS: u8 = 8;
 
 pub fn nal_type(nal: &[u8]) -> u8 {
     nal[0] & 0x1f
@@ -50,10 +48,6 @@ pub fn nal_type(nal: &[u8]) -> u8 {
 
 pub fn is_slice(nal: &[u8]) -> bool {
     matches!(nal_type(nal), SLICE | IDR_SLICE)
-}
-
-pub fn is_parameter_set(nal: &[u8]) -> bool {
-    matches!(nal_type(nal), SPS | PPS)
 }
 
 /// Cuts before whatever comes first after a picture's slices: the next picture's first slice

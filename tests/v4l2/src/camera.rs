@@ -33,6 +33,10 @@ pub struct State {
     pub refuses: bool,
     /// The frame interval that it has whatever the host wishes for, in 100 ns.
     pub own_interval: Option<u32>,
+    /// Before the picture of this number something is done to the camera.
+    pub spoil: Option<(usize, fn(&mut State))>,
+    /// The clip that it shows whatever size was negotiated.
+    pub own_clip: Option<usize>,
 
     /// What was negotiated last.
     pub probe: Option<Choice>,
@@ -42,6 +46,8 @@ pub struct State {
     pub starts: u32,
     /// Pictures that were sent since the stream started: the clip's unit of this number is next.
     pub sent: usize,
+    /// When each of them was.
+    pub sent_at: Vec<Instant>,
 
     brightness: u16,
     /// Requests of the host for pictures: number and length.
@@ -70,13 +76,14 @@ pub struct Camera {
 impl Camera {
     /// Plugs a camera in.
     pub fn plug(model: &Arc<Model>, port: u32) -> Camera {
-        Camera::plug_with(model, port, State::default())
+        Camera::plug_with(model, port, |_| {})
     }
 
     /// Plugs one in that misbehaves from the start.
-    pub fn plug_with(model: &Arc<Model>, port: u32, mut state: State) -> Camera {
+    pub fn plug_with(model: &Arc<Model>, port: u32, spoil: impl FnOnce(&mut State)) -> Camera {
         let (socket, kernels) = UnixStream::pair().unwrap();
-        state.brightness = 128;
+        let mut state = State { brightness: 128, ..State::default() };
+        spoil(&mut state);
         let model = model.clone();
         let shared =
             Arc::new(Shared { model, state: Mutex::new(state), changed: Condvar::new(), socket });
@@ -203,6 +210,7 @@ impl Shared {
                 state.stream = Some(choice);
                 state.starts += 1;
                 state.sent = 0;
+                state.sent_at.clear();
                 self.changed.notify_all();
             }
             Request::ClearHalt => {
@@ -220,7 +228,11 @@ impl Shared {
     /// The next picture, with its header.
     fn payload(&self, state: &mut State, stream: Choice) -> Vec<u8> {
         let number = state.sent;
+        if let Some((_, spoil)) = state.spoil.take_if(|(at, _)| *at == number) {
+            spoil(state);
+        }
         state.sent += 1;
+        state.sent_at.push(Instant::now());
         let mut flags = END_OF_HEADER | END_OF_FRAME;
         flags |= if number % 2 == 1 { FRAME_ID } else { 0 };
         if state.damaged > 0 {
@@ -239,7 +251,8 @@ impl Shared {
                 payload.extend([number as u8, 0x80].repeat(pixels));
             }
             Format::H264 => {
-                let units = &self.model.clips[stream.size].units;
+                let clip = state.own_clip.unwrap_or(stream.size);
+                let units = &self.model.clips[clip].units;
                 payload.extend(&units[number % units.len()]);
             }
         }

@@ -6,10 +6,13 @@
 mod annexb;
 mod camera;
 mod guest;
+mod streamer;
 mod usbip;
 mod uvc;
+mod viewer;
 
 mod scenarios {
+    pub mod h264;
     pub mod lab;
 }
 
@@ -25,26 +28,28 @@ pub struct Lab {
     /// Two of the same kind: with H.264 of 1280x720 and of 640x480.
     pub front: Arc<Model>,
     pub back: Arc<Model>,
+    /// The first one, come back with nothing but 640x480.
+    pub small: Arc<Model>,
     /// One that has no H.264.
     pub raw: Arc<Model>,
 }
 
 impl Lab {
     fn new() -> Lab {
-        let clip = |width, height, file: &str| {
-            let stream = std::fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let clip = |width, height| {
+            let file = format!("/clips/{width}x{height}.h264");
+            let stream = std::fs::read(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
             Clip::new(width, height, &stream)
         };
-        let clips = || {
-            vec![
-                clip(1280, 720, "/clips/1280x720.h264"),
-                clip(640, 480, "/clips/640x480.h264"),
-            ]
+        let model = |serial, sizes: &[(u16, u16)]| {
+            let clips = sizes.iter().map(|(width, height)| clip(*width, *height)).collect();
+            Arc::new(Model { serial, clips })
         };
         Lab {
-            front: Arc::new(Model { serial: "FRONT", clips: clips() }),
-            back: Arc::new(Model { serial: "BACK", clips: clips() }),
-            raw: Arc::new(Model { serial: "RAW", clips: vec![] }),
+            front: model("FRONT", &[(1280, 720), (640, 480)]),
+            back: model("BACK", &[(1280, 720), (640, 480)]),
+            small: model("FRONT", &[(640, 480)]),
+            raw: model("RAW", &[]),
         }
     }
 }
@@ -53,7 +58,7 @@ impl Lab {
 pub type Scenario = (&'static str, fn(&Lab));
 
 fn main() -> ExitCode {
-    let scenarios: Vec<Scenario> = [scenarios::lab::ALL].concat();
+    let scenarios: Vec<Scenario> = [scenarios::lab::ALL, scenarios::h264::ALL].concat();
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words == ["--list"] {
         scenarios.iter().for_each(|(name, _)| println!("{name}"));

@@ -1,0 +1,430 @@
+//! The streamer and cameras with H.264.
+
+use crate::camera::{Camera, State};
+use crate::guest::{PATIENCE, link, node, program, run, wait_for};
+use crate::streamer::Streamer;
+use crate::viewer::{Viewer, visible};
+use crate::{Lab, Scenario};
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+pub const ALL: &[Scenario] = &[
+    ("h264: a viewer of the test card, as a proof of the viewer", test_card),
+    ("h264: 300 of 300 pictures, in order, byte for byte", all_pictures),
+    ("h264: cameras are listed", listed),
+    ("h264: without a configuration the camera is found", found),
+    ("h264: no camera at first", plugged_later),
+    ("h264: a busy camera", busy),
+    ("h264: a size that the camera does not have", other_size),
+    ("h264: a frame rate that the camera does not have", other_rate),
+    ("h264: a frame rate that the camera does not keep", ignored_rate),
+    ("h264: another size in mid-stream", mid_stream),
+    ("h264: damaged pictures, which the driver drops", dropped),
+    ("h264: damaged pictures, which the driver hands over", damaged),
+    ("h264: empty pictures", empty),
+    ("h264: a stall that nobody is told of", stall),
+    ("h264: the endpoint halts", halt),
+    ("h264: the camera refuses to start", refused),
+    ("h264: unplugged and plugged in again", replug),
+    ("h264: plugged in again with another size", replug_smaller),
+    ("h264: plugged in again as another node, followed by its name", other_node),
+    ("h264: another camera in the same port, followed by its path", other_camera),
+    ("h264: 200 times unplugged and plugged in again", cycles),
+];
+
+/// A picture must come within this after a camera is there again.
+const BACK: Duration = Duration::from_secs(2);
+
+/// The status must tell of an unplugged camera within this.
+const TOLD: Duration = Duration::from_secs(1);
+
+/// A configuration with this camera.
+fn config(source: &Path, more: &str) -> String {
+    format!("[[camera]]\nname = \"front\"\nsource = \"{}\"\n{more}", source.display())
+}
+
+/// The usual: 1280x720 at 30 frames a second.
+fn usual(source: &Path) -> String {
+    config(source, "width = 1280\nheight = 720\nframerate = 30\n")
+}
+
+/// The name of the camera that stays when it is plugged in elsewhere.
+fn name(serial: &str) -> std::path::PathBuf {
+    link("by-id", &format!("_{serial}-video-index0"))
+}
+
+/// A streamer that shows a camera, and somebody who watches.
+fn watch(source: &Path) -> (Streamer, Viewer) {
+    let streamer = Streamer::start(&usual(source));
+    streamer.until_streaming();
+    let viewer = Viewer::new();
+    viewer.picture(PATIENCE);
+    (streamer, viewer)
+}
+
+/// Which unit of a clip a picture is. Its bytes are the same then.
+fn number(lab: &Lab, clip: usize, nals: &[Vec<u8>]) -> usize {
+    let units = &lab.front.clips[clip].units;
+    units.iter().position(|unit| visible(unit) == nals).expect("a picture that the camera has sent")
+}
+
+fn test_card(lab: &Lab) {
+    let _streamer = Streamer::start(&config(Path::new("test-card"), ""));
+    let viewer = Viewer::new();
+    let (init, first) = viewer.picture(PATIENCE);
+    assert_eq!(init.unwrap()["width"], 1280);
+    let (mut before, mut time) = (number(lab, 0, &first.nals), first.time);
+    for _ in 0..60 {
+        let (init, picture) = viewer.picture(PATIENCE);
+        assert!(init.is_none() && picture.time > time);
+        assert_eq!(number(lab, 0, &picture.nals), (before + 1) % 300);
+        (before, time) = (before + 1, picture.time);
+    }
+}
+
+fn all_pictures(lab: &Lab) {
+    // It waits with its first picture until somebody watches.
+    let camera = Camera::plug_with(&lab.front, 0, |camera| camera.stalled = true);
+    let streamer = Streamer::start(&usual(&name("FRONT")));
+    wait_for("the streamer's start of the camera", || {
+        camera.tell(|camera| camera.stream.is_some()).then_some(())
+    });
+    let viewer = Viewer::new();
+    camera.tell(|camera| camera.stalled = false);
+    let mut time = None;
+    let mut delays = vec![];
+    for (count, unit) in lab.front.clips[0].units.iter().enumerate() {
+        let (init, picture) = viewer.picture(PATIENCE);
+        assert_eq!(init.is_some(), count == 0);
+        assert!(picture.nals == visible(unit), "picture {count} is not what was sent");
+        // Of even lengths, as long as one is at 30 a second.
+        let step = time.map_or(3000, |before| picture.time - before);
+        assert!((2990..=3010).contains(&step), "picture {count} is {step}/90000 s long");
+        time = Some(picture.time);
+        let sent = camera.tell(|camera| camera.sent_at[count]);
+        delays.push(picture.at - sent);
+    }
+    delays.sort();
+    println!("    from the camera to the viewer: median {:?}, most {:?}", delays[150], delays[299]);
+    let status = streamer.camera();
+    assert_eq!((&status["restarts"], &status["damaged"]), (&0.into(), &0.into()), "{status:#}");
+    assert_eq!((&status["width"], &status["height"]), (&1280.into(), &720.into()), "{status:#}");
+    camera.tell(|camera| assert_eq!(camera.starts, 1));
+    // It ends the stream when it ends.
+    drop(streamer);
+    camera.tell(|camera| assert_eq!(camera.stream, None));
+}
+
+fn listed(lab: &Lab) {
+    let _front = Camera::plug(&lab.front, 0);
+    let _raw = Camera::plug(&lab.raw, 1);
+    let (front, raw) = (name("FRONT"), name("RAW"));
+    let text = run("berrymse", &["cameras"]);
+    for word in ["Lab Camera", "1280x720", "640x480", "160x120", "source = "] {
+        assert!(text.contains(word), "{word} is missing: {text}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&run("berrymse", &["cameras", "--json"])).unwrap();
+    let json = json.to_string();
+    for node in [front.as_path(), raw.as_path()] {
+        let node = node.canonicalize().unwrap();
+        let node = node.to_str().unwrap();
+        assert!(text.contains(node), "{node} is missing: {text}");
+        assert!(json.contains(node), "{node} is missing: {json}");
+    }
+}
+
+fn found(lab: &Lab) {
+    let _raw = Camera::plug(&lab.raw, 0);
+    // So that it is not the first node.
+    node("RAW");
+    let camera = Camera::plug(&lab.front, 1);
+    node("FRONT");
+    let streamer = Streamer::start_without_config();
+    let (status, _) = streamer.until_streaming();
+    assert_eq!(status["width"], 1280, "{status:#}");
+    assert!(camera.tell(|camera| camera.stream.is_some()), "{status:#}");
+    println!("    it says: {}, {}", status["source"], status["notes"]);
+}
+
+fn plugged_later(lab: &Lab) {
+    let path = "/dev/v4l/by-id/usb-BerryMSE_Lab_Camera_FRONT-video-index0";
+    let streamer = Streamer::start(&usual(Path::new(path)));
+    let (status, _) = streamer.until_error(&["video-index0"]);
+    println!("    it says: {}", status["error"]);
+    let viewer = Viewer::new();
+    // Long enough for it to have lost its patience.
+    std::thread::sleep(Duration::from_secs(30));
+    let _camera = Camera::plug(&lab.front, 0);
+    node("FRONT");
+    let (init, _) = viewer.picture(BACK);
+    assert!(init.is_some());
+}
+
+fn busy(lab: &Lab) {
+    let camera = Camera::plug(&lab.front, 0);
+    let name = name("FRONT");
+    let node = node("FRONT");
+    let arguments = ["--device", node.to_str().unwrap(), "--stream-mmap", "--stream-count=1000000"];
+    let mut other = program("v4l2-ctl", &arguments).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the other's stream", || camera.tell(|camera| (camera.sent > 3).then_some(())));
+    let streamer = Streamer::start(&usual(&name));
+    let (status, _) = streamer.until_error(&["busy", "v4l2-ctl"]);
+    println!("    it says: {}", status["error"]);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let (_, took) = streamer.until_streaming();
+    println!("    streaming {took:?} after it was free");
+    assert!(took < Duration::from_secs(10));
+}
+
+fn other_size(lab: &Lab) {
+    let _camera = Camera::plug(&lab.front, 0);
+    let streamer = Streamer::start(&config(&name("FRONT"), "width = 1920\nheight = 1080\n"));
+    let (status, _) = streamer.until_streaming();
+    assert_eq!((&status["width"], &status["height"]), (&1280.into(), &720.into()), "{status:#}");
+    let notes = status["notes"].to_string();
+    assert!(notes.contains("1920x1080") && notes.contains("1280x720"), "{notes}");
+}
+
+fn other_rate(lab: &Lab) {
+    let _camera = Camera::plug(&lab.front, 0);
+    let streamer = Streamer::start(&config(&name("FRONT"), "framerate = 20\n"));
+    let (status, _) = streamer.until_streaming();
+    let notes = status["notes"].to_string();
+    assert!(notes.contains("20"), "{notes}");
+}
+
+fn ignored_rate(lab: &Lab) {
+    let _camera = Camera::plug_with(&lab.front, 0, |camera| camera.own_interval = Some(666_666));
+    let (streamer, viewer) = watch(&name("FRONT"));
+    let (_, first) = viewer.picture(PATIENCE);
+    let mut last = first.time;
+    for _ in 0..150 {
+        last = viewer.picture(PATIENCE).1.time;
+    }
+    // 150 pictures are 10 s, not 5.
+    let seconds = (last - first.time) as f64 / 90_000.0;
+    assert!((9.0..=11.0).contains(&seconds), "{seconds} s");
+    let status = streamer.camera();
+    let rate = status["framerate"].as_f64().unwrap();
+    assert!((14.0..=16.0).contains(&rate), "{status:#}");
+}
+
+fn mid_stream(lab: &Lab) {
+    let camera = Camera::plug(&lab.front, 0);
+    let (_streamer, viewer) = watch(&name("FRONT"));
+    camera.tell(|camera| {
+        // From its next key frame on: there is one every 30 units in either clip.
+        camera.own_clip = Some(1);
+    });
+    let init = loop {
+        match viewer.picture(PATIENCE) {
+            (Some(init), picture) => break (init, number(lab, 1, &picture.nals)),
+            (None, _) => {}
+        }
+    };
+    assert_eq!((&init.0["width"], &init.0["height"]), (&640.into(), &480.into()));
+    assert_eq!(init.1 % 30, 0, "it begins with a key frame");
+}
+
+/// A parameter of uvcvideo. Dropped, it is as before.
+struct NoDrop;
+
+impl NoDrop {
+    const FILE: &str = "/sys/module/uvcvideo/parameters/nodrop";
+
+    /// Cameras that are plugged in from now on: buffers with an error are handed over.
+    fn set() -> NoDrop {
+        fs::write(Self::FILE, "1").unwrap();
+        NoDrop
+    }
+}
+
+impl Drop for NoDrop {
+    fn drop(&mut self) {
+        fs::write(Self::FILE, "0").unwrap();
+    }
+}
+
+/// Pictures 40 to 42 have something wrong with them: none of them is shown, the others are, and the
+/// camera is not opened again. Afterwards it goes on at a key frame at the latest.
+fn three_are_missing(lab: &Lab, spoil: fn(&mut State)) {
+    let camera = Camera::plug_with(&lab.front, 0, |camera| camera.stalled = true);
+    let streamer = Streamer::start(&usual(&name("FRONT")));
+    wait_for("the streamer's start of the camera", || {
+        camera.tell(|camera| camera.stream.is_some()).then_some(())
+    });
+    let viewer = Viewer::new();
+    camera.tell(|camera| {
+        camera.stalled = false;
+        camera.spoil = Some((40, spoil));
+    });
+    let mut seen = vec![];
+    while seen.last() != Some(&100) {
+        seen.push(number(lab, 0, &viewer.picture(PATIENCE).1.nals));
+    }
+    assert!(seen.starts_with(&(0..40).collect::<Vec<_>>()), "{seen:?}");
+    assert!(!seen.iter().any(|number| (40..43).contains(number)), "{seen:?}");
+    assert!(seen.ends_with(&(60..=100).collect::<Vec<_>>()), "{seen:?}");
+    let status = streamer.camera();
+    assert_eq!(status["restarts"], 0, "{status:#}");
+    assert_eq!(status["state"], "streaming", "{status:#}");
+}
+
+fn dropped(lab: &Lab) {
+    three_are_missing(lab, |camera| camera.damaged = 3);
+}
+
+fn damaged(lab: &Lab) {
+    let _no_drop = NoDrop::set();
+    three_are_missing(lab, |camera| camera.damaged = 3);
+}
+
+fn empty(lab: &Lab) {
+    three_are_missing(lab, |camera| camera.empty = 3);
+}
+
+fn stall(lab: &Lab) {
+    let camera = Camera::plug(&lab.front, 0);
+    let (streamer, viewer) = watch(&name("FRONT"));
+    camera.tell(|camera| camera.stalled = true);
+    let (status, took) = streamer.until("not streaming", |camera| camera["state"] != "streaming");
+    println!("    told after {took:?}: {}", status["error"]);
+    assert!(took < Duration::from_secs(4));
+    // Long enough for it to have tried again.
+    std::thread::sleep(Duration::from_secs(10));
+    viewer.skip();
+    camera.tell(|camera| camera.stalled = false);
+    let start = Instant::now();
+    viewer.picture(Duration::from_secs(5));
+    println!("    a picture {:?} after the stall", start.elapsed());
+    streamer.until_streaming();
+}
+
+fn halt(lab: &Lab) {
+    let camera = Camera::plug(&lab.front, 0);
+    let (streamer, viewer) = watch(&name("FRONT"));
+    let starts = camera.tell(|camera| {
+        camera.halted = true;
+        camera.starts
+    });
+    let start = Instant::now();
+    wait_for("another start", || camera.tell(|camera| (camera.starts > starts).then_some(())));
+    viewer.skip();
+    viewer.picture(PATIENCE);
+    println!("    a picture {:?} after the halt", start.elapsed());
+    assert!(start.elapsed() < BACK);
+    let (status, _) = streamer.until_streaming();
+    println!("    it says: {}", status["last_error"]);
+}
+
+fn refused(lab: &Lab) {
+    let camera = Camera::plug_with(&lab.front, 0, |camera| camera.refuses = true);
+    let streamer = Streamer::start(&usual(&name("FRONT")));
+    // EIO
+    let (status, _) = streamer.until_error(&["input/output error"]);
+    println!("    it says: {}", status["error"]);
+    assert_eq!(status["state"], "failed");
+    camera.tell(|camera| camera.refuses = false);
+    streamer.until_streaming();
+}
+
+/// Unplugs a camera: the status says so in time.
+fn unplug(camera: Camera, streamer: &Streamer) {
+    let start = Instant::now();
+    drop(camera);
+    let (status, _) = streamer.until("an error", |camera| camera["error"].is_string());
+    let error = status["error"].as_str().unwrap().to_lowercase();
+    assert!(error.contains("unplugged") || error.contains("gone"), "{error}");
+    println!("    told after {:?}: {error}", start.elapsed());
+    assert!(start.elapsed() < TOLD);
+}
+
+/// Waits for the first picture after a camera has come back: it begins with a key frame.
+fn back(viewer: &Viewer) -> Option<serde_json::Value> {
+    let start = Instant::now();
+    let (init, _) = viewer.picture(BACK);
+    println!("    a picture {:?} after the camera was back", start.elapsed());
+    assert!(start.elapsed() < BACK);
+    init
+}
+
+fn replug(lab: &Lab) {
+    let camera = Camera::plug(&lab.front, 0);
+    let (streamer, viewer) = watch(&name("FRONT"));
+    unplug(camera, &streamer);
+    std::thread::sleep(Duration::from_secs(5));
+    viewer.skip();
+    let _camera = Camera::plug(&lab.front, 0);
+    node("FRONT");
+    back(&viewer);
+    let mut before = number(lab, 0, &viewer.picture(BACK).1.nals);
+    for _ in 0..30 {
+        let this = number(lab, 0, &viewer.picture(BACK).1.nals);
+        assert_eq!(this, before + 1);
+        before = this;
+    }
+    let (status, _) = streamer.until_streaming();
+    assert!(status["restarts"].as_u64().unwrap() > 0, "{status:#}");
+}
+
+fn replug_smaller(lab: &Lab) {
+    let camera = Camera::plug(&lab.front, 0);
+    let (streamer, viewer) = watch(&name("FRONT"));
+    unplug(camera, &streamer);
+    viewer.skip();
+    let _camera = Camera::plug(&lab.small, 0);
+    node("FRONT");
+    let init = back(&viewer).expect("new parameters");
+    assert_eq!((&init["width"], &init["height"]), (&640.into(), &480.into()));
+}
+
+fn other_node(lab: &Lab) {
+    let camera = Camera::plug(&lab.front, 0);
+    let (streamer, viewer) = watch(&name("FRONT"));
+    let before = node("FRONT");
+    // Who still has it open keeps its number from being used again.
+    let held = File::open(&before).unwrap();
+    unplug(camera, &streamer);
+    viewer.skip();
+    let _camera = Camera::plug(&lab.front, 1);
+    let after = node("FRONT");
+    assert_ne!(before, after);
+    back(&viewer);
+    drop(held);
+}
+
+fn other_camera(lab: &Lab) {
+    let camera = Camera::plug(&lab.front, 0);
+    node("FRONT");
+    let path = link("by-path", "platform-vhci_hcd.0-usb-0:1:1.0-video-index0");
+    let (streamer, viewer) = watch(&path);
+    unplug(camera, &streamer);
+    viewer.skip();
+    let camera = Camera::plug(&lab.back, 0);
+    node("BACK");
+    back(&viewer);
+    assert!(camera.tell(|camera| camera.stream.is_some()));
+}
+
+fn cycles(lab: &Lab) {
+    let mut camera = Camera::plug(&lab.front, 0);
+    let (streamer, viewer) = watch(&name("FRONT"));
+    let mut sizes = vec![];
+    for cycle in 0..200 {
+        drop(camera);
+        streamer.until("not streaming", |camera| camera["error"].is_string());
+        viewer.skip();
+        camera = Camera::plug(&lab.front, cycle % 2);
+        viewer.picture(PATIENCE);
+        sizes.push(streamer.size());
+    }
+    // Half of the cycles are given to what is allocated once.
+    let (early, late) = (sizes[99], sizes[199]);
+    println!("    KiB and files after 1, 100, 200 times: {:?}, {early:?}, {late:?}", sizes[0]);
+    assert_eq!(early.1, late.1, "open files");
+    assert!(late.0 <= early.0 + 256, "{} KiB more", late.0 - early.0);
+}

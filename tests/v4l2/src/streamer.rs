@@ -1,0 +1,119 @@
+//! The release executable at work, and what it says about itself.
+
+use crate::guest::{PATIENCE, program, wait_for};
+use crate::viewer::ADDRESS;
+use serde_json::Value;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+const CONFIG: &str = "/tmp/berrymse.toml";
+const LOG: &str = "/tmp/berrymse.log";
+
+/// The streamer. Dropped, it is ended; when a test fails, its log is told.
+pub struct Streamer(Child);
+
+impl Streamer {
+    /// Starts it with a configuration, and waits until it can be asked.
+    pub fn start(config: &str) -> Streamer {
+        fs::write(CONFIG, config).unwrap();
+        Streamer::spawn(&["--config", CONFIG])
+    }
+
+    /// Starts it without any.
+    pub fn start_without_config() -> Streamer {
+        Streamer::spawn(&[])
+    }
+
+    fn spawn(arguments: &[&str]) -> Streamer {
+        let log = File::create(LOG).unwrap();
+        let arguments = [&["--listen", ADDRESS], arguments].concat();
+        let mut streamer =
+            Streamer(program("berrymse", &arguments).stderr(log).spawn().expect("berrymse starts"));
+        wait_for("the streamer's start", || {
+            let ended = streamer.0.try_wait().unwrap();
+            assert!(ended.is_none(), "the streamer ended: {}", Streamer::log());
+            TcpStream::connect(ADDRESS).ok()
+        });
+        streamer
+    }
+
+    pub fn log() -> String {
+        fs::read_to_string(LOG).unwrap()
+    }
+
+    /// `/api/status`, as far as the first camera is concerned.
+    pub fn camera(&self) -> Value {
+        let mut status: Value = serde_json::from_str(&get("/api/status")).unwrap();
+        status["cameras"][0].take()
+    }
+
+    /// Waits until the camera's status is as it should be; what it is then, and how long it took.
+    pub fn until(&self, what: &str, mut good: impl FnMut(&Value) -> bool) -> (Value, Duration) {
+        let start = Instant::now();
+        loop {
+            let camera = self.camera();
+            if good(&camera) {
+                return (camera, start.elapsed());
+            }
+            assert!(start.elapsed() < PATIENCE, "{what}: not so: {camera}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until pictures come.
+    pub fn until_streaming(&self) -> (Value, Duration) {
+        self.until("streaming", |camera| camera["state"] == "streaming")
+    }
+
+    /// Waits until the camera has failed with words that all of these are part of.
+    pub fn until_error(&self, words: &[&str]) -> (Value, Duration) {
+        self.until(&format!("an error with {words:?}"), |camera| {
+            let error = camera["error"].as_str().unwrap_or_default().to_lowercase();
+            !error.is_empty() && words.iter().all(|word| error.contains(word))
+        })
+    }
+
+    /// Its memory in KiB, and how many files it has open.
+    pub fn size(&self) -> (u64, usize) {
+        let proc = format!("/proc/{}", self.0.id());
+        let status = fs::read_to_string(format!("{proc}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let memory = line.trim().trim_end_matches(" kB").parse().unwrap();
+        (memory, fs::read_dir(format!("{proc}/fd")).unwrap().count())
+    }
+}
+
+impl Drop for Streamer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("    ---- the streamer's log ----\n{}", Streamer::log());
+        }
+        // In good order, so that its end is a part of what is tested.
+        let _ = program("kill", &[&self.0.id().to_string()]).status();
+        let end = Instant::now() + PATIENCE;
+        while matches!(self.0.try_wait(), Ok(None)) {
+            if Instant::now() > end {
+                let _ = self.0.kill();
+                let _ = self.0.wait();
+                eprintln!("    the streamer did not end by itself: {}", Streamer::log());
+                assert!(std::thread::panicking(), "the streamer did not end by itself");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Asks the streamer by HTTP.
+pub fn get(path: &str) -> String {
+    let mut socket = TcpStream::connect(ADDRESS).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {head}\n{body}");
+    body.to_string()
+}
