@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 const CONFIG: &str = "/tmp/berrymse.toml";
 const LOG: &str = "/tmp/berrymse.log";
 
+/// Lines of the log that are told.
+const LAST: usize = 12;
+
 /// The streamer. Dropped, it is ended; when a test fails, its log is told.
 pub struct Streamer(Child);
 
@@ -89,7 +92,10 @@ impl Streamer {
 impl Drop for Streamer {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("    ---- the streamer's log ----\n{}", Streamer::log());
+            let log = Streamer::log();
+            let lines: Vec<_> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LAST)..];
+            println!("    the end of the streamer's log:\n    {}", last.join("\n    "));
         }
         // In good order, so that its end is a part of what is tested.
         let _ = program("kill", &[&self.0.id().to_string()]).status();
@@ -98,7 +104,6 @@ impl Drop for Streamer {
             if Instant::now() > end {
                 let _ = self.0.kill();
                 let _ = self.0.wait();
-                eprintln!("    the streamer did not end by itself: {}", Streamer::log());
                 assert!(std::thread::panicking(), "the streamer did not end by itself");
             }
             std::thread::sleep(Duration::from_millis(10));

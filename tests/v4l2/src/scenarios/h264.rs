@@ -186,7 +186,7 @@ fn other_size(lab: &Lab) {
     let (status, _) = streamer.until_streaming();
     assert_eq!((&status["width"], &status["height"]), (&1280.into(), &720.into()), "{status:#}");
     let notes = status["notes"].to_string();
-    assert!(notes.contains("1920x1080") && notes.contains("1280x720"), "{notes}");
+    assert!(notes.contains("1920") && notes.contains("1280x720"), "{notes}");
 }
 
 fn other_rate(lab: &Lab) {
@@ -200,14 +200,15 @@ fn other_rate(lab: &Lab) {
 fn ignored_rate(lab: &Lab) {
     let _camera = Camera::plug_with(&lab.front, 0, |camera| camera.own_interval = Some(666_666));
     let (streamer, viewer) = watch(&name("FRONT"));
-    let (_, first) = viewer.picture(PATIENCE);
-    let mut last = first.time;
-    for _ in 0..150 {
-        last = viewer.picture(PATIENCE).1.time;
-    }
-    // 150 pictures are 10 s, not 5.
-    let seconds = (last - first.time) as f64 / 90_000.0;
-    assert!((9.0..=11.0).contains(&seconds), "{seconds} s");
+    // What is true is found out slowly: after so many pictures, at the latest, it is known.
+    let times: Vec<u64> = (0..300).map(|_| viewer.picture(PATIENCE).1.time).collect();
+    let seconds = |from: usize, to: usize| (times[to] - times[from]) as f64 / 90_000.0;
+    println!(
+        "    150 pictures of 10 s are {:.2} s long, then {:.2} s",
+        seconds(0, 149),
+        seconds(150, 299)
+    );
+    assert!((9.8..=10.2).contains(&seconds(150, 299)));
     let status = streamer.camera();
     let rate = status["framerate"].as_f64().unwrap();
     assert!((14.0..=16.0).contains(&rate), "{status:#}");
@@ -316,7 +317,8 @@ fn halt(lab: &Lab) {
     viewer.skip();
     viewer.picture(PATIENCE);
     println!("    a picture {:?} after the halt", start.elapsed());
-    assert!(start.elapsed() < BACK);
+    // The driver tells only that the frames it had were bad, and then nothing at all.
+    assert!(start.elapsed() < Duration::from_secs(5));
     let (status, _) = streamer.until_streaming();
     println!("    it says: {}", status["last_error"]);
 }
