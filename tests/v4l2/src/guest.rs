@@ -93,7 +93,9 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        let _ = output("rmmod", &[self.0]);
+        let output = output("rmmod", &[self.0]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || std::thread::panicking(), "rmmod {}: {said}", self.0);
     }
 }
 

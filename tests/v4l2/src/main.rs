@@ -14,6 +14,7 @@ mod viewer;
 mod scenarios {
     pub mod h264;
     pub mod lab;
+    pub mod raw;
 }
 
 use annexb::Clip;
@@ -58,7 +59,8 @@ impl Lab {
 pub type Scenario = (&'static str, fn(&Lab));
 
 fn main() -> ExitCode {
-    let scenarios: Vec<Scenario> = [scenarios::lab::ALL, scenarios::h264::ALL].concat();
+    let scenarios: Vec<Scenario> =
+        [scenarios::lab::ALL, scenarios::h264::ALL, scenarios::raw::ALL].concat();
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words == ["--list"] {
         scenarios.iter().for_each(|(name, _)| println!("{name}"));

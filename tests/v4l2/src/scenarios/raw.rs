@@ -1,0 +1,251 @@
+//! Raw cameras: what the streamer says where there is no encoder for them, and the way through one.
+//!
+//! No encoder for H.264 exists here. vicodec works as they do (the kernel's "Memory-to-Memory Stateful
+//! Video Encoder Interface"), but what it makes is FWHT, which no browser shows. So the streamer does not
+//! take it, and its `Pipeline` is run here by itself: this proves how pictures get through an encoder, and
+//! nothing about H.264.
+
+use crate::camera::Camera;
+use crate::guest::{Module, PATIENCE, link, node, run};
+use crate::streamer::Streamer;
+use crate::{Lab, Scenario};
+use berrymse::camera::v4l2::encoder::{Pipeline, Sink};
+use berrymse::camera::v4l2::{Silence, node::Node, queue::Filled};
+use berrymse::camera::{Failure, Stop};
+use berrymse::config;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub const ALL: &[Scenario] = &[
+    ("raw: a USB camera without H.264", usb_camera),
+    ("raw: an encoder of something else is no help", other_encoder),
+    ("raw: vivid through vicodec, single-planar (FWHT)", single_planar),
+    ("raw: vivid through vicodec, multi-planar (FWHT)", multi_planar),
+    ("raw: a multi-planar camera, a single-planar encoder (FWHT)", mixed),
+    ("raw: vivid's damaged pictures (FWHT)", damaged),
+    ("raw: vivid breaks down (FWHT)", breaks_down),
+    ("raw: vivid is unplugged (FWHT)", unplugged),
+];
+
+fn usb_camera(lab: &Lab) {
+    let _camera = Camera::plug(&lab.raw, 0);
+    let config = format!("[[camera]]\nname = \"raw\"\nsource = \"{}\"\n", node("RAW").display());
+    let streamer = Streamer::start(&config);
+    let (status, _) = streamer.until_error(&["yuyv", "encoder", "ffmpeg"]);
+    println!("    it says: {}", status["error"]);
+}
+
+fn other_encoder(_: &Lab) {
+    let _machine = Machine::new(Single, Single);
+    let config = format!("[[camera]]\nname = \"raw\"\nsource = \"{}\"\n", camera().display());
+    let streamer = Streamer::start(&config);
+    let (status, _) = streamer.until_error(&["no h.264 encoder"]);
+    println!("    it says: {}", status["error"]);
+}
+
+/// How a driver lays out pictures.
+#[derive(PartialEq, Eq)]
+enum Planes {
+    Single,
+    Multi,
+}
+use Planes::{Multi, Single};
+
+/// vivid and vicodec.
+struct Machine {
+    _vivid: Module,
+    _vicodec: Module,
+}
+
+impl Machine {
+    fn new(camera: Planes, encoder: Planes) -> Machine {
+        // A webcam and nothing else.
+        let webcam = ["n_devs=1", "node_types=0x1", "num_inputs=1", "input_types=0"];
+        let planes = if camera == Multi { "multiplanar=2" } else { "multiplanar=1" };
+        let vivid = Module::load("vivid", &[&webcam[..], &[planes]].concat());
+        let planes = if encoder == Multi { "multiplanar=1" } else { "multiplanar=0" };
+        let vicodec = Module::load("vicodec", &[planes]);
+        Machine { _vivid: vivid, _vicodec: vicodec }
+    }
+}
+
+fn camera() -> PathBuf {
+    link("by-path", "platform-vivid.0-video-index0")
+}
+
+fn encoder() -> PathBuf {
+    link("by-path", "platform-vicodec.0-video-index0")
+}
+
+/// The streamer's way through an encoder, in a thread of its own. Dropped, it is stopped.
+struct Run {
+    events: Receiver<Event>,
+    stop: Arc<Stop>,
+    shares: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<(), Failure>>>,
+}
+
+enum Event {
+    Picture { data: Vec<u8>, time: Duration },
+    Damaged,
+}
+
+struct Keep(Sender<Event>);
+
+impl Sink for Keep {
+    fn picture(&mut self, data: &[u8], filled: &Filled) -> Result<bool, Failure> {
+        let time = filled.time.expect("the driver's clock is the monotonic one");
+        let _ = self.0.send(Event::Picture { data: data.to_vec(), time });
+        Ok(true)
+    }
+
+    fn damaged(&mut self, _: &'static str) {
+        let _ = self.0.send(Event::Damaged);
+    }
+
+    fn key_frame_wanted(&mut self) -> bool {
+        false
+    }
+
+    fn note(&mut self, _: String) {}
+}
+
+impl Run {
+    fn start() -> Run {
+        let config =
+            config::Camera { width: 640, height: 360, framerate: 15, ..Default::default() };
+        let (camera, encoder) = (Node::open(&camera()).unwrap(), Node::open(&encoder()).unwrap());
+        let mut pipeline = Pipeline::new(camera, encoder, b"FWHT".into(), &config).unwrap();
+        let (sender, events) = channel();
+        let stop = Arc::new(Stop::new().unwrap());
+        let shares = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (stop, shares) = (stop.clone(), shares.clone());
+            std::thread::spawn(move || {
+                let mut silence = Silence::new(config.framerate);
+                let result = pipeline.run(&mut Keep(sender), &mut silence, &stop);
+                shares.store(pipeline.shares(), Ordering::Relaxed);
+                result
+            })
+        };
+        Run { events, stop, shares, thread: Some(thread) }
+    }
+
+    /// The next picture, and how many damaged ones came before it.
+    fn picture(&self) -> (Vec<u8>, Duration, usize) {
+        let mut damaged = 0;
+        loop {
+            match self.events.recv_timeout(PATIENCE).expect("a picture") {
+                Event::Picture { data, time } => return (data, time, damaged),
+                Event::Damaged => damaged += 1,
+            }
+        }
+    }
+
+    /// Waits for its end.
+    fn end(&mut self) -> Result<(), Failure> {
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.stop.set();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What an FWHT picture begins with: magic, version, width, height (big-endian).
+fn assert_fwht(data: &[u8]) {
+    let word = |n: usize| u32::from_be_bytes(data[4 * n..4 * n + 4].try_into().unwrap());
+    assert_eq!((word(0), word(1)), (0x4f4f_4f4f, 0xffff_ffff));
+    assert_eq!((word(3), word(4)), (640, 360));
+}
+
+/// Pictures come through in order and one for one; those that are inside at the end come, too.
+fn comes_through(camera: Planes, encoder: Planes) {
+    let _machine = Machine::new(camera, encoder);
+    let mut run = Run::start();
+    let mut times = vec![];
+    for _ in 0..60 {
+        let (data, time, damaged) = run.picture();
+        assert_fwht(&data);
+        assert_eq!(damaged, 0);
+        times.push(time);
+    }
+    // 15 a second, give or take some milliseconds: none is left out, none comes twice.
+    for pair in times.windows(2) {
+        let step = (pair[1] - pair[0]).as_millis();
+        assert!((30..100).contains(&step), "{step} ms");
+    }
+    let all = (times[59] - times[0]).as_millis();
+    assert!((59 * 66 - 30..59 * 67 + 30).contains(&all), "{all} ms");
+    run.stop.set();
+    run.end().unwrap();
+    let shares = run.shares.load(Ordering::Relaxed);
+    println!("    the encoder reads {}", if shares { "the camera's buffers" } else { "copies" });
+}
+
+fn single_planar(_: &Lab) {
+    comes_through(Single, Single);
+}
+
+fn multi_planar(_: &Lab) {
+    comes_through(Multi, Multi);
+}
+
+fn mixed(_: &Lab) {
+    comes_through(Multi, Single);
+}
+
+/// Makes vivid do something, from another process.
+fn make_vivid(what: &str) {
+    run("v4l2-ctl", &["--device", camera().to_str().unwrap(), "--set-ctrl", what]);
+}
+
+fn damaged(_: &Lab) {
+    let _machine = Machine::new(Single, Single);
+    let mut run = Run::start();
+    run.picture();
+    make_vivid("inject_v4l2_buf_flag_error=1");
+    let mut before = 0;
+    while before == 0 {
+        before = run.picture().2;
+    }
+    // It goes on.
+    for _ in 0..30 {
+        assert_eq!(run.picture().2, 0);
+    }
+    run.stop.set();
+    run.end().unwrap();
+}
+
+/// The driver's queue is in error from then on (EIO), until it is started anew.
+fn breaks_down(_: &Lab) {
+    let _machine = Machine::new(Single, Single);
+    let mut run = Run::start();
+    run.picture();
+    make_vivid("inject_fatal_streaming_error=1");
+    let failure = run.end().unwrap_err();
+    println!("    it says: {}", failure.message);
+    let mut again = Run::start();
+    again.picture();
+    again.stop.set();
+    again.end().unwrap();
+}
+
+fn unplugged(_: &Lab) {
+    let _machine = Machine::new(Single, Single);
+    let mut run = Run::start();
+    run.picture();
+    make_vivid("disconnect=1");
+    let failure = run.end().unwrap_err();
+    println!("    it says: {}", failure.message);
+    assert!(failure.gone, "{}", failure.message);
+}
