@@ -18,6 +18,9 @@ const END_OF_FRAME: u8 = 2;
 const ERROR: u8 = 0x40;
 const END_OF_HEADER: u8 = 0x80;
 
+/// Something that is done to a camera.
+pub type Deed = fn(&mut State);
+
 /// How the camera misbehaves, and how it fares. Cameras are well-behaved at first.
 #[derive(Default)]
 pub struct State {
@@ -34,7 +37,7 @@ pub struct State {
     /// The frame interval that it has whatever the host wishes for, in 100 ns.
     pub own_interval: Option<u32>,
     /// Before the picture of this number something is done to the camera.
-    pub spoil: Option<(usize, fn(&mut State))>,
+    pub spoil: Option<(usize, Deed)>,
     /// The clip that it shows whatever size was negotiated.
     pub own_clip: Option<usize>,
 

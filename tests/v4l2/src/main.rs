@@ -66,11 +66,16 @@ fn main() -> ExitCode {
         scenarios.iter().for_each(|(name, _)| println!("{name}"));
         return ExitCode::SUCCESS;
     }
+    let lab = Lab::new();
+    if words == ["--shell"] {
+        let _camera = camera::Camera::plug(&lab.front, 0);
+        let shell = std::process::Command::new("sh").arg("-i").status();
+        return if shell.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let chosen: Vec<_> = scenarios
         .into_iter()
         .filter(|(name, _)| words.is_empty() || words.iter().any(|word| name.contains(word)))
         .collect();
-    let lab = Lab::new();
     guest::keep_panics();
     let (mut passed, mut failed) = (0, 0);
     for (name, run) in &chosen {

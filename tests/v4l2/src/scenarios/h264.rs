@@ -1,6 +1,6 @@
 //! The streamer and cameras with H.264.
 
-use crate::camera::{Camera, State};
+use crate::camera::{Camera, Deed};
 use crate::guest::{PATIENCE, link, node, program, run, wait_for};
 use crate::streamer::Streamer;
 use crate::viewer::{Viewer, visible};
@@ -221,14 +221,13 @@ fn mid_stream(lab: &Lab) {
         // From its next key frame on: there is one every 30 units in either clip.
         camera.own_clip = Some(1);
     });
-    let init = loop {
-        match viewer.picture(PATIENCE) {
-            (Some(init), picture) => break (init, number(lab, 1, &picture.nals)),
-            (None, _) => {}
+    let (init, first) = loop {
+        if let (Some(init), picture) = viewer.picture(PATIENCE) {
+            break (init, number(lab, 1, &picture.nals));
         }
     };
-    assert_eq!((&init.0["width"], &init.0["height"]), (&640.into(), &480.into()));
-    assert_eq!(init.1 % 30, 0, "it begins with a key frame");
+    assert_eq!((&init["width"], &init["height"]), (&640.into(), &480.into()));
+    assert_eq!(first % 30, 0, "it begins with a key frame");
 }
 
 /// A parameter of uvcvideo. Dropped, it is as before.
@@ -252,7 +251,7 @@ impl Drop for NoDrop {
 
 /// Pictures 40 to 42 have something wrong with them: none of them is shown, the others are, and the
 /// camera is not opened again. Afterwards it goes on at a key frame at the latest.
-fn three_are_missing(lab: &Lab, spoil: fn(&mut State)) {
+fn three_are_missing(lab: &Lab, spoil: Deed) {
     let camera = Camera::plug_with(&lab.front, 0, |camera| camera.stalled = true);
     let streamer = Streamer::start(&usual(&name("FRONT")));
     wait_for("the streamer's start of the camera", || {
