@@ -48,9 +48,14 @@ pub struct Viewer {
 impl Viewer {
     /// Begins to watch the first camera.
     pub fn new() -> Viewer {
+        Viewer::of("/live")
+    }
+
+    /// Begins to watch what is at this path.
+    pub fn of(path: &str) -> Viewer {
         let mut socket = TcpStream::connect(ADDRESS).unwrap();
         let request = format!(
-            "GET /live HTTP/1.1\r\nHost: {ADDRESS}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         );
         socket.write_all(request.as_bytes()).unwrap();

@@ -25,12 +25,14 @@ pub const ALL: &[Scenario] = &[
     ("h264: damaged pictures, which the driver hands over", damaged),
     ("h264: empty pictures", empty),
     ("h264: a stall that nobody is told of", stall),
+    ("h264: a camera that never delivers", silent),
     ("h264: the endpoint halts", halt),
     ("h264: the camera refuses to start", refused),
     ("h264: unplugged and plugged in again", replug),
     ("h264: plugged in again with another size", replug_smaller),
     ("h264: plugged in again as another node, followed by its name", other_node),
     ("h264: another camera in the same port, followed by its path", other_camera),
+    ("h264: two cameras, one of which is unplugged", two),
     ("h264: 200 times unplugged and plugged in again", cycles),
 ];
 
@@ -304,6 +306,15 @@ fn stall(lab: &Lab) {
     streamer.until_streaming();
 }
 
+fn silent(lab: &Lab) {
+    let camera = Camera::plug_with(&lab.front, 0, |camera| camera.stalled = true);
+    let streamer = Streamer::start(&usual(&name("FRONT")));
+    let (status, took) = streamer.until_error(&["no picture"]);
+    println!("    told after {took:?}: {}", status["error"]);
+    // It has been tried again, and can still be ended: that is what dropping it tests.
+    wait_for("another start", || camera.tell(|camera| (camera.starts > 1).then_some(())));
+}
+
 fn halt(lab: &Lab) {
     let camera = Camera::plug(&lab.front, 0);
     let (streamer, viewer) = watch(&name("FRONT"));
@@ -409,6 +420,29 @@ fn other_camera(lab: &Lab) {
     node("BACK");
     back(&viewer);
     assert!(camera.tell(|camera| camera.stream.is_some()));
+}
+
+fn two(lab: &Lab) {
+    let front = Camera::plug(&lab.front, 0);
+    let _back = Camera::plug(&lab.back, 1);
+    let second = format!("[[camera]]\nname = \"back\"\nsource = \"{}\"\n", name("BACK").display());
+    let streamer = Streamer::start(&(usual(&name("FRONT")) + &second));
+    let viewers = [Viewer::of("/live/front"), Viewer::of("/live/back")];
+    viewers.iter().for_each(|viewer| drop(viewer.picture(PATIENCE)));
+    unplug(front, &streamer);
+    viewers[1].skip();
+    let (_, picture) = viewers[1].picture(BACK);
+    let mut before = number(lab, 0, &picture.nals);
+    // The other camera has nothing to do with it: not one of its pictures is missing.
+    for _ in 0..60 {
+        let this = number(lab, 0, &viewers[1].picture(BACK).1.nals);
+        assert_eq!(this, (before + 1) % 300);
+        before = this;
+    }
+    viewers[0].skip();
+    let _front = Camera::plug(&lab.front, 0);
+    node("FRONT");
+    back(&viewers[0]);
 }
 
 fn cycles(lab: &Lab) {
