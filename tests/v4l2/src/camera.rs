@@ -1,8 +1,8 @@
 //! A USB camera that does as it is told. The kernel's uvcvideo takes it for a real one.
 //!
-//! Two threads: one answers what the host asks, the other has a picture ready when it is due. They share
-//! [`State`] under one lock, and each answer is written while it is held: a request that is being
-//! unlinked is either answered before or not at all.
+//! Two threads: one answers what the host asks, the other has a picture ready when it is due. They
+//! share [`State`] under one lock, and each answer is written while it is held: a request that is
+//! being unlinked is either answered before or not at all.
 
 use crate::usbip::{self, Command, ECONNRESET, EPIPE};
 use crate::uvc::{self, BULK_IN, Choice, Format, Model, Request};

@@ -1,5 +1,5 @@
-//! USB/IP, the device's side, as Documentation/usb/usbip_protocol.rst in the kernel describes it; and
-//! the ports of vhci_hcd, the host controller that has no hardware.
+//! USB/IP, the device's side, as Documentation/usb/usbip_protocol.rst in the kernel describes it;
+//! and the ports of vhci_hcd, the host controller that has no hardware.
 
 use crate::uvc::Setup;
 use std::fs;

@@ -1,8 +1,8 @@
 //! The words of a USB camera: descriptors, and the negotiation of a stream.
 //!
 //! After the USB Device Class Definition for Video Devices 1.1 ("UVC") and its Frame Based Payload
-//! specification. The camera is one of those that real H.264 cameras are: YUYV first, H.264 second, one
-//! bulk endpoint, and one control (brightness), so that there is something to list.
+//! specification. YUYV comes first and H.264 second, as with cameras that are sold; one bulk
+//! endpoint; and one control (brightness), so that there is something to list.
 
 use crate::annexb::Clip;
 

@@ -1,9 +1,9 @@
 //! Raw cameras: what the streamer says where there is no encoder for them, and the way through one.
 //!
-//! No encoder for H.264 exists here. vicodec works as they do (the kernel's "Memory-to-Memory Stateful
-//! Video Encoder Interface"), but what it makes is FWHT, which no browser shows. So the streamer does not
-//! take it, and its `Pipeline` is run here by itself: this proves how pictures get through an encoder, and
-//! nothing about H.264.
+//! No encoder for H.264 exists here. vicodec works as they do (the kernel's "Memory-to-Memory
+//! Stateful Video Encoder Interface"), but what it makes is FWHT, which no browser shows. So the
+//! streamer does not take it, and its `Pipeline` is run here by itself: this proves how pictures get
+//! through an encoder, and nothing about H.264.
 
 use crate::camera::Camera;
 use crate::guest::{Module, PATIENCE, link, node, run};
