@@ -119,6 +119,8 @@ struct Kept {
     first: u64,
     /// Number of the newest key frame, while it is kept and whoever is new may start at it.
     key: Option<u64>,
+    /// The one before the camera went away: viewers may still be in its group.
+    last_key: Option<u64>,
     /// The camera is away; what comes next must be a key frame.
     interrupted: bool,
     bytes: usize,
@@ -150,6 +152,7 @@ impl Default for Stream {
                 fragments: VecDeque::new(),
                 first: 0,
                 key: None,
+                last_key: None,
                 interrupted: true,
                 bytes: 0,
                 init: None,
@@ -216,7 +219,8 @@ impl Stream {
         if picture.key {
             kept.interrupted = false;
             // The group before this one stays for viewers who are only just behind.
-            if let Some(last) = kept.key.replace(next - 1) {
+            let before = kept.last_key.take();
+            if let Some(last) = kept.key.replace(next - 1).or(before) {
                 kept.drop_before(last);
             }
         }
@@ -245,7 +249,7 @@ impl Stream {
     pub fn interrupt(&self) {
         let mut kept = self.kept();
         kept.interrupted = true;
-        kept.key = None;
+        kept.last_key = kept.key.take().or(kept.last_key);
     }
 
     /// What the stream says of itself, once a picture has come.
@@ -576,6 +580,17 @@ mod tests {
         camera.send("PPKP");
         assert_eq!(taken(&mut viewer), "6 7");
         assert_eq!(taken(&mut camera.stream.watch()), "init(6 7)");
+    }
+
+    #[test]
+    fn a_camera_that_comes_and_goes_does_not_fill_the_memory() {
+        let mut camera = Camera::new();
+        for _ in 0..50 {
+            camera.count = 0;
+            camera.send("KPPP");
+            camera.stream.interrupt();
+        }
+        assert!(camera.stream.kept().fragments.len() <= 8);
     }
 
     #[test]

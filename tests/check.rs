@@ -2,14 +2,14 @@
 
 mod common;
 
-use common::{BERRYMSE, Folder};
+use common::{Folder, berrymse};
 use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 
 /// Exit status, and everything that was printed.
 fn check(file: &Path) -> (Option<i32>, String) {
-    let output = Command::new(BERRYMSE).arg("check").arg(file).output().unwrap();
+    let output = Command::new(berrymse()).arg("check").arg(file).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
 }
@@ -143,7 +143,7 @@ fn common_mistakes_are_explained_without_the_parsers_jargon() {
 fn serve_says_the_same() {
     let folder = Folder::new();
     let file = folder.write("berrymse.toml", BROKEN[0].0);
-    let mut serve = Command::new(BERRYMSE);
+    let mut serve = Command::new(berrymse());
     let output = serve.args(["serve", "--config"]).arg(&file).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(String::from_utf8(output.stderr).unwrap(), check(&file).1);

@@ -5,7 +5,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{
-    BERRYMSE, Clip, Feed, Folder, Frame, Server, Viewer, assert_even, decode, frames, next_message,
+    Clip, Feed, Folder, Frame, Server, Viewer, assert_even, berrymse, decode, frames, next_message,
     processes_with, short, split_init, wait_until, within,
 };
 use http_body_util::BodyExt;
@@ -640,7 +640,7 @@ async fn killed_it_takes_its_cameras_programs_along() {
 // ---- Figures ----
 
 async fn health(url: &str) -> (Option<i32>, String) {
-    let mut command = std::process::Command::new(BERRYMSE);
+    let mut command = std::process::Command::new(berrymse());
     command.args(["health", "--url", url]);
     let run = tokio::task::spawn_blocking(move || command.output().unwrap());
     let output = within("berrymse health", run).await.unwrap();

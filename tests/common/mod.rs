@@ -102,8 +102,10 @@ pub struct Server {
     _folder: Folder,
 }
 
-/// The program's path.
-pub const BERRYMSE: &str = env!("CARGO_BIN_EXE_berrymse");
+/// The program's path. BERRYMSE names another: one for another machine, through an emulator.
+pub fn berrymse() -> PathBuf {
+    std::env::var_os("BERRYMSE").map_or(env!("CARGO_BIN_EXE_berrymse").into(), PathBuf::from)
+}
 
 impl Server {
     /// Starts it with this configuration, on a free port.
@@ -115,7 +117,7 @@ impl Server {
     pub async fn start_with(config: &str, environment: &[(&str, &str)]) -> Server {
         let folder = Folder::new();
         let file = folder.write("berrymse.toml", config);
-        let mut child = Command::new(BERRYMSE)
+        let mut child = Command::new(berrymse())
             .args(["serve", "--listen", "127.0.0.1:0", "--config"])
             .arg(&file)
             .env_remove("BERRYMSE_LOG")
