@@ -69,6 +69,7 @@ fn main() -> ExitCode {
     let lab = Lab::new();
     if words == ["--shell"] {
         let _camera = camera::Camera::plug(&lab.front, 0);
+        guest::node("FRONT");
         let shell = std::process::Command::new("sh").arg("-i").status();
         return if shell.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
