@@ -323,9 +323,9 @@ impl Output {
                 let now = Instant::now();
                 // For ./ci/bench v4l2.
                 log::trace!(
-                    "camera {:?}: fragment ready after {:?}",
+                    "camera {:?}: fragment out after {} ns",
                     camera.config.name,
-                    now - arrived
+                    (now - arrived).as_nanos()
                 );
                 let mut state = camera.state();
                 if state.phase != Phase::Streaming {

@@ -5,7 +5,8 @@
 //! (nobody knows that yet) but the mean step of the last [`WINDOW`] frames; and the next decode
 //! time is this one plus that duration, always. As every real step goes into the mean, the sum of
 //! the durations follows the sum of the steps: an hour of stream is an hour long. A frame or two
-//! lost stretch the next seconds by a trifle; a longer gap counts as one ordinary step.
+//! lost stretch the next seconds by a trifle; a longer gap counts as one ordinary step. A camera that
+//! turns out to have another frame rate than it said is believed after [`TRIAL`] frames.
 //!
 //! Pure: the camera's time goes in, 1/90000 s come out.
 
@@ -18,8 +19,20 @@ pub const TIMESCALE: u32 = 90_000;
 /// the step by 0.1 ms.
 const WINDOW: usize = 90;
 
-/// A step longer than this many mean ones is an interruption, not a step.
+/// Over so many steps it shows that the frame rate is another one: 0.4 s at 30 frames a second.
+const TRIAL: usize = 12;
+
+/// It is another one if mean and median of the last steps are both longer, or both shorter, than
+/// what was measured, by this part, in hundredths. Cameras that slow down in the dark halve it.
+/// Neither a gap (which leaves the median alone) nor frames that come in bunches (which leave the
+/// mean alone) nor 40 ms of jitter do that.
+const WRONG: u64 = 30;
+
+/// A step longer than this many mean ones, and than [`BUNCH`], is an interruption, not a step.
 const INTERRUPTION: u64 = 4;
+
+/// Frames that come in bunches leave gaps of up to this, ticks: 0.25 s.
+const BUNCH: u64 = 22_500;
 
 /// Steps outside of this are not a camera's, ticks: 250 frames a second, one in 5 s.
 const PLAUSIBLE: std::ops::RangeInclusive<u64> = 360..=450_000;
@@ -46,6 +59,9 @@ pub struct Timeline {
     steps: [u32; WINDOW],
     at: usize,
     sum: u64,
+    /// The last steps as they were, a ring, and how many of them there have been.
+    trial: [u32; TRIAL],
+    tried: usize,
     /// What dividing by the window has left over so far.
     remainder: u64,
 }
@@ -53,8 +69,16 @@ pub struct Timeline {
 impl Timeline {
     /// A timeline that starts at 0 and expects `framerate` frames a second.
     pub fn new(framerate: Option<f64>) -> Timeline {
-        let mut timeline =
-            Timeline { next: 0, last: None, steps: [0; WINDOW], at: 0, sum: 0, remainder: 0 };
+        let mut timeline = Timeline {
+            next: 0,
+            last: None,
+            steps: [0; WINDOW],
+            at: 0,
+            sum: 0,
+            trial: [0; TRIAL],
+            tried: 0,
+            remainder: 0,
+        };
         timeline.expect(framerate);
         timeline
     }
@@ -68,6 +92,7 @@ impl Timeline {
         self.steps = [step as u32; WINDOW];
         self.sum = step * WINDOW as u64;
         self.last = None;
+        self.tried = 0;
     }
 
     /// The next sample, captured at `time` on the camera's clock.
@@ -77,13 +102,14 @@ impl Timeline {
             let mean = self.sum / WINDOW as u64;
             // A clock that goes back, or a gap: one ordinary step.
             let step = match time.checked_sub(last) {
-                Some(step) if step <= INTERRUPTION * mean => step,
+                Some(step) if step <= BUNCH.max(INTERRUPTION * mean) => step,
                 _ => mean,
             };
             let oldest = &mut self.steps[self.at];
             self.sum = self.sum - u64::from(*oldest) + step;
             *oldest = step as u32;
             self.at = (self.at + 1) % WINDOW;
+            self.doubt(time.saturating_sub(last));
         }
         self.last = Some(time);
         let total = self.sum + self.remainder;
@@ -92,6 +118,28 @@ impl Timeline {
         let step = Step { decode_time: self.next, duration: duration as u32 };
         self.next += duration;
         step
+    }
+
+    /// Whether the last steps show another frame rate; then that one counts from now on.
+    fn doubt(&mut self, step: u64) {
+        self.trial[self.tried % TRIAL] = step.min(*PLAUSIBLE.end()) as u32;
+        self.tried += 1;
+        if self.tried < TRIAL {
+            return;
+        }
+        let mut steps = self.trial;
+        steps.sort_unstable();
+        let median = u64::from(steps[TRIAL / 2 - 1] + steps[TRIAL / 2]) / 2;
+        let mean = steps.iter().map(|step| u64::from(*step)).sum::<u64>() / TRIAL as u64;
+        let measured = self.sum / WINDOW as u64;
+        let longer = mean.min(median) * 100 > measured * (100 + WRONG);
+        let shorter = mean.max(median) * 100 < measured * (100 - WRONG);
+        if longer || shorter {
+            let step = mean.clamp(*PLAUSIBLE.start(), *PLAUSIBLE.end());
+            self.steps = [step as u32; WINDOW];
+            self.sum = step * WINDOW as u64;
+            self.tried = 0;
+        }
     }
 
     /// The measured frame rate, frames a second.
@@ -111,6 +159,37 @@ mod tests {
 
     fn run(timeline: &mut Timeline, times: impl IntoIterator<Item = f64>) -> Vec<Step> {
         times.into_iter().map(|t| timeline.step(Duration::from_secs_f64(t))).collect()
+    }
+
+    #[test]
+    fn a_camera_that_said_30_and_delivers_otherwise_is_soon_believed() {
+        for fps in [5.0, 15.0, 60.0] {
+            let mut timeline = Timeline::new(Some(30.0));
+            let steps = run(&mut timeline, (0..301).map(|n| 1.0 + f64::from(n) / fps));
+            let wrong = steps[300].decode_time as f64 / 90_000.0 - 300.0 / fps;
+            // What the first dozen frames were wrong by.
+            let first = TRIAL as f64 * (1.0 / 30.0 - 1.0 / fps);
+            assert!((wrong - first).abs() < 0.25, "{fps}: {wrong} {first}");
+            assert_eq!(steps[20].duration, (90_000.0 / fps) as u32);
+        }
+    }
+
+    #[test]
+    fn a_camera_that_slows_down_in_the_dark_is_followed() {
+        let mut timeline = Timeline::new(Some(30.0));
+        run(&mut timeline, (0..300).map(|n| f64::from(n) / 30.0));
+        let steps = run(&mut timeline, (0..60).map(|n| 10.0 + f64::from(n) / 6.0));
+        assert!(steps[2 * TRIAL].duration.abs_diff(15_000) < 100, "{:?}", steps[2 * TRIAL]);
+    }
+
+    #[test]
+    fn bunches_and_gaps_are_not_another_frame_rate() {
+        let mut timeline = Timeline::new(Some(30.0));
+        // Five at a time, and every 5 s nothing for half a second.
+        let times = (0..900).map(|n| f64::from(n / 5 * 5) / 30.0 + f64::from(n / 150) * 0.5);
+        for step in run(&mut timeline, times) {
+            assert!((2550..3500).contains(&step.duration), "{step:?}");
+        }
     }
 
     #[test]

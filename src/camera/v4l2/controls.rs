@@ -133,8 +133,8 @@ fn ask(node: &Node, id: u32, value: i32) -> Option<i32> {
 fn note(notes: &mut Vec<String>, key: &str, wanted: i32, got: Option<i32>) {
     match got {
         Some(got) if got == wanted => {}
-        Some(got) => notes.push(format!("{key} = {wanted}: the camera makes it {got}")),
-        None => notes.push(format!("{key} = {wanted}: this camera has no such setting")),
+        Some(got) => notes.push(format!("{key} = {wanted}: it becomes {got}")),
+        None => notes.push(format!("{key} = {wanted}: there is no such setting")),
     }
 }
 

@@ -29,6 +29,9 @@ const DRAIN: Duration = Duration::from_millis(500);
 /// noisy pictures at high bit rates.
 const CODED_BYTES_PER_PIXEL: f64 = 0.5;
 
+/// Formats of a camera that an error names at the most.
+const NAMED: usize = 6;
+
 /// Finds an encoder that makes H.264 of what `camera` delivers.
 pub fn find(camera: &Node) -> Result<Node, Failure> {
     let mut refused = vec![];
@@ -42,18 +45,17 @@ pub fn find(camera: &Node) -> Result<Node, Failure> {
             None => refused.push(path.display().to_string()),
         }
     }
-    let formats: Vec<String> = camera
-        .formats(QueueDirection::Capture)
-        .iter()
-        .map(|format| format.pixelformat.to_string())
-        .collect();
+    let formats = camera.formats(QueueDirection::Capture);
+    let more = if formats.len() > NAMED { ", …" } else { "" };
+    let formats: Vec<String> =
+        formats.iter().take(NAMED).map(|format| format.pixelformat.to_string()).collect();
     let why = match refused.is_empty() {
         true => "this machine has no H.264 encoder".to_string(),
         false => format!("the encoder ({}) takes none of these", refused.join(", ")),
     };
     let path = camera.path.display();
     Err(Failure::from(format!(
-        "{path} delivers {} only, and {why}. ffmpeg can encode in software: source = {{ command = \
+        "{path} delivers {}{more}, but not H.264, and {why}. ffmpeg can encode in software: source = {{ command = \
          [\"ffmpeg\", \"-f\", \"v4l2\", \"-i\", \"{path}\", \"-c:v\", \"libx264\", \"-preset\", \
          \"ultrafast\", \"-tune\", \"zerolatency\", \"-f\", \"h264\", \"-\"] }}",
         formats.join(", ")

@@ -172,6 +172,14 @@ fn h264(
             idle = false;
             let data = queue.plane(filled.index, 0);
             let data = &data[..filled.used[0].min(data.len())];
+            if filled.damaged && data.is_empty() && filled.time.is_none() {
+                // uvcvideo gives all buffers back like this when the endpoint has halted, and
+                // nothing ever comes after them.
+                return Err(Failure::from(format!(
+                    "{}: the driver has given up the stream: cable, USB port or power supply",
+                    node.path.display()
+                )));
+            }
             if filled.damaged || data.is_empty() {
                 sink.damaged(match filled.damaged {
                     true => "the driver calls a frame damaged: cable, USB port or power supply",
@@ -244,7 +252,7 @@ impl Sink for Coded<'_> {
 fn size_note(config: &config::Camera, got: &Format) -> Option<String> {
     ((got.width, got.height) != (config.width, config.height)).then(|| {
         format!(
-            "width = {}, height = {}: this camera makes it {}x{}",
+            "width = {}, height = {}: it becomes {}x{}",
             config.width, config.height, got.width, got.height
         )
     })
@@ -256,9 +264,9 @@ fn framerate_note(config: &config::Camera, got: Option<f64>) -> Option<String> {
         Some(got) if (got - f64::from(wanted)).abs() < 0.5 => None,
         Some(got) => {
             let got = (got * 100.0).round() / 100.0;
-            Some(format!("framerate = {wanted}: this camera makes it {got}"))
+            Some(format!("framerate = {wanted}: it becomes {got}"))
         }
-        None => Some(format!("framerate = {wanted}: this camera has no such setting")),
+        None => Some(format!("framerate = {wanted}: there is no such setting")),
     }
 }
 

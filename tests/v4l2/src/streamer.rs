@@ -25,6 +25,21 @@ impl Streamer {
         Streamer::spawn(&["--config", CONFIG])
     }
 
+    /// The same, with everything in the log.
+    pub fn start_talkative(config: &str) -> Streamer {
+        fs::write(CONFIG, config).unwrap();
+        Streamer::spawn(&["--config", CONFIG, "-vv"])
+    }
+
+    /// How long each frame took from the driver's buffer to the viewers' sockets, by the log.
+    pub fn frame_times() -> Vec<Duration> {
+        let nanoseconds = |line: &str| {
+            let (_, rest) = line.split_once("fragment out after ")?;
+            rest.strip_suffix(" ns")?.parse().ok()
+        };
+        Streamer::log().lines().filter_map(nanoseconds).map(Duration::from_nanos).collect()
+    }
+
     /// Starts it without any.
     pub fn start_without_config() -> Streamer {
         Streamer::spawn(&[])

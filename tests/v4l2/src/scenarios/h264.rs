@@ -89,7 +89,7 @@ fn test_card(lab: &Lab) {
 fn all_pictures(lab: &Lab) {
     // It waits with its first picture until somebody watches.
     let camera = Camera::plug_with(&lab.front, 0, |camera| camera.stalled = true);
-    let streamer = Streamer::start(&usual(&name("FRONT")));
+    let streamer = Streamer::start_talkative(&usual(&name("FRONT")));
     wait_for("the streamer's start of the camera", || {
         camera.tell(|camera| camera.stream.is_some()).then_some(())
     });
@@ -117,6 +117,13 @@ fn all_pictures(lab: &Lab) {
     // It ends the stream when it ends.
     drop(streamer);
     camera.tell(|camera| assert_eq!(camera.stream, None));
+    let mut inside = Streamer::frame_times();
+    inside.sort();
+    assert_eq!(inside.len(), 300);
+    println!(
+        "    from the driver's buffer to the fragment in the viewer's socket: median {:?}, most {:?}",
+        inside[150], inside[299]
+    );
 }
 
 fn listed(lab: &Lab) {
@@ -202,7 +209,6 @@ fn other_rate(lab: &Lab) {
 fn ignored_rate(lab: &Lab) {
     let _camera = Camera::plug_with(&lab.front, 0, |camera| camera.own_interval = Some(666_666));
     let (streamer, viewer) = watch(&name("FRONT"));
-    // What is true is found out slowly: after so many pictures, at the latest, it is known.
     let times: Vec<u64> = (0..300).map(|_| viewer.picture(PATIENCE).1.time).collect();
     let seconds = |from: usize, to: usize| (times[to] - times[from]) as f64 / 90_000.0;
     println!(
@@ -210,6 +216,8 @@ fn ignored_rate(lab: &Lab) {
         seconds(0, 149),
         seconds(150, 299)
     );
+    // What is true shows after a dozen pictures.
+    assert!((9.4..=10.2).contains(&seconds(0, 149)));
     assert!((9.8..=10.2).contains(&seconds(150, 299)));
     let status = streamer.camera();
     let rate = status["framerate"].as_f64().unwrap();
@@ -327,8 +335,8 @@ fn halt(lab: &Lab) {
     viewer.skip();
     viewer.picture(PATIENCE);
     println!("    a picture {:?} after the halt", start.elapsed());
-    // The driver tells only that the frames it had were bad, and then nothing at all.
-    assert!(start.elapsed() < Duration::from_secs(5));
+    // The driver gives its buffers back, empty and bad, and that is all it tells.
+    assert!(start.elapsed() < BACK);
     let (status, _) = streamer.until_streaming();
     println!("    it says: {}", status["last_error"]);
 }
