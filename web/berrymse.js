@@ -4,30 +4,462 @@
 //   <berry-mse src="http://cam/live/front"></berry-mse>
 //
 // Without src it shows the first camera of the server that this file came from. The picture fills
-// the element; where there is none, the element says why, in words.
+// the element; where there is none, the element says why, in words. docs/embedding.md describes
+// attributes, methods and events; berrymse.d.ts has their types. No dependencies, no build step.
 //
-// Event `statechange`, detail {state, message}: connecting, playing, waiting (connected, but the
-// camera sends nothing), reconnecting, tap (the browser wants a tap first), unsupported.
+//   WebSocket ─► BerryMse ─► Mse    (a <video>, by Media Source Extensions)  paced by a policy
+//                 state       or
+//                 stats      Codec  (a <canvas>, by WebCodecs)
 //
-// docs/embedding.md describes the rest. No dependencies, no build step.
+// A surface (Mse, Codec) takes what comes and shows it; it is thrown away and made anew after
+// anything that goes wrong. A policy decides how close to the newest frame the <video> plays.
 
-/** Behind the live edge by more than this at the first append: jump there. Seconds. */
-const START_LAG = 0.1;
-/** The same later on. */
-const MAX_LAG = 0.25;
-/** Where a jump lands: this far in front of the last frame's end. Seconds. */
-const EDGE = 0.02;
+// ---- Numbers: milliseconds where nothing else is said ----
+
 /** This much of the past is kept in the source buffer, and so often it is cut. Seconds. */
 const KEEP = 8;
 const CUT_EVERY = 2;
-/** Connected, but nothing has come for so long: say so. Milliseconds. */
+/** Connected, but no picture has come for so long: say so. */
 const SILENCE = 1500;
-/** Pictures come, but none is shown for so long: start again. Milliseconds. */
-const FROZEN = 4000;
-/** Wait before connecting again: at first, at the longest. Milliseconds. */
-const RETRY = [250, 5000];
+/** Nothing at all has come for so long, not even an answer: the connection is dead. */
+const DEAD = 4000;
+/** Pictures come, but none is shown for so long: start again, with the next policy. */
+const FROZEN = 3000;
+/** Hidden for so long: hang up. */
+const SLEEP = 5000;
+/** Time stood still for so long: the machine was asleep. */
+const NAP = 10000;
+/** Wait before connecting again: at first, at the longest. */
+const RETRY = [250, 1200];
+/** A connection that takes longer is tried anew; every fourth time it may take longer. */
+const CONNECT = [2000, 10000];
+/** The clock of everything that is looked after. */
+const TICK = 500;
+/** Over so many ticks a policy is judged; so much of what came has to be shown. */
+const JUDGE = 10;
+const ENOUGH = 0.9;
+/** A message later than this: the network stalled, which is not the policy's fault. */
+const STALL = 250;
 
 const Source = self.MediaSource ?? self.ManagedMediaSource;
+
+// ---- Policies ----
+
+/** Frames are shown a little below the rate at which the screen could: at it, some are skipped. */
+const HEADROOM = 0.87;
+
+/**
+ * How to stay at the live edge. `rate`: playback rate; `edge`: where a jump lands, and `limit`: when
+ * it is due, seconds in front of the end of what is there. `step`: from frame to frame, `screen`:
+ * from refresh to refresh, seconds. `lag`: to the end, right after something came. `slack`: seconds
+ * more to keep back because it ran dry.
+ */
+const POLICIES = {
+  // Faster than the camera: the player always waits for the next frame, and shows it at once.
+  'run-ahead': {
+    surface: 'mse',
+    suits: ({ step, screen }) => chromium && runAhead(step, screen) >= 1.2,
+    rate: ({ step, screen }) => Math.max(1.2, runAhead(step, screen)),
+    edge: () => 0.02,
+    limit: () => 0.25,
+  },
+  // A steady distance, kept by playing a little faster or slower: smooth, whatever the browser.
+  nudge: {
+    surface: 'mse',
+    suits: () => true,
+    rate: ({ lag, step, slack }) =>
+      1 + Math.max(-0.1, Math.min(0.25, 2 * (lag - distance(step, slack)))),
+    edge: ({ step, slack }) => distance(step, slack),
+    limit: ({ step, slack }) => distance(step, slack) + 0.2,
+  },
+  // Decoded by hand, and drawn as soon as it is there.
+  webcodecs: { surface: 'codec', suits: () => Boolean(self.VideoDecoder) },
+};
+
+const chromium = /Chrom(e|ium)\//.test(navigator.userAgent);
+const runAhead = (step, screen) => Math.min(2, (HEADROOM * step) / screen);
+const distance = (step, slack) => 0.067 + step + slack;
+
+/** What to try one after the other. */
+function choose(mode, conditions) {
+  const order = ['run-ahead', 'webcodecs', 'nudge'];
+  const names = POLICIES[mode] ? [mode, ...order] : order;
+  // What is asked for is done wherever it can be; the others only where they suit.
+  return names.filter((name, n) => names.indexOf(name) === n && (Source || name === 'webcodecs')
+    && (name === mode && mode !== 'webcodecs' ? true : POLICIES[name].suits(conditions)));
+}
+
+/** Seconds from one refresh of the screen to the next. */
+let screen = 1 / 60;
+function measureScreen() {
+  const times = [];
+  const frame = (time) => {
+    times.push(time);
+    if (times.length <= 20) {
+      requestAnimationFrame(frame);
+    } else {
+      const steps = times.slice(1).map((time, n) => time - times[n]).sort((a, b) => a - b);
+      screen = Math.min(1 / 24, Math.max(1 / 360, steps[10] / 1000));
+    }
+  };
+  requestAnimationFrame(frame);
+}
+
+// ---- What comes over the WebSocket ----
+
+/** Ticks a second of the stream's times. */
+const TIMESCALE = 90000;
+
+/**
+ * Frames of a message, and the init segment in front of them, if there is one. The layout of a
+ * fragment is fixed: docs/api.md.
+ */
+function parse(data) {
+  const view = new DataView(data);
+  const frames = [];
+  let init = null;
+  for (let at = 0; at + 8 <= data.byteLength; ) {
+    const size = view.getUint32(at);
+    if (size < 8) break;
+    if (view.getUint32(at + 4) === 0x6d6f6f66) { // moof
+      const end = at + 100 + view.getUint32(at + 100);
+      frames.push({
+        at,
+        end,
+        time: Number(view.getBigUint64(at + 64)),
+        duration: view.getUint32(at + 48),
+        key: view.getUint8(at + 92) === 2,
+      });
+      at = end;
+    } else {
+      at += size;
+      init = new Uint8Array(data, 0, at);
+    }
+  }
+  return { data, init, frames };
+}
+
+function join(parts) {
+  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(new Uint8Array(part), at);
+    at += part.byteLength;
+  }
+  return all;
+}
+
+/**
+ * The server's clock and when a certain frame left it. As in NTP, an answer belongs to the middle
+ * between question and answer; of the last eight the one with the shortest way is right.
+ */
+class Clock {
+  #asked = new Map();
+  #answers = [];
+  #count = 0;
+  /** Frames of which it is known when they left: {time, at}, on this page's clock. */
+  marks = [];
+
+  question() {
+    this.#asked.set(++this.#count, performance.now());
+    return JSON.stringify({ type: 'time', id: this.#count });
+  }
+
+  get count() {
+    return this.#count;
+  }
+
+  answer({ id, now, frame }) {
+    const received = performance.now();
+    const asked = this.#asked.get(id);
+    if (asked === undefined) return;
+    this.#asked.delete(id);
+    const trip = received - asked;
+    this.#answers.push({ trip, offset: (asked + received) / 2 - now });
+    if (this.#answers.length > 8) this.#answers.shift();
+    if (frame) this.marks.push({ time: frame.time, published: frame.published });
+    if (this.marks.length > 8) this.marks.shift();
+  }
+
+  get best() {
+    return this.#answers.reduce((a, b) => (b.trip < a.trip ? b : a), { trip: Infinity });
+  }
+}
+
+// ---- Surfaces: append(parsed message), change(init text), live(), close() ----
+
+/** A <video> that is fed by Media Source Extensions. */
+class Mse {
+  #video;
+  #source = new Source();
+  #buffer = null;
+  #queue = [];
+  #stale = false;
+  #jumped = false;
+  #cut = 0;
+  #full = false;
+  #slack = 0;
+  #failed;
+  #conditions;
+  /** May be changed at any time. */
+  policy;
+
+  constructor(video, policy, init, { failed, again, conditions }) {
+    this.#video = video;
+    this.policy = policy;
+    this.#failed = failed;
+    this.#conditions = conditions;
+    const source = this.#source;
+    source.addEventListener('sourceopen', () => {
+      if (this.#buffer || this.#source !== source) return;
+      this.#buffer = source.addSourceBuffer(mime(init));
+      this.#buffer.addEventListener('updateend', () => this.#appended());
+      this.#pump();
+    });
+    // iPhone: the browser says when it wants data. What has waited long is of no use any more.
+    source.addEventListener('startstreaming', () => (this.#stale ? again() : this.#pump()));
+    video.onwaiting = () => {
+      if (this.policy === POLICIES.nudge && this.#jumped) this.#slack = Math.min(0.2, this.#slack + 0.03);
+    };
+    video.src = URL.createObjectURL(source);
+  }
+
+  static plays = (init) => Boolean(Source?.isTypeSupported(mime(init)));
+
+  /** Other parameters in mid-stream. What is queued belongs to the old ones. */
+  change(init) {
+    this.#queue.push(mime(init));
+  }
+
+  append({ data }) {
+    if (this.#stale) return;
+    this.#queue.push(data);
+    if (this.#source?.streaming === false && this.#queue.length > 300) {
+      this.#queue = [];
+      this.#stale = true;
+    }
+    this.#pump();
+  }
+
+  /** Appends everything that waits, as one: half the work of doing it one by one. */
+  #pump() {
+    const buffer = this.#buffer;
+    const source = this.#source;
+    if (!buffer || !source || buffer.updating || !this.#queue.length) return;
+    if (source.readyState !== 'open' || source.streaming === false) return;
+    let parts = [];
+    try {
+      if (typeof this.#queue[0] === 'string') buffer.changeType(this.#queue.shift());
+      const until = this.#queue.findIndex((part) => typeof part === 'string');
+      parts = this.#queue.splice(0, until < 0 ? this.#queue.length : until);
+      if (parts.length) buffer.appendBuffer(parts.length > 1 ? join(parts) : parts[0]);
+      this.#full = false;
+    } catch (error) {
+      const past = this.#video.currentTime - 0.5;
+      const { buffered } = this.#video;
+      if (error.name === 'QuotaExceededError' && !this.#full && buffered.length && buffered.start(0) < past) {
+        // Make room, and try once more.
+        this.#full = true;
+        this.#queue.unshift(...parts);
+        buffer.remove(0, past);
+      } else {
+        this.#failed(`The browser could not take the picture (${error.name}).`);
+      }
+    }
+  }
+
+  #appended() {
+    if (!this.#buffer) return;
+    this.live();
+    const { currentTime } = this.#video;
+    if (currentTime - this.#cut > KEEP + CUT_EVERY && !this.#buffer.updating) {
+      this.#cut = currentTime - KEEP;
+      this.#slack = Math.max(0, this.#slack - 0.005);
+      this.#buffer.remove(0, this.#cut);
+    } else {
+      this.#pump();
+    }
+  }
+
+  /** Sets the pace; jumps to the newest picture when it is too far away. */
+  live() {
+    const video = this.#video;
+    const { buffered, currentTime } = video;
+    if (!buffered.length) return;
+    const end = buffered.end(buffered.length - 1);
+    const lag = end - currentTime;
+    const at = { ...this.#conditions(), lag, slack: this.#slack };
+    const edge = this.policy.edge(at);
+    if (lag > (this.#jumped ? this.policy.limit(at) : edge + 0.08) || lag < -1) {
+      video.currentTime = Math.max(end - edge, buffered.start(buffered.length - 1));
+      if (!this.#jumped) this.#cut = end - edge;
+    }
+    this.#jumped = true;
+    const rate = this.policy.rate(at);
+    if (Math.abs(rate - video.playbackRate) > 0.01) video.playbackRate = rate;
+  }
+
+  close() {
+    this.#buffer = null;
+    this.#queue = [];
+    this.#source = null;
+    this.#video.onwaiting = null;
+    URL.revokeObjectURL(this.#video.src);
+    this.#video.removeAttribute('src');
+    this.#video.load();
+  }
+}
+
+const mime = ({ codec }) => `video/mp4; codecs="${codec}"`;
+
+/** A <canvas> that is fed by WebCodecs: every frame is decoded, the newest is drawn. */
+class Codec {
+  #canvas;
+  #context;
+  #decoder = null;
+  #config = null;
+  #codec;
+  #newest = null;
+  #drawing = 0;
+  #shown;
+  #failed;
+
+  constructor(canvas, init, { failed, shown }) {
+    this.#canvas = canvas;
+    this.#context = canvas.getContext('2d', { alpha: false, desynchronized: true });
+    this.#codec = init.codec;
+    this.#shown = shown;
+    this.#failed = failed;
+  }
+
+  static plays = () => Boolean(self.VideoDecoder);
+
+  change(init) {
+    this.#codec = init.codec;
+  }
+
+  append({ data, init, frames }) {
+    try {
+      if (init) this.#configure(init);
+      for (const { at, end, time, key } of frames) {
+        // Too slow for this camera: go on at a key frame.
+        if (key && this.#decoder.decodeQueueSize > 60) {
+          this.#decoder.reset();
+          this.#decoder.configure(this.#config);
+        }
+        this.#decoder.decode(new EncodedVideoChunk({
+          type: key ? 'key' : 'delta',
+          timestamp: Math.round((time * 1e6) / TIMESCALE),
+          data: new Uint8Array(data, at + 108, end - at - 108),
+        }));
+      }
+    } catch (error) {
+      this.#failed(`The browser could not take the picture (${error.name}).`);
+    }
+  }
+
+  #configure(init) {
+    // The box avcC: its size, its name, the parameter sets.
+    let at = 4;
+    while (at < init.length && String.fromCharCode(...init.subarray(at, at + 4)) !== 'avcC') at++;
+    const view = new DataView(init.buffer, init.byteOffset);
+    this.#config = {
+      codec: this.#codec,
+      description: init.slice(at + 4, at - 4 + view.getUint32(at - 4)),
+      optimizeForLatency: true,
+    };
+    this.#decoder?.close();
+    this.#decoder = new VideoDecoder({
+      output: (frame) => this.#output(frame),
+      error: () => this.#failed('The browser could not decode the picture.'),
+    });
+    this.#decoder.configure(this.#config);
+  }
+
+  #output(frame) {
+    this.#newest?.close();
+    this.#newest = frame;
+    this.#drawing ||= requestAnimationFrame(() => this.#draw());
+  }
+
+  #draw() {
+    this.#drawing = 0;
+    const frame = this.#newest;
+    this.#newest = null;
+    if (!frame) return;
+    const { displayWidth: width, displayHeight: height } = frame;
+    if (this.#canvas.width !== width || this.#canvas.height !== height) {
+      Object.assign(this.#canvas, { width, height });
+    }
+    this.#context.drawImage(frame, 0, 0, width, height);
+    const time = frame.timestamp / 1e6;
+    frame.close();
+    this.#shown(time, performance.now(), 1);
+  }
+
+  live() {}
+
+  close() {
+    cancelAnimationFrame(this.#drawing);
+    this.#newest?.close();
+    this.#newest = null;
+    if (this.#decoder && this.#decoder.state !== 'closed') this.#decoder.close();
+  }
+}
+
+// ---- Recording ----
+
+/** The frames as they came, from the next key frame on, as one MP4 file. Nothing is coded again. */
+class Recording {
+  #parts = [];
+  #codec = null;
+  #last = 0;
+  #shift = null;
+  #end = 0;
+  #stopped;
+
+  constructor(stopped) {
+    this.#stopped = stopped;
+  }
+
+  append({ data, init, frames }, { codec, width, height }) {
+    if (!this.#stopped) return;
+    if (init) {
+      const kind = `${codec} ${width}x${height}`;
+      // Players do not understand a second init segment: the file ends here.
+      if (this.#codec && this.#codec !== kind) return void this.stop();
+      // The server has started again, and its times with it: they go on where they were.
+      if (frames.length && frames.at(-1).time < this.#last) this.#shift = this.#last = null;
+      if (!this.#codec) this.#parts.push(init.slice());
+      this.#codec = kind;
+    }
+    if (!this.#codec) return;
+    for (const { at, end, time, duration, key } of frames) {
+      if (this.#last && time <= this.#last) continue;
+      if (this.#shift === null && !key) continue;
+      this.#shift ??= this.#end - time;
+      this.#last = time;
+      this.#end = time + this.#shift + duration;
+      const copy = data.slice(at, end);
+      new DataView(copy).setBigUint64(64, BigInt(time + this.#shift));
+      this.#parts.push(copy);
+    }
+  }
+
+  /** Seconds recorded so far. */
+  get duration() {
+    return this.#end / TIMESCALE;
+  }
+
+  /** Ends it. @returns {Blob} the file */
+  stop() {
+    this.#stopped?.(this);
+    this.#stopped = null;
+    return new Blob(this.#parts, { type: 'video/mp4' });
+  }
+}
+
+// ---- The element ----
 
 const style = new CSSStyleSheet();
 style.replaceSync(`
@@ -36,38 +468,97 @@ style.replaceSync(`
   video, canvas { position: absolute; inset: 0; width: 100%; height: 100%;
     object-fit: var(--berry-mse-fit, contain); }
   [hidden] { display: none !important; }
-  canvas { filter: brightness(.5); }
+  .still { filter: brightness(.5); }
   .notice { position: absolute; inset: 0; display: grid; place-content: center; padding: 8%;
     text-align: center; text-wrap: balance; overflow-wrap: anywhere; }
-  canvas:not([hidden]) + .notice { place-content: end start; padding: 1rem; text-align: start; }
+  .still:not([hidden]) + .notice:not(.tap) { place-content: end start; padding: 1rem; text-align: start; }
   .notice span { background: rgb(0 0 0 / .6); border-radius: .5rem; padding: .5em .8em; }
-  button { font: inherit; font-size: 1.25em; color: #fff; background: rgb(255 255 255 / .15);
-    border: 2px solid #fff; border-radius: 3em; padding: .6em 1.4em; cursor: pointer; }
+  .notice:empty { display: none; }
+  button { font: inherit; color: #fff; cursor: pointer; }
+  :focus-visible { outline: 2px solid #fff; outline-offset: -2px; }
+  .notice button { font-size: 1.25em; background: rgb(0 0 0 / .5); border: 2px solid #fff;
+    border-radius: 3em; padding: .6em 1.4em; }
+  .overlay { position: absolute; top: .5rem; left: .5rem; margin: 0; padding: .5em .8em;
+    background: rgb(0 0 0 / .6); border-radius: .5rem; font: .8125rem/1.5 ui-monospace, monospace;
+    pointer-events: none; }
+  .controls { position: absolute; inset: auto 0 0; display: flex; justify-content: end; padding: .25rem;
+    background: linear-gradient(transparent, rgb(0 0 0 / .6)); opacity: 0; transition: opacity .2s; }
+  :host(:hover) .controls, .controls:focus-within { opacity: 1; }
+  @media (hover: none) { .controls { opacity: 1; } }
+  .controls button { display: grid; place-items: center; width: 2.75rem; height: 2.75rem; padding: 0;
+    background: none; border: 0; border-radius: 50%; }
+  .controls button:hover { background: rgb(255 255 255 / .2); }
+  .controls button:first-child { margin-right: auto; }
+  [aria-pressed=true] { color: #ff5c8a; }
+  svg { width: 1.375rem; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round;
+    stroke-linejoin: round; }
 `);
 
-class BerryMse extends HTMLElement {
-  static observedAttributes = ['src'];
+const ICONS = {
+  play: 'M7 4l13 8-13 8z',
+  pause: 'M8 4v16M16 4v16',
+  snapshot: 'M3 7h4l2-3h6l2 3h4v13H3zM12 9a4 4 0 100 8 4 4 0 000-8z',
+  record: 'M12 5a7 7 0 100 14 7 7 0 000-14z',
+  overlay: 'M4 20V12M10 20V4M16 20v-6M22 20H2',
+  fullscreen: 'M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5',
+};
+const icon = (name) => `<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${ICONS[name]}"/></svg>`;
 
-  /** What is to be seen: see the states above. */
-  state = 'connecting';
-  /** The same in words; empty while it plays. */
-  message = '';
+const flag = (name) => ({
+  get() { return this.hasAttribute(name); },
+  set(on) { this.toggleAttribute(name, Boolean(on)); },
+});
+const text = (name, standard) => ({
+  get() { return this.getAttribute(name) ?? standard; },
+  set(value) { this.setAttribute(name, value); },
+});
+
+export class BerryMse extends HTMLElement {
+  static observedAttributes = ['src', 'mode', 'fit', 'poster', 'controls', 'overlay'];
+
+  #state = 'connecting';
+  #message = '';
+  #stats = null;
   #video = document.createElement('video');
+  #canvas = document.createElement('canvas');
   #still = document.createElement('canvas');
   #notice = document.createElement('div');
+  #overlay = document.createElement('pre');
+  #controls = document.createElement('div');
+
+  /** Whether it is to play: play(), pause(), autoplay. */
+  #wanted = false;
+  /** Hung up, because nobody looks. */
+  #asleep = false;
   #socket = null;
-  #source = null;
-  #buffer = null;
-  #queue = [];
+  #surface = null;
   #init = null;
-  #jumped = false;
-  #lastCut = 0;
-  #lastMessage = 0;
-  #lastFrame = 0;
+  #segment = null;
+  #recordings = new Set();
+  #clock = new Clock();
+  /** How many policies have been left because they did not do. */
+  #level = 0;
+  #policy = null;
+  /** Seconds from frame to frame. */
+  #step = 1 / 30;
+
   #failures = 0;
+  #ticks = 0;
   #timer = 0;
   #retry = 0;
+  #sleep = 0;
+  #lastTick = 0;
+  #lastMessage = 0;
+  #lastFrame = 0;
+  #lastShown = 0;
   #explained = 0;
+
+  #count = { received: 0, shown: 0, bytes: 0, skipped: 0, dropped: 0, reconnects: 0 };
+  /** When the last frames were shown: {time, at}. */
+  #seen = [];
+  #second = null;
+  #trial = null;
+  #stalled = false;
 
   constructor() {
     super();
@@ -79,39 +570,68 @@ class BerryMse extends HTMLElement {
     video.autoplay = true;
     video.playsInline = true;
     video.disableRemotePlayback = true;
-    video.part = 'video';
-    video.addEventListener('error', () => this.#again('The browser could not decode the picture.'));
-    this.#still.hidden = true;
-    this.#notice.className = 'notice';
+    video.addEventListener('error', () => {
+      if (video.hasAttribute('src')) this.#fail('The browser could not decode the picture.');
+    });
+    const named = { video, canvas: this.#canvas, still: this.#still, notice: this.#notice,
+      overlay: this.#overlay, controls: this.#controls };
+    for (const [name, part] of Object.entries(named)) {
+      part.part = part.className = name;
+      part.hidden = part !== video && part !== this.#notice;
+    }
     this.#notice.setAttribute('role', 'status');
-    this.#notice.part = 'notice';
-    root.append(video, this.#still, this.#notice);
+    root.append(...Object.values(named));
   }
 
   connectedCallback() {
-    document.addEventListener('visibilitychange', this.#shown);
-    this.#timer = setInterval(() => this.#watch(), 500);
-    this.#connect();
+    document.addEventListener('visibilitychange', this.#visibility);
+    addEventListener('online', this.#online);
+    this.#lastTick = Date.now();
+    this.#timer = setInterval(() => this.#tick(), TICK);
+    this.#wanted = this.autoplay;
+    this.#asleep = false;
+    this.#begin();
   }
 
   disconnectedCallback() {
-    document.removeEventListener('visibilitychange', this.#shown);
+    document.removeEventListener('visibilitychange', this.#visibility);
+    removeEventListener('online', this.#online);
     clearInterval(this.#timer);
+    clearTimeout(this.#sleep);
     this.#close();
     this.#still.hidden = true;
+    for (const recording of this.#recordings) recording.stop();
   }
 
-  attributeChangedCallback() {
-    if (this.isConnected) {
-      this.#failures = 0;
-      this.#connect();
+  attributeChangedCallback(name, old, value) {
+    if (old === value) return;
+    if (name === 'fit') {
+      for (const part of [this.#video, this.#canvas, this.#still]) part.style.objectFit = value ?? '';
+    } else if (name === 'poster') {
+      if (value) this.#video.poster = value;
+      else this.#video.removeAttribute('poster');
+    } else if (name === 'overlay') {
+      this.#overlay.hidden = !this.overlay;
+      this.#paint();
+    } else if (name === 'controls') {
+      this.#build();
+    } else if (this.isConnected) {
+      if (name === 'src') this.#still.hidden = true;
+      this.#begin();
     }
   }
 
-  /** The <video> that plays. */
-  get video() {
-    return this.#video;
-  }
+  // What a page may ask for; berrymse.d.ts says what is what.
+
+  get state() { return this.#state; }
+  get message() { return this.#message; }
+  get stats() { return this.#stats; }
+  get video() { return this.#video; }
+  get paused() { return !this.#wanted; }
+  get muted() { return this.#video.muted; }
+  set muted(muted) { this.#video.muted = muted; }
+  get autoplay() { return this.getAttribute('autoplay') !== 'false'; }
+  set autoplay(autoplay) { this.setAttribute('autoplay', autoplay ? '' : 'false'); }
 
   /** Where the pictures come from. */
   get url() {
@@ -120,179 +640,368 @@ class BerryMse extends HTMLElement {
     return url;
   }
 
+  /** Fulfilled once a live picture is shown. */
+  play() {
+    this.#wanted = true;
+    this.#asleep = false;
+    if (!this.#socket) this.#begin();
+    else if (this.#surface instanceof Mse) this.#start();
+    return new Promise((resolve, reject) => {
+      const look = () => {
+        const end = { playing: resolve, tap: reject, unsupported: reject, paused: reject }[this.#state];
+        if (!end) return;
+        this.removeEventListener('statechange', look);
+        end(end === reject ? new DOMException(this.#message || this.#state, 'NotAllowedError') : undefined);
+      };
+      this.addEventListener('statechange', look);
+      look();
+    });
+  }
+
+  /** Hangs up; the last picture stays. */
+  pause() {
+    this.#wanted = false;
+    this.#close();
+    this.#show('paused', '');
+  }
+
+  /** The picture that is to be seen, as a file. */
+  snapshot(type = 'image/png', quality) {
+    let canvas = this.#still;
+    if (this.#surface) this.#copy(canvas = document.createElement('canvas'));
+    if (!canvas.width || (canvas === this.#still && canvas.hidden)) {
+      return Promise.reject(new DOMException('There is no picture.', 'InvalidStateError'));
+    }
+    return new Promise((resolve) => { canvas.toBlob(resolve, type, quality); });
+  }
+
+  /** Keeps what comes from now on. */
+  record() {
+    const recording = new Recording((it) => {
+      this.#recordings.delete(it);
+      this.#press();
+    });
+    this.#recordings.add(recording);
+    if (this.#segment) recording.append({ init: this.#segment, frames: [] }, this.#init);
+    this.#press();
+    return recording;
+  }
+
+  // ---- The connection ----
+
+  /** From scratch: nothing is held against anybody. */
+  #begin() {
+    this.#failures = this.#level = 0;
+    if (!this.#wanted) {
+      this.#close();
+      this.#show('paused', '');
+    } else {
+      if (this.#state !== 'reconnecting') this.#show('connecting', 'Connecting …');
+      this.#connect();
+    }
+  }
+
   #connect() {
     this.#close();
-    if (!Source) {
-      this.#show('unsupported', 'This browser cannot play live pictures (no Media Source Extensions).');
+    if (!Source && !self.VideoDecoder) {
+      this.#wrong('unsupported', 'This browser cannot play live pictures (no Media Source Extensions).');
       return;
     }
-    if (this.state !== 'reconnecting') this.#show('connecting', 'Connecting …');
-    const socket = new WebSocket(this.url);
-    this.#socket = socket;
-    this.#lastMessage = performance.now();
+    let socket;
+    try {
+      socket = this.#socket = new WebSocket(this.url);
+    } catch (error) {
+      this.#wrong('unsupported', `There is no camera at ${this.getAttribute('src')} (${error.message}).`);
+      return;
+    }
+    this.#clock = new Clock();
     socket.binaryType = 'arraybuffer';
+    socket.onopen = () => {
+      clearTimeout(this.#retry);
+      this.#lastMessage = this.#lastFrame = performance.now();
+      socket.send(this.#clock.question());
+    };
     socket.onmessage = ({ data }) => {
-      this.#lastMessage = performance.now();
+      const now = performance.now();
+      if (now - this.#lastMessage > STALL) this.#stalled = true;
+      this.#lastMessage = now;
       if (typeof data === 'string') this.#text(JSON.parse(data));
-      else this.#append(data);
+      else this.#binary(parse(data));
     };
     socket.onclose = () => this.#again('The connection is lost. Trying again …');
+    const slow = this.#failures % 4 === 3;
+    this.#retry = setTimeout(socket.onclose, CONNECT[Number(slow)]);
   }
 
   #close() {
     clearTimeout(this.#retry);
     if (this.#socket) {
-      this.#socket.onclose = this.#socket.onmessage = null;
+      this.#socket.onopen = this.#socket.onclose = this.#socket.onmessage = null;
       this.#socket.close();
     }
-    if (this.#video.src) {
-      this.#freeze();
-      URL.revokeObjectURL(this.#video.src);
-      this.#video.removeAttribute('src');
-      this.#video.load();
+    if (this.#surface) {
+      if (this.#copy(this.#still)) this.#still.hidden = false;
+      this.#surface.close();
     }
-    this.#socket = this.#source = this.#buffer = this.#init = null;
-    this.#queue = [];
-    this.#jumped = false;
+    this.#socket = this.#surface = this.#init = this.#segment = this.#second = this.#trial = null;
+    this.#seen = [];
   }
 
   /** Starts again after a while that grows, never in step with other viewers. */
   #again(message) {
+    if (!this.isConnected || !this.#wanted || this.#asleep) return;
     this.#close();
     this.#show('reconnecting', message);
+    this.#count.reconnects++;
     const wait = Math.min(RETRY[0] * 2 ** this.#failures++, RETRY[1]);
     this.#retry = setTimeout(() => this.#connect(), wait * (0.5 + Math.random()));
     if (this.#failures > 1) this.#explain();
   }
 
+  /** Something broke here, not on the way. */
+  #fail(message) {
+    this.dispatchEvent(new CustomEvent('error', { detail: { message, fatal: false } }));
+    this.#again(message);
+  }
+
+  /** There is no hope. */
+  #wrong(state, message) {
+    this.#close();
+    this.#show(state, message);
+    this.dispatchEvent(new CustomEvent('error', { detail: { message, fatal: true } }));
+  }
+
+  #online = () => {
+    if (this.#state === 'reconnecting' && !document.hidden) this.#connect();
+  };
+
+  #visibility = () => {
+    clearTimeout(this.#sleep);
+    if (document.hidden) {
+      this.#sleep = setTimeout(() => this.#hangUp(), SLEEP);
+    } else if (this.#asleep) {
+      this.#asleep = false;
+      this.#begin();
+    } else {
+      this.#lastShown = performance.now();
+      this.#trial = null;
+      this.#surface?.live();
+      if (this.#surface instanceof Mse && this.#video.paused) this.#start();
+    }
+  };
+
+  /** Nobody looks: it shall cost nothing. */
+  #hangUp() {
+    if (!this.#wanted || this.#recordings.size || this.shadowRoot.pictureInPictureElement) return;
+    this.#asleep = true;
+    this.#close();
+    this.#show('paused', '');
+  }
+
+  // ---- What comes ----
+
   #text(message) {
-    if (message.type !== 'init') return;
-    this.#init = message;
-    const type = `video/mp4; codecs="${message.codec}"`;
-    if (!Source.isTypeSupported(type)) {
-      this.#close();
-      this.#show('unsupported', `This browser cannot play this camera's pictures (${message.codec}).`);
-    } else if (!this.#source) {
-      this.#open(type);
-    } else if (this.#buffer) {
-      // Other parameters in mid-stream. What is queued belongs to the old ones.
-      this.#queue.push(type);
-      this.#pump();
+    if (message.type === 'time') this.#clock.answer(message);
+    else if (message.type === 'dropped') this.#count.dropped += message.frames;
+    else if (message.type === 'init') this.#changed(message);
+  }
+
+  /** The stream begins, or goes on with other parameters. */
+  #changed(init) {
+    this.#init = init;
+    this.#step = 1 / (init.framerate || 30);
+    const policy = this.#choose();
+    if (!policy) {
+      this.#wrong('unsupported', `This browser cannot play this camera's pictures (${init.codec}).`);
+    } else if (!this.#surface) {
+      this.#open(policy);
+    } else if (POLICIES[policy].surface !== POLICIES[this.#policy].surface) {
+      this.#connect(); // another surface needs a start of its own
+    } else {
+      this.#surface.change(init);
+      this.#pace(policy);
     }
   }
 
-  #open(type) {
-    const source = new Source();
-    this.#source = source;
-    source.addEventListener('sourceopen', () => {
-      if (source !== this.#source || this.#buffer) return;
-      this.#buffer = source.addSourceBuffer(type);
-      this.#buffer.addEventListener('updateend', () => {
-        if (source === this.#source) this.#appended();
-      });
-      this.#pump();
-    });
-    this.#video.src = URL.createObjectURL(source);
-    this.#lastFrame = performance.now();
-    this.#follow();
-    this.#play();
+  /** The best policy that has not been left. */
+  #choose() {
+    const surfaces = { mse: Mse, codec: Codec };
+    const names = choose(this.mode, this.#conditions())
+      .filter((name) => surfaces[POLICIES[name].surface].plays(this.#init));
+    return names[Math.min(this.#level, names.length - 1)];
   }
 
-  #play() {
+  #conditions = () => ({ step: this.#step, screen });
+
+  #pace(policy) {
+    this.#policy = policy;
+    this.#trial = null;
+    if (this.#surface instanceof Mse) this.#surface.policy = POLICIES[policy];
+  }
+
+  #open(policy) {
+    const codec = POLICIES[policy].surface === 'codec';
+    const tools = {
+      failed: (message) => this.#fail(message),
+      again: () => this.#connect(),
+      shown: (...frame) => this.#shown(...frame),
+      conditions: this.#conditions,
+    };
+    this.#surface = codec
+      ? new Codec(this.#canvas, this.#init, tools)
+      : new Mse(this.#video, POLICIES[policy], this.#init, tools);
+    this.#canvas.hidden = !codec;
+    this.#video.hidden = codec;
+    this.#pace(policy);
+    this.#lastShown = performance.now();
+    if (!codec) {
+      this.#follow();
+      this.#start();
+    }
+  }
+
+  #start() {
     this.#video.play()?.catch((error) => {
       if (error.name !== 'NotAllowedError') return; // an interrupted start, not a refusal
       this.#show('tap', '');
-      const button = document.createElement('button');
-      button.textContent = 'Tap to play';
-      button.onclick = () => {
-        this.#show('connecting', '');
-        this.#play();
-      };
-      this.#notice.replaceChildren(button);
     });
   }
 
-  /** Notices each frame that is shown. */
-  #follow() {
-    const source = this.#source;
-    const shown = () => {
-      if (source !== this.#source) return;
-      this.#lastFrame = performance.now();
-      this.#failures = 0;
-      if (this.state !== 'playing') {
-        this.#still.hidden = true;
-        this.#show('playing', '');
-      }
-      this.#video.requestVideoFrameCallback?.(shown);
-    };
-    if (this.#video.requestVideoFrameCallback) this.#video.requestVideoFrameCallback(shown);
-    else this.#video.ontimeupdate = shown;
-  }
-
-  #append(data) {
-    this.#queue.push(data);
-    this.#pump();
-  }
-
-  /** Appends everything that waits, as one: half the work of doing it one by one. */
-  #pump() {
-    const buffer = this.#buffer;
-    if (!buffer || buffer.updating || !this.#queue.length || this.#source.readyState !== 'open') return;
-    try {
-      if (typeof this.#queue[0] === 'string') buffer.changeType(this.#queue.shift());
-      const until = this.#queue.findIndex((part) => typeof part === 'string');
-      const parts = this.#queue.splice(0, until < 0 ? this.#queue.length : until);
-      if (parts.length) buffer.appendBuffer(parts.length > 1 ? join(parts) : parts[0]);
-    } catch (error) {
-      this.#again(`The browser could not take the picture (${error.name}).`);
-    }
-  }
-
-  #appended() {
-    this.#live();
-    const { currentTime } = this.#video;
-    if (currentTime - this.#lastCut > KEEP + CUT_EVERY && !this.#buffer.updating) {
-      this.#lastCut = currentTime - KEEP;
-      this.#buffer.remove(0, this.#lastCut);
-    } else {
-      this.#pump();
-    }
-  }
-
-  /** Jumps to the newest picture when it is too far away. */
-  #live() {
-    const { buffered, currentTime } = this.#video;
-    if (!buffered.length) return;
-    const end = buffered.end(buffered.length - 1);
-    if (end - currentTime > (this.#jumped ? MAX_LAG : START_LAG) || currentTime > end + 1) {
-      this.#video.currentTime = end - EDGE;
-      if (!this.#jumped) this.#lastCut = end - EDGE;
-    }
-    this.#jumped = true;
-  }
-
-  #shown = () => {
-    if (document.hidden) return;
-    this.#lastFrame = performance.now();
-    this.#live();
-    if (this.#video.paused && this.#source) this.#play();
-  };
-
-  /** Looks whether pictures still come, and are shown. */
-  #watch() {
-    if (document.hidden || this.#socket?.readyState !== WebSocket.OPEN) return;
+  #binary(message) {
+    const { init, frames } = message;
     const now = performance.now();
-    if (now - this.#lastMessage > SILENCE) {
-      if (this.state !== 'waiting') {
+    this.#lastFrame = now;
+    this.#count.bytes += message.data.byteLength;
+    if (init) this.#segment = init;
+    else this.#count.received += frames.length;
+    if (frames.length) this.#step = frames.at(-1).duration / TIMESCALE;
+    this.#surface?.append(message);
+    for (const recording of this.#recordings) recording.append(message, this.#init);
+  }
+
+  /** Notices each frame that the <video> shows. */
+  #follow() {
+    const video = this.#video;
+    const surface = this.#surface;
+    let before = 0;
+    const shown = (now, frame) => {
+      if (surface !== this.#surface) return;
+      const count = frame ? Math.max(1, frame.presentedFrames - before) : 1;
+      before = frame?.presentedFrames;
+      this.#shown(frame?.mediaTime ?? video.currentTime, frame?.presentationTime ?? now, count);
+      video.requestVideoFrameCallback?.(shown);
+    };
+    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(shown);
+    else video.ontimeupdate = () => shown(performance.now());
+  }
+
+  /** A frame is to be seen: `time` in the stream, seconds; `at` on this page's clock. */
+  #shown(time, at, count) {
+    this.#lastShown = performance.now();
+    this.#failures = 0;
+    this.#count.shown += count;
+    this.#seen.push({ time, at });
+    if (this.#seen.length > 256) this.#seen.shift();
+    if (this.#state === 'playing' || !this.#socket) return;
+    if (this.#state === 'waiting' && performance.now() - this.#lastFrame > SILENCE) return;
+    this.#still.hidden = true;
+    this.#show('playing', '');
+  }
+
+  // ---- Looking after it ----
+
+  #tick() {
+    const slept = Date.now() - this.#lastTick > NAP;
+    this.#lastTick = Date.now();
+    if (document.hidden || this.#socket?.readyState !== WebSocket.OPEN) return;
+    if (slept) {
+      this.#connect();
+      return;
+    }
+    const now = performance.now();
+    const silent = now - this.#lastMessage;
+    if (this.#clock.count < 5 || silent > TICK || this.#ticks % 4 === 0) {
+      this.#socket.send(this.#clock.question());
+    }
+    if (++this.#ticks % 2 === 0) this.#measure(now);
+    this.#surface?.live();
+    if (silent > DEAD) {
+      this.#again('The connection is lost. Trying again …');
+    } else if (now - this.#lastFrame > SILENCE) {
+      if (this.#state !== 'waiting') {
         this.#show('waiting', 'Waiting for the camera …');
         this.#explained = 0;
       }
+      this.#trial = null;
+      this.#lastShown = now;
       this.#explain();
-    } else if (this.state === 'waiting' && now - this.#lastFrame < SILENCE) {
-      this.#show('playing', '');
-    } else if (this.#buffer && this.state !== 'tap' && now - this.#lastFrame > FROZEN) {
-      this.#again('The picture stands still. Starting again …');
+    } else if (this.#surface && this.#state !== 'tap' && now - this.#lastShown > FROZEN) {
+      this.#level++;
+      this.#fail('The picture stands still. Starting again …');
+    } else {
+      this.#judge();
     }
+  }
+
+  /** Leaves a policy that does not show what comes. */
+  #judge() {
+    const { received, shown } = this.#count;
+    const trial = this.#trial;
+    if (!trial || this.#stalled || this.#state !== 'playing') {
+      // The first second is not counted, nor one in which the network stalled.
+      this.#trial = { ticks: -2, bad: trial?.bad ?? 0 };
+      this.#stalled = false;
+    } else if (++trial.ticks === 0) {
+      Object.assign(trial, { received, shown });
+    } else if (trial.ticks === JUDGE) {
+      const came = received - trial.received;
+      const bad = came > 0 && shown - trial.shown < came * ENOUGH;
+      this.#trial = { ticks: 0, bad: bad ? trial.bad + 1 : 0, received, shown };
+      if (this.#trial.bad === 2) this.#leave();
+    }
+  }
+
+  #leave() {
+    this.#level++;
+    this.#trial = null;
+    const policy = this.#choose();
+    if (policy === this.#policy) return; // the last one there is
+    if (POLICIES[policy].surface === POLICIES[this.#policy].surface) this.#pace(policy);
+    else this.#connect();
+  }
+
+  /** Once a second. */
+  #measure(now) {
+    const { received, shown, bytes } = this.#count;
+    const before = this.#second;
+    this.#second = { at: now, received, shown, bytes };
+    if (!before) return;
+    const seconds = (now - before.at) / 1000;
+    const rate = (name) => (this.#count[name] - before[name]) / seconds;
+    this.#count.skipped += Math.max(0, received - before.received - (shown - before.shown));
+    const { trip, offset } = this.#clock.best;
+    // When a frame left is known of a few; each of them that was shown tells the age.
+    let age = this.#stats?.age ?? null;
+    this.#clock.marks = this.#clock.marks.filter(({ time, published }) => {
+      const seen = this.#seen.find((frame) => Math.abs(frame.time * TIMESCALE - time) < 90);
+      if (seen) age = seen.at - published - offset;
+      return !seen;
+    });
+    const { codec, width, height } = this.#init ?? {};
+    this.#stats = {
+      age,
+      roundTrip: Number.isFinite(trip) ? trip : null,
+      shown: rate('shown'),
+      received: rate('received'),
+      bitrate: rate('bytes') * 8,
+      skipped: this.#count.skipped,
+      dropped: this.#count.dropped,
+      reconnects: this.#count.reconnects,
+      policy: this.#policy,
+      codec, width, height,
+    };
+    this.#paint();
+    this.dispatchEvent(new CustomEvent('stats', { detail: this.#stats }));
   }
 
   /** Asks the server what is wrong, and says it. */
@@ -309,43 +1018,128 @@ class BerryMse extends HTMLElement {
       if (!answer.ok) return;
       const { cameras, refusal } = await answer.json();
       const camera = name ? cameras.find((camera) => camera.name === name) : cameras[0];
-      if (this.state !== 'waiting' && this.state !== 'reconnecting') return;
-      if (refusal) this.#show(this.state, `No picture: ${refusal}`);
-      else if (!camera) this.#show(this.state, name ? `There is no camera “${name}”.` : 'No camera is configured.');
-      else if (camera.error) this.#show(this.state, `No picture from the camera: ${camera.error}`);
+      if (this.#state !== 'waiting' && this.#state !== 'reconnecting') return;
+      if (refusal) this.#show(this.#state, `No picture: ${refusal}`);
+      else if (!camera) this.#show(this.#state, name ? `There is no camera “${name}”.` : 'No camera is configured.');
+      else if (camera.error) this.#show(this.#state, `No picture from the camera: ${camera.error}`);
     } catch {
-      // The server is away: that is being said already.
+      if (this.#state === 'reconnecting' && status.origin !== location.origin) {
+        this.#show('reconnecting', 'The camera cannot be reached, or does not allow this page to show it.');
+      }
     }
   }
 
-  /** Keeps the last picture in sight while there is no new one. */
-  #freeze() {
-    const { videoWidth: width, videoHeight: height } = this.#video;
-    if (!width || this.#video.readyState < 2) return;
-    Object.assign(this.#still, { width, height });
-    this.#still.getContext('2d').drawImage(this.#video, 0, 0);
-    this.#still.hidden = false;
+  // ---- What is to be seen ----
+
+  /** Draws the present picture on `canvas`. */
+  #copy(canvas) {
+    const from = this.#surface instanceof Codec ? this.#canvas : this.#video;
+    const width = from.videoWidth ?? from.width;
+    if (!width || from.readyState < 2 || this.#canvas.hidden === (from === this.#canvas)) return false;
+    Object.assign(canvas, { width, height: from.videoHeight ?? from.height });
+    canvas.getContext('2d').drawImage(from, 0, 0);
+    return true;
   }
 
   #show(state, message) {
-    const said = document.createElement('span');
-    said.textContent = message;
-    this.#notice.replaceChildren(...(message ? [said] : []));
-    if (this.state === state && this.message === message) return;
-    this.state = state;
-    this.message = message;
+    const words = document.createElement('span');
+    words.textContent = message;
+    const button = document.createElement('button');
+    const stopped = state === 'paused' && !this.#asleep && !this.controls;
+    button.textContent = state === 'tap' ? 'Tap to play' : '▶ Play';
+    button.onclick = () => {
+      if (this.#surface) this.#show('connecting', 'Connecting …');
+      this.play().catch(() => {});
+    };
+    this.#notice.replaceChildren(...(state === 'tap' || stopped ? [button] : message ? [words] : []));
+    this.#notice.classList.toggle('tap', state === 'tap' || stopped);
+    if (this.#state === state && this.#message === message) return;
+    this.#state = state;
+    this.#message = message;
+    this.#press();
     this.dispatchEvent(new CustomEvent('statechange', { detail: { state, message } }));
   }
-}
 
-function join(parts) {
-  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(new Uint8Array(part), at);
-    at += part.byteLength;
+  #paint() {
+    if (!this.overlay || !this.#stats) return;
+    const { age, roundTrip, shown, received, bitrate, skipped, dropped, reconnects, policy, codec,
+      width, height } = this.#stats;
+    const ms = (time) => (time === null ? '?' : `${time.toFixed(time < 9.95 ? 1 : 0)} ms`);
+    this.#overlay.textContent = [
+      `age         ${ms(age)}`,
+      `round trip  ${ms(roundTrip)}`,
+      `shown       ${shown.toFixed(1)} of ${received.toFixed(1)} fps`,
+      `skipped     ${skipped}, dropped ${dropped}`,
+      `bit rate    ${(bitrate / 1e6).toFixed(2)} Mbit/s`,
+      `picture     ${width}×${height} ${codec}`,
+      `policy      ${policy}`,
+      `reconnects  ${reconnects}`,
+    ].join('\n');
   }
-  return all;
+
+  // ---- Controls ----
+
+  #build() {
+    this.#controls.hidden = !this.controls;
+    if (!this.controls || this.#controls.firstChild) return this.#press();
+    const actions = {
+      play: ['Pause', () => (this.#wanted ? this.pause() : this.play().catch(() => {}))],
+      snapshot: ['Save this picture', async () => save(await this.snapshot(), 'png')],
+      record: ['Record', () => {
+        const [recording] = this.#recordings;
+        if (recording) save(recording.stop(), 'mp4');
+        else this.record();
+      }],
+      overlay: ['Figures', () => { this.overlay = !this.overlay; this.#press(); }],
+      fullscreen: ['Full screen', () => this.fullscreen()],
+    };
+    for (const [name, [title, act]] of Object.entries(actions)) {
+      const button = document.createElement('button');
+      button.type = 'button';
+      button.name = name;
+      button.title = title;
+      button.setAttribute('aria-label', title);
+      button.innerHTML = icon(name);
+      button.onclick = act;
+      this.#controls.append(button);
+    }
+    this.#press();
+  }
+
+  /** Lets the buttons tell how things are. */
+  #press() {
+    const button = (name) => this.#controls.querySelector(`[name=${name}]`);
+    if (!button('play')) return;
+    button('play').title = button('play').ariaLabel = this.#wanted ? 'Pause' : 'Play';
+    button('play').innerHTML = icon(this.#wanted ? 'pause' : 'play');
+    button('record').ariaPressed = String(this.#recordings.size > 0);
+    button('overlay').ariaPressed = String(this.overlay);
+  }
+
+  /** Full screen, and back. */
+  fullscreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else if (this.requestFullscreen) this.requestFullscreen();
+    else this.#video.webkitEnterFullscreen?.(); // iPhone
+  }
 }
 
+Object.defineProperties(BerryMse.prototype, {
+  src: text('src', ''),
+  mode: text('mode', 'auto'),
+  fit: text('fit', 'contain'),
+  poster: text('poster', ''),
+  controls: flag('controls'),
+  overlay: flag('overlay'),
+});
+
+function save(blob, ending) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = `camera-${new Date().toISOString().slice(0, 19).replaceAll(':', '-')}.${ending}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+measureScreen();
 customElements.define('berry-mse', BerryMse);
