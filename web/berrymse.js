@@ -16,9 +16,8 @@
 
 // ---- Numbers: milliseconds where nothing else is said ----
 
-/** This much of the past is kept in the source buffer, and so often it is cut. Seconds. */
+/** This much of the past stays in the source buffer. Seconds. */
 const KEEP = 8;
-const CUT_EVERY = 2;
 /** Connected, but no picture has come for so long: say so. */
 const SILENCE = 1500;
 /** Nothing at all has come for so long, not even an answer: the connection is dead. */
@@ -30,7 +29,7 @@ const SLEEP = 5000;
 /** Time stood still for so long: the machine was asleep. */
 const NAP = 10000;
 /** Wait before connecting again: at first, at the longest. */
-const RETRY = [250, 1200];
+const RETRY = [250, 1000];
 /** A connection that takes longer is tried anew; every fourth time it may take longer. */
 const CONNECT = [2000, 10000];
 /** The clock of everything that is looked after. */
@@ -78,7 +77,7 @@ const POLICIES = {
 
 const chromium = /Chrom(e|ium)\//.test(navigator.userAgent);
 const runAhead = (step, screen) => Math.min(2, (HEADROOM * step) / screen);
-const distance = (step, slack) => 0.067 + step + slack;
+const distance = (step, slack) => 0.035 + step + slack;
 
 /** What to try one after the other. */
 function choose(mode, conditions) {
@@ -196,7 +195,7 @@ class Mse {
   #queue = [];
   #stale = false;
   #jumped = false;
-  #cut = 0;
+  #keys = [];
   #full = false;
   #slack = 0;
   #failed;
@@ -219,7 +218,7 @@ class Mse {
     // iPhone: the browser says when it wants data. What has waited long is of no use any more.
     source.addEventListener('startstreaming', () => (this.#stale ? again() : this.#pump()));
     video.onwaiting = () => {
-      if (this.policy === POLICIES.nudge && this.#jumped) this.#slack = Math.min(0.2, this.#slack + 0.03);
+      if (!video.seeking && this.#jumped) this.#slack = Math.min(0.2, this.#slack + 0.02);
     };
     video.src = URL.createObjectURL(source);
   }
@@ -231,8 +230,9 @@ class Mse {
     this.#queue.push(mime(init));
   }
 
-  append({ data }) {
+  append({ data, frames }) {
     if (this.#stale) return;
+    for (const { key, time } of frames) if (key) this.#keys.push(time / TIMESCALE);
     this.#queue.push(data);
     if (this.#source?.streaming === false && this.#queue.length > 300) {
       this.#queue = [];
@@ -255,30 +255,27 @@ class Mse {
       if (parts.length) buffer.appendBuffer(parts.length > 1 ? join(parts) : parts[0]);
       this.#full = false;
     } catch (error) {
-      const past = this.#video.currentTime - 0.5;
-      const { buffered } = this.#video;
-      if (error.name === 'QuotaExceededError' && !this.#full && buffered.length && buffered.start(0) < past) {
-        // Make room, and try once more.
-        this.#full = true;
-        this.#queue.unshift(...parts);
-        buffer.remove(0, past);
-      } else {
-        this.#failed(`The browser could not take the picture (${error.name}).`);
-      }
+      // Full: make room, and try once more.
+      this.#queue.unshift(...parts);
+      if (error.name === 'QuotaExceededError' && !this.#full && this.#forget(0)) this.#full = true;
+      else this.#failed(`The browser could not take the picture (${error.name}).`);
     }
+  }
+
+  /** Cuts off what is older than so many seconds: whole groups, or the live one would go with it. */
+  #forget(keep) {
+    const old = this.#keys.filter((key) => key <= this.#video.currentTime - keep);
+    if (old.length < 2) return false;
+    this.#keys.splice(0, old.length - 1);
+    this.#buffer.remove(0, this.#keys[0]);
+    return true;
   }
 
   #appended() {
     if (!this.#buffer) return;
     this.live();
-    const { currentTime } = this.#video;
-    if (currentTime - this.#cut > KEEP + CUT_EVERY && !this.#buffer.updating) {
-      this.#cut = currentTime - KEEP;
-      this.#slack = Math.max(0, this.#slack - 0.005);
-      this.#buffer.remove(0, this.#cut);
-    } else {
-      this.#pump();
-    }
+    if (this.#forget(KEEP)) this.#slack = Math.max(0, this.#slack - 0.005);
+    else this.#pump();
   }
 
   /** Sets the pace; jumps to the newest picture when it is too far away. */
@@ -292,7 +289,6 @@ class Mse {
     const edge = this.policy.edge(at);
     if (lag > (this.#jumped ? this.policy.limit(at) : edge + 0.08) || lag < -1) {
       video.currentTime = Math.max(end - edge, buffered.start(buffered.length - 1));
-      if (!this.#jumped) this.#cut = end - edge;
     }
     this.#jumped = true;
     const rate = this.policy.rate(at);
@@ -586,8 +582,6 @@ export class BerryMse extends HTMLElement {
   connectedCallback() {
     document.addEventListener('visibilitychange', this.#visibility);
     addEventListener('online', this.#online);
-    this.#lastTick = Date.now();
-    this.#timer = setInterval(() => this.#tick(), TICK);
     this.#wanted = this.autoplay;
     this.#asleep = false;
     this.#begin();
@@ -661,8 +655,7 @@ export class BerryMse extends HTMLElement {
   /** Hangs up; the last picture stays. */
   pause() {
     this.#wanted = false;
-    this.#close();
-    this.#show('paused', '');
+    this.#begin();
   }
 
   /** The picture that is to be seen, as a file. */
@@ -689,13 +682,16 @@ export class BerryMse extends HTMLElement {
 
   // ---- The connection ----
 
-  /** From scratch: nothing is held against anybody. */
+  /** From scratch, or not at all: nothing is held against anybody. */
   #begin() {
     this.#failures = this.#level = 0;
-    if (!this.#wanted) {
+    clearInterval(this.#timer);
+    if (!this.#wanted || this.#asleep) {
       this.#close();
       this.#show('paused', '');
     } else {
+      this.#lastTick = Date.now();
+      this.#timer = setInterval(() => this.#tick(), TICK);
       if (this.#state !== 'reconnecting') this.#show('connecting', 'Connecting …');
       this.#connect();
     }
@@ -792,10 +788,9 @@ export class BerryMse extends HTMLElement {
 
   /** Nobody looks: it shall cost nothing. */
   #hangUp() {
-    if (!this.#wanted || this.#recordings.size || this.shadowRoot.pictureInPictureElement) return;
+    if (this.#recordings.size || this.shadowRoot.pictureInPictureElement) return;
     this.#asleep = true;
-    this.#close();
-    this.#show('paused', '');
+    this.#begin();
   }
 
   // ---- What comes ----
@@ -902,7 +897,7 @@ export class BerryMse extends HTMLElement {
     this.#count.shown += count;
     this.#seen.push({ time, at });
     if (this.#seen.length > 256) this.#seen.shift();
-    if (this.#state === 'playing' || !this.#socket) return;
+    if (this.#state === 'playing' || (this.#state === 'tap' && this.#video.paused)) return;
     if (this.#state === 'waiting' && performance.now() - this.#lastFrame > SILENCE) return;
     this.#still.hidden = true;
     this.#show('playing', '');
@@ -1035,10 +1030,11 @@ export class BerryMse extends HTMLElement {
   #copy(canvas) {
     const from = this.#surface instanceof Codec ? this.#canvas : this.#video;
     const width = from.videoWidth ?? from.width;
-    if (!width || from.readyState < 2 || this.#canvas.hidden === (from === this.#canvas)) return false;
+    if (!width) return false;
     Object.assign(canvas, { width, height: from.videoHeight ?? from.height });
-    canvas.getContext('2d').drawImage(from, 0, 0);
-    return true;
+    const context = canvas.getContext('2d', { willReadFrequently: true });
+    context.drawImage(from, 0, 0);
+    return context.getImageData(0, 0, 1, 1).data[3] > 0; // or there was nothing to draw
   }
 
   #show(state, message) {

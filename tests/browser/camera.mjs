@@ -189,6 +189,13 @@ export async function camera({ text, init, fragments }, options = {}) {
     number: () => number,
     /** Says something to everybody. */
     say: (object) => { for (const viewer of viewers) write(viewer, message(1, JSON.stringify(object))); },
+    /** Something that is no fragment, and no frame that can be decoded. */
+    garbage: () => {
+      const bytes = Buffer.from(fragment(number));
+      bytes.fill(0xff, 108);
+      bytes.writeUInt32BE(0x7fffffff, 84); // as many samples
+      for (const viewer of viewers) write(viewer, message(2, bytes));
+    },
     /** The network stalls for so long, then everything comes at once. */
     stall: async (ms) => {
       held = [];
