@@ -18,6 +18,11 @@
 
 /** This much of the past stays in the source buffer. Seconds. */
 const KEEP = 8;
+/** So far behind where it should be it hurries, it jumps. Seconds. */
+const HURRY = 0.2;
+const JUMP = 3;
+/** Running dry makes the distance grow; so long that counts. Seconds. */
+const FORGIVE = 20;
 /** Connected, but no picture has come for so long: say so. */
 const SILENCE = 1500;
 /** Nothing at all has come for so long, not even an answer: the connection is dead. */
@@ -48,10 +53,9 @@ const Source = self.MediaSource ?? self.ManagedMediaSource;
 const HEADROOM = 0.87;
 
 /**
- * How to stay at the live edge. `rate`: playback rate; `edge`: where a jump lands, and `limit`: when
- * it is due, seconds in front of the end of what is there. `step`: from frame to frame, `screen`:
- * from refresh to refresh, seconds. `lag`: to the end, right after something came. `slack`: seconds
- * more to keep back because it ran dry.
+ * How to stay at the live edge. `rate`: playback rate; `edge`: how far in front of the end of what is
+ * there to play, seconds. `step`: from frame to frame, `screen`: from refresh to refresh, seconds.
+ * `lag`: to the end, right after something came. `slack`: seconds more to keep back, as it ran dry.
  */
 const POLICIES = {
   // Faster than the camera: the player always waits for the next frame, and shows it at once.
@@ -60,7 +64,6 @@ const POLICIES = {
     suits: ({ step, screen }) => chromium && runAhead(step, screen) >= 1.2,
     rate: ({ step, screen }) => Math.max(1.2, runAhead(step, screen)),
     edge: () => 0.02,
-    limit: () => 0.25,
   },
   // A steady distance, kept by playing a little faster or slower: smooth, whatever the browser.
   nudge: {
@@ -69,7 +72,6 @@ const POLICIES = {
     rate: ({ lag, step, slack }) =>
       1 + Math.max(-0.1, Math.min(0.25, 2 * (lag - distance(step, slack)))),
     edge: ({ step, slack }) => distance(step, slack),
-    limit: ({ step, slack }) => distance(step, slack) + 0.2,
   },
   // Decoded by hand, and drawn as soon as it is there.
   webcodecs: { surface: 'codec', suits: () => Boolean(self.VideoDecoder) },
@@ -274,24 +276,31 @@ class Mse {
   #appended() {
     if (!this.#buffer) return;
     this.live();
-    if (this.#forget(KEEP)) this.#slack = Math.max(0, this.#slack - 0.005);
-    else this.#pump();
+    if (!this.#forget(KEEP)) this.#pump();
   }
 
-  /** Sets the pace; jumps to the newest picture when it is too far away. */
+  /** Sets the pace. Far behind it hurries, or jumps where that is less work for the decoder. */
   live() {
     const video = this.#video;
     const { buffered, currentTime } = video;
     if (!buffered.length) return;
     const end = buffered.end(buffered.length - 1);
     const lag = end - currentTime;
-    const at = { ...this.#conditions(), lag, slack: this.#slack };
+    const { step, screen } = this.#conditions();
+    const at = { step, screen, lag, slack: this.#slack };
     const edge = this.policy.edge(at);
-    if (lag > (this.#jumped ? this.policy.limit(at) : edge + 0.08) || lag < -1) {
-      video.currentTime = Math.max(end - edge, buffered.start(buffered.length - 1));
+    const behind = lag - edge;
+    let rate = this.policy.rate(at);
+    this.#slack *= 1 - step / FORGIVE;
+    if (!this.#jumped || behind > JUMP || lag < -1 || (behind > HURRY && this.#keys.at(-1) > currentTime)) {
+      if (Math.abs(behind) > 0.08) video.currentTime = end - edge;
+    } else if (behind > HURRY / 2) {
+      // Most of the way until the next frame comes.
+      rate = Math.max(rate, Math.min(16, 1 + (0.7 * behind) / step));
+      // What ran dry was the network: there is no distance that helps against that.
+      if (behind > HURRY) this.#slack = Math.max(0, this.#slack - 0.02);
     }
     this.#jumped = true;
-    const rate = this.policy.rate(at);
     if (Math.abs(rate - video.playbackRate) > 0.01) video.playbackRate = rate;
   }
 
