@@ -3,16 +3,13 @@
 //   <script type="module" src="http://cam/berrymse.js"></script>
 //   <berry-mse src="http://cam/live/front"></berry-mse>
 //
-// Without src it shows the first camera of the server that this file came from. The picture fills
-// the element; where there is none, the element says why, in words. docs/embedding.md describes
-// attributes, methods and events; berrymse.d.ts has their types. No dependencies, no build step.
+// docs/embedding.md describes attributes, methods and events; berrymse.d.ts has their types.
 //
 //   WebSocket ─► BerryMse ─► Mse    (a <video>, by Media Source Extensions)  paced by a policy
 //                 state       or
 //                 stats      Codec  (a <canvas>, by WebCodecs)
 //
-// A surface (Mse, Codec) takes what comes and shows it; it is thrown away and made anew after
-// anything that goes wrong. A policy decides how close to the newest frame the <video> plays.
+// A surface (Mse, Codec) shows what comes, and is made anew after anything that goes wrong.
 
 // ---- Numbers: milliseconds where nothing else is said ----
 
@@ -39,7 +36,7 @@ const RETRY = [250, 1000];
 const CONNECT = [2000, 10000];
 /** The clock of everything that is looked after. */
 const TICK = 500;
-/** Over so many ticks a policy is judged; so much of what came has to be shown. */
+/** Ticks over which a policy is judged, and how much of what came has to be shown. */
 const JUDGE = 10;
 const ENOUGH = 0.9;
 /** A message later than this: the network stalled, which is not the policy's fault. */
@@ -49,9 +46,6 @@ const Source = self.MediaSource ?? self.ManagedMediaSource;
 
 // ---- Policies ----
 
-/** Frames are shown a little below the rate at which the screen could: at it, some are skipped. */
-const HEADROOM = 0.87;
-
 /**
  * How to stay at the live edge. `rate`: playback rate; `edge`: how far in front of the end of what is
  * there to play, seconds. `step`: from frame to frame, `screen`: from refresh to refresh, seconds.
@@ -60,35 +54,28 @@ const HEADROOM = 0.87;
 const POLICIES = {
   // Faster than the camera: the player always waits for the next frame, and shows it at once.
   'run-ahead': {
-    surface: 'mse',
+    surface: () => Mse,
     suits: ({ step, screen }) => chromium && runAhead(step, screen) >= 1.2,
     rate: ({ step, screen }) => Math.max(1.2, runAhead(step, screen)),
     edge: () => 0.02,
   },
   // A steady distance, kept by playing a little faster or slower: smooth, whatever the browser.
   nudge: {
-    surface: 'mse',
+    surface: () => Mse,
     suits: () => true,
     rate: ({ lag, step, slack }) =>
       1 + Math.max(-0.1, Math.min(0.25, 2 * (lag - distance(step, slack)))),
     edge: ({ step, slack }) => distance(step, slack),
   },
   // Decoded by hand, and drawn as soon as it is there.
-  webcodecs: { surface: 'codec', suits: () => Boolean(self.VideoDecoder) },
+  webcodecs: { surface: () => Codec, suits: () => true },
 };
 
+const ORDER = ['run-ahead', 'webcodecs', 'nudge'];
 const chromium = /Chrom(e|ium)\//.test(navigator.userAgent);
-const runAhead = (step, screen) => Math.min(2, (HEADROOM * step) / screen);
+/** A little below one frame a refresh: at it, some are skipped. */
+const runAhead = (step, screen) => Math.min(2, (0.87 * step) / screen);
 const distance = (step, slack) => 0.035 + step + slack;
-
-/** What to try one after the other. */
-function choose(mode, conditions) {
-  const order = ['run-ahead', 'webcodecs', 'nudge'];
-  const names = POLICIES[mode] ? [mode, ...order] : order;
-  // What is asked for is done wherever it can be; the others only where they suit.
-  return names.filter((name, n) => names.indexOf(name) === n && (Source || name === 'webcodecs')
-    && (name === mode && mode !== 'webcodecs' ? true : POLICIES[name].suits(conditions)));
-}
 
 /** Seconds from one refresh of the screen to the next. */
 let screen = 1 / 60;
@@ -414,7 +401,7 @@ class Codec {
 
 // ---- Recording ----
 
-/** The frames as they came, from the next key frame on, as one MP4 file. Nothing is coded again. */
+/** The frames as they came, from the next key frame on, as one MP4 file. */
 class Recording {
   #parts = [];
   #codec = null;
@@ -499,15 +486,15 @@ style.replaceSync(`
     stroke-linejoin: round; }
 `);
 
-const ICONS = {
-  play: 'M7 4l13 8-13 8z',
-  pause: 'M8 4v16M16 4v16',
-  snapshot: 'M3 7h4l2-3h6l2 3h4v13H3zM12 9a4 4 0 100 8 4 4 0 000-8z',
-  record: 'M12 5a7 7 0 100 14 7 7 0 000-14z',
-  overlay: 'M4 20V12M10 20V4M16 20v-6M22 20H2',
-  fullscreen: 'M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5',
+/** The buttons: what they are called, and what is drawn on them. */
+const BUTTONS = {
+  play: ['Pause', 'M8 4v16M16 4v16'],
+  snapshot: ['Save this picture', 'M3 7h4l2-3h6l2 3h4v13H3zM12 9a4 4 0 100 8 4 4 0 000-8z'],
+  record: ['Record', 'M12 5a7 7 0 100 14 7 7 0 000-14z'],
+  overlay: ['Figures', 'M4 20v-8M10 20V4M16 20v-6M22 20H2'],
+  fullscreen: ['Full screen', 'M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5'],
 };
-const icon = (name) => `<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${ICONS[name]}"/></svg>`;
+const draw = (path) => `<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${path}"/></svg>`;
 
 const flag = (name) => ({
   get() { return this.hasAttribute(name); },
@@ -613,11 +600,10 @@ export class BerryMse extends HTMLElement {
     } else if (name === 'poster') {
       if (value) this.#video.poster = value;
       else this.#video.removeAttribute('poster');
-    } else if (name === 'overlay') {
+    } else if (name === 'overlay' || name === 'controls') {
       this.#overlay.hidden = !this.overlay;
       this.#paint();
-    } else if (name === 'controls') {
-      this.#build();
+      this.#press();
     } else if (this.isConnected) {
       if (name === 'src') this.#still.hidden = true;
       this.#begin();
@@ -819,8 +805,6 @@ export class BerryMse extends HTMLElement {
       this.#wrong('unsupported', `This browser cannot play this camera's pictures (${init.codec}).`);
     } else if (!this.#surface) {
       this.#open(policy);
-    } else if (POLICIES[policy].surface !== POLICIES[this.#policy].surface) {
-      this.#connect(); // another surface needs a start of its own
     } else {
       this.#surface.change(init);
       this.#pace(policy);
@@ -829,22 +813,24 @@ export class BerryMse extends HTMLElement {
 
   /** The best policy that has not been left. */
   #choose() {
-    const surfaces = { mse: Mse, codec: Codec };
-    const names = choose(this.mode, this.#conditions())
-      .filter((name) => surfaces[POLICIES[name].surface].plays(this.#init));
+    const can = (name) => POLICIES[name].surface().plays(this.#init);
+    // What is asked for is done wherever it can be; the others only where they suit.
+    if (POLICIES[this.mode] && can(this.mode)) return this.mode;
+    const names = ORDER.filter((name) => can(name) && POLICIES[name].suits(this.#conditions()));
     return names[Math.min(this.#level, names.length - 1)];
   }
 
   #conditions = () => ({ step: this.#step, screen });
 
   #pace(policy) {
-    this.#policy = policy;
     this.#trial = null;
-    if (this.#surface instanceof Mse) this.#surface.policy = POLICIES[policy];
+    this.#surface.policy = POLICIES[this.#policy = policy];
+    // Another surface needs a start of its own.
+    if (!(this.#surface instanceof POLICIES[policy].surface())) this.#connect();
   }
 
   #open(policy) {
-    const codec = POLICIES[policy].surface === 'codec';
+    const codec = POLICIES[policy].surface() === Codec;
     const tools = {
       failed: (message) => this.#fail(message),
       again: () => this.#connect(),
@@ -969,9 +955,7 @@ export class BerryMse extends HTMLElement {
     this.#level++;
     this.#trial = null;
     const policy = this.#choose();
-    if (policy === this.#policy) return; // the last one there is
-    if (POLICIES[policy].surface === POLICIES[this.#policy].surface) this.#pace(policy);
-    else this.#connect();
+    if (policy !== this.#policy) this.#pace(policy); // or it was the last one there is
   }
 
   /** Once a second. */
@@ -1067,58 +1051,42 @@ export class BerryMse extends HTMLElement {
 
   #paint() {
     if (!this.overlay || !this.#stats) return;
-    const { age, roundTrip, shown, received, bitrate, skipped, dropped, reconnects, policy, codec,
-      width, height } = this.#stats;
-    const ms = (time) => (time === null ? '?' : `${time.toFixed(time < 9.95 ? 1 : 0)} ms`);
-    this.#overlay.textContent = [
-      `age         ${ms(age)}`,
-      `round trip  ${ms(roundTrip)}`,
-      `shown       ${shown.toFixed(1)} of ${received.toFixed(1)} fps`,
-      `skipped     ${skipped}, dropped ${dropped}`,
-      `bit rate    ${(bitrate / 1e6).toFixed(2)} Mbit/s`,
-      `picture     ${width}×${height} ${codec}`,
-      `policy      ${policy}`,
-      `reconnects  ${reconnects}`,
-    ].join('\n');
+    const { age, roundTrip, shown, received, bitrate, skipped, dropped, reconnects, policy } = this.#stats;
+    const ms = (time) => `${time?.toFixed(time < 9.95 ? 1 : 0) ?? '?'} ms`;
+    this.#overlay.textContent = `age         ${ms(age)}
+round trip  ${ms(roundTrip)}
+shown       ${shown.toFixed(1)} of ${received.toFixed(1)} fps
+skipped     ${skipped}, dropped ${dropped}
+bit rate    ${(bitrate / 1e6).toFixed(2)} Mbit/s
+policy      ${policy}
+reconnects  ${reconnects}`;
   }
 
   // ---- Controls ----
 
-  #build() {
-    this.#controls.hidden = !this.controls;
-    if (!this.controls || this.#controls.firstChild) return this.#press();
-    const actions = {
-      play: ['Pause', () => (this.#wanted ? this.pause() : this.play().catch(() => {}))],
-      snapshot: ['Save this picture', async () => save(await this.snapshot(), 'png')],
-      record: ['Record', () => {
-        const [recording] = this.#recordings;
-        if (recording) save(recording.stop(), 'mp4');
-        else this.record();
-      }],
-      overlay: ['Figures', () => { this.overlay = !this.overlay; this.#press(); }],
-      fullscreen: ['Full screen', () => this.fullscreen()],
-    };
-    for (const [name, [title, act]] of Object.entries(actions)) {
-      const button = document.createElement('button');
-      button.type = 'button';
-      button.name = name;
-      button.title = title;
-      button.setAttribute('aria-label', title);
-      button.innerHTML = icon(name);
-      button.onclick = act;
-      this.#controls.append(button);
+  #press() {
+    const bar = this.#controls;
+    bar.hidden = !this.controls;
+    if (bar.hidden) return;
+    if (!bar.firstChild) {
+      bar.innerHTML = Object.entries(BUTTONS).map(([name, [title, path]]) =>
+        `<button type="button" name="${name}" title="${title}" aria-label="${title}">${draw(path)}</button>`).join('');
+      bar.onclick = ({ target }) => this.#act(target.closest('button')?.name);
     }
-    this.#press();
+    const { play, record, overlay } = bar.children;
+    play.title = play.ariaLabel = this.#wanted ? 'Pause' : 'Play';
+    play.innerHTML = draw(this.#wanted ? BUTTONS.play[1] : 'M7 4l13 8-13 8z');
+    record.ariaPressed = this.#recordings.size > 0;
+    overlay.ariaPressed = this.overlay;
   }
 
-  /** Lets the buttons tell how things are. */
-  #press() {
-    const button = (name) => this.#controls.querySelector(`[name=${name}]`);
-    if (!button('play')) return;
-    button('play').title = button('play').ariaLabel = this.#wanted ? 'Pause' : 'Play';
-    button('play').innerHTML = icon(this.#wanted ? 'pause' : 'play');
-    button('record').ariaPressed = String(this.#recordings.size > 0);
-    button('overlay').ariaPressed = String(this.overlay);
+  async #act(name) {
+    const [recording] = this.#recordings;
+    if (name === 'play') this.#wanted ? this.pause() : this.play().catch(() => {});
+    else if (name === 'snapshot') save(await this.snapshot(), 'png');
+    else if (name === 'record') recording ? save(recording.stop(), 'mp4') : this.record();
+    else if (name === 'overlay') this.overlay = !this.overlay;
+    else if (name === 'fullscreen') this.fullscreen();
   }
 
   /** Full screen, and back. */

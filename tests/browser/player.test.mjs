@@ -73,7 +73,7 @@ test('a picture is shown within milliseconds, and the measurement can fail', asy
     tries: 1, seconds: 4, history: 30,
   });
   t.diagnostic(`backlog without seeking ${lazy.median} ms`);
-  assert.ok(lazy.median > 800 && lazy.median < 1300, `${lazy.median} ms behind`);
+  assert.ok(lazy.median > 800, `${lazy.median} ms behind`);
 });
 
 test('its own figure of the age is right', async (t) => {
