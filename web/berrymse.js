@@ -4,11 +4,6 @@
 //   <berry-mse src="http://cam/live/front"></berry-mse>
 //
 // docs/embedding.md describes attributes, methods and events; berrymse.d.ts has their types.
-//
-//   WebSocket ─► BerryMse ─► Mse    (a <video>, by Media Source Extensions)  paced by a policy
-//                 state       or
-//                 stats      Codec  (a <canvas>, by WebCodecs)
-//
 // A surface (Mse, Codec) shows what comes, and is made anew after anything that goes wrong.
 
 // ---- Numbers: milliseconds where nothing else is said ----
@@ -34,12 +29,11 @@ const NAP = 10000;
 const RETRY = [250, 1000];
 /** A connection that takes longer is tried anew; every fourth time it may take longer. */
 const CONNECT = [2000, 10000];
-/** The clock of everything that is looked after. */
 const TICK = 500;
 /** Ticks over which a policy is judged, and how much of what came has to be shown. */
 const JUDGE = 10;
 const ENOUGH = 0.9;
-/** A message later than this: the network stalled, which is not the policy's fault. */
+/** A message later than this: the network stalled. */
 const STALL = 250;
 
 const Source = self.MediaSource ?? self.ManagedMediaSource;
@@ -67,7 +61,6 @@ const POLICIES = {
       1 + Math.max(-0.1, Math.min(0.25, 2 * (lag - distance(step, slack)))),
     edge: ({ step, slack }) => distance(step, slack),
   },
-  // Decoded by hand, and drawn as soon as it is there.
   webcodecs: { surface: () => Codec, suits: () => true },
 };
 
@@ -94,14 +87,9 @@ function measureScreen() {
 }
 
 // ---- What comes over the WebSocket ----
-
-/** Ticks a second of the stream's times. */
 const TIMESCALE = 90000;
 
-/**
- * Frames of a message, and the init segment in front of them, if there is one. The layout of a
- * fragment is fixed: docs/api.md.
- */
+/** Init segment, if there is one, and frames of a message; docs/api.md has the layout. */
 function parse(data) {
   const view = new DataView(data);
   const frames = [];
@@ -138,14 +126,14 @@ function join(parts) {
 }
 
 /**
- * The server's clock and when a certain frame left it. As in NTP, an answer belongs to the middle
- * between question and answer; of the last eight the one with the shortest way is right.
+ * The server's clock: as in NTP, an answer belongs to the middle between question and answer; of
+ * the last eight the one with the shortest way is right.
  */
 class Clock {
   #asked = new Map();
   #answers = [];
   #count = 0;
-  /** Frames of which it is known when they left: {time, at}, on this page's clock. */
+  /** Frames of which it is known when they left: {time, published}. */
   marks = [];
 
   question() {
@@ -163,10 +151,8 @@ class Clock {
     if (asked === undefined) return;
     this.#asked.delete(id);
     const trip = received - asked;
-    this.#answers.push({ trip, offset: (asked + received) / 2 - now });
-    if (this.#answers.length > 8) this.#answers.shift();
-    if (frame) this.marks.push({ time: frame.time, published: frame.published });
-    if (this.marks.length > 8) this.marks.shift();
+    this.#answers = [...this.#answers.slice(-7), { trip, offset: (asked + received) / 2 - now }];
+    if (frame) this.marks = [...this.marks.slice(-7), frame];
   }
 
   get best() {
@@ -189,7 +175,6 @@ class Mse {
   #slack = 0;
   #failed;
   #conditions;
-  /** May be changed at any time. */
   policy;
 
   constructor(video, policy, init, { failed, again, conditions }) {
@@ -230,7 +215,7 @@ class Mse {
     this.#pump();
   }
 
-  /** Appends everything that waits, as one: half the work of doing it one by one. */
+  /** Everything that waits, as one: half the work. */
   #pump() {
     const buffer = this.#buffer;
     const source = this.#source;
@@ -284,7 +269,7 @@ class Mse {
     } else if (behind > HURRY / 2) {
       // Most of the way until the next frame comes.
       rate = Math.max(rate, Math.min(16, 1 + (0.7 * behind) / step));
-      // What ran dry was the network: there is no distance that helps against that.
+      // It was the network: no distance helps against that.
       if (behind > HURRY) this.#slack = Math.max(0, this.#slack - 0.02);
     }
     this.#jumped = true;
@@ -351,7 +336,6 @@ class Codec {
   }
 
   #configure(init) {
-    // The box avcC: its size, its name, the parameter sets.
     let at = 4;
     while (at < init.length && String.fromCharCode(...init.subarray(at, at + 4)) !== 'avcC') at++;
     const view = new DataView(init.buffer, init.byteOffset);
@@ -399,8 +383,6 @@ class Codec {
   }
 }
 
-// ---- Recording ----
-
 /** The frames as they came, from the next key frame on, as one MP4 file. */
 class Recording {
   #parts = [];
@@ -437,13 +419,9 @@ class Recording {
       this.#parts.push(copy);
     }
   }
-
-  /** Seconds recorded so far. */
   get duration() {
     return this.#end / TIMESCALE;
   }
-
-  /** Ends it. @returns {Blob} the file */
   stop() {
     this.#stopped?.(this);
     this.#stopped = null;
@@ -462,10 +440,9 @@ style.replaceSync(`
   [hidden] { display: none !important; }
   .still { filter: brightness(.5); }
   .notice { position: absolute; inset: 0; display: grid; place-content: center; padding: 8%;
-    text-align: center; text-wrap: balance; overflow-wrap: anywhere; }
+    text-align: center; overflow-wrap: anywhere; }
   .still:not([hidden]) + .notice:not(.tap) { place-content: end start; padding: 1rem; text-align: start; }
   .notice span { background: rgb(0 0 0 / .6); border-radius: .5rem; padding: .5em .8em; }
-  .notice:empty { display: none; }
   button { font: inherit; color: #fff; cursor: pointer; }
   :focus-visible { outline: 2px solid #fff; outline-offset: -2px; }
   .notice button { font-size: 1.25em; background: rgb(0 0 0 / .5); border: 2px solid #fff;
@@ -474,19 +451,15 @@ style.replaceSync(`
     background: rgb(0 0 0 / .6); border-radius: .5rem; font: .8125rem/1.5 ui-monospace, monospace;
     pointer-events: none; }
   .controls { position: absolute; inset: auto 0 0; display: flex; justify-content: end; padding: .25rem;
-    background: linear-gradient(transparent, rgb(0 0 0 / .6)); opacity: 0; transition: opacity .2s; }
-  :host(:hover) .controls, .controls:focus-within { opacity: 1; }
-  @media (hover: none) { .controls { opacity: 1; } }
+    background: linear-gradient(transparent, rgb(0 0 0 / .6)); }
+  @media (hover) { :host(:not(:hover)) .controls:not(:focus-within) { opacity: 0; } }
   .controls button { display: grid; place-items: center; width: 2.75rem; height: 2.75rem; padding: 0;
     background: none; border: 0; border-radius: 50%; }
-  .controls button:hover { background: rgb(255 255 255 / .2); }
   .controls button:first-child { margin-right: auto; }
   [aria-pressed=true] { color: #ff5c8a; }
   svg { width: 1.375rem; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round;
     stroke-linejoin: round; }
 `);
-
-/** The buttons: what they are called, and what is drawn on them. */
 const BUTTONS = {
   play: ['Pause', 'M8 4v16M16 4v16'],
   snapshot: ['Save this picture', 'M3 7h4l2-3h6l2 3h4v13H3zM12 9a4 4 0 100 8 4 4 0 000-8z'],
@@ -517,10 +490,7 @@ export class BerryMse extends HTMLElement {
   #notice = document.createElement('div');
   #overlay = document.createElement('pre');
   #controls = document.createElement('div');
-
-  /** Whether it is to play: play(), pause(), autoplay. */
   #wanted = false;
-  /** Hung up, because nobody looks. */
   #asleep = false;
   #socket = null;
   #surface = null;
@@ -528,10 +498,9 @@ export class BerryMse extends HTMLElement {
   #segment = null;
   #recordings = new Set();
   #clock = new Clock();
-  /** How many policies have been left because they did not do. */
+  /** Policies left so far. */
   #level = 0;
   #policy = null;
-  /** Seconds from frame to frame. */
   #step = 1 / 30;
 
   #failures = 0;
@@ -546,7 +515,6 @@ export class BerryMse extends HTMLElement {
   #explained = 0;
 
   #count = { received: 0, shown: 0, bytes: 0, skipped: 0, dropped: 0, reconnects: 0 };
-  /** When the last frames were shown: {time, at}. */
   #seen = [];
   #second = null;
   #trial = null;
@@ -565,14 +533,15 @@ export class BerryMse extends HTMLElement {
     video.addEventListener('error', () => {
       if (video.hasAttribute('src')) this.#fail('The browser could not decode the picture.');
     });
-    const named = { video, canvas: this.#canvas, still: this.#still, notice: this.#notice,
+    const notice = this.#notice;
+    const named = { video, canvas: this.#canvas, still: this.#still, notice,
       overlay: this.#overlay, controls: this.#controls };
     for (const [name, part] of Object.entries(named)) {
       part.part = part.className = name;
-      part.hidden = part !== video && part !== this.#notice;
+      part.hidden = part !== video && part !== notice;
+      root.append(part);
     }
-    this.#notice.setAttribute('role', 'status');
-    root.append(...Object.values(named));
+    notice.role = 'status';
   }
 
   connectedCallback() {
@@ -598,8 +567,7 @@ export class BerryMse extends HTMLElement {
     if (name === 'fit') {
       for (const part of [this.#video, this.#canvas, this.#still]) part.style.objectFit = value ?? '';
     } else if (name === 'poster') {
-      if (value) this.#video.poster = value;
-      else this.#video.removeAttribute('poster');
+      this.#video.poster = value ?? '';
     } else if (name === 'overlay' || name === 'controls') {
       this.#overlay.hidden = !this.overlay;
       this.#paint();
@@ -610,8 +578,6 @@ export class BerryMse extends HTMLElement {
     }
   }
 
-  // What a page may ask for; berrymse.d.ts says what is what.
-
   get state() { return this.#state; }
   get message() { return this.#message; }
   get stats() { return this.#stats; }
@@ -621,39 +587,33 @@ export class BerryMse extends HTMLElement {
   set muted(muted) { this.#video.muted = muted; }
   get autoplay() { return this.getAttribute('autoplay') !== 'false'; }
   set autoplay(autoplay) { this.setAttribute('autoplay', autoplay ? '' : 'false'); }
-
-  /** Where the pictures come from. */
   get url() {
     const url = new URL(this.getAttribute('src') || 'live', import.meta.url);
     url.protocol = url.protocol.replace('http', 'ws');
     return url;
   }
-
-  /** Fulfilled once a live picture is shown. */
   play() {
     this.#wanted = true;
     this.#asleep = false;
     if (!this.#socket) this.#begin();
-    else if (this.#surface instanceof Mse) this.#start();
+    else if (this.#surface instanceof Mse) {
+      if (this.#state === 'tap') this.#show('connecting', 'Connecting …');
+      this.#start();
+    }
     return new Promise((resolve, reject) => {
       const look = () => {
         const end = { playing: resolve, tap: reject, unsupported: reject, paused: reject }[this.#state];
-        if (!end) return;
-        this.removeEventListener('statechange', look);
-        end(end === reject ? new DOMException(this.#message || this.#state, 'NotAllowedError') : undefined);
+        if (end) this.removeEventListener('statechange', look);
+        end?.(end === reject ? new DOMException(this.#message || this.#state, 'NotAllowedError') : undefined);
       };
       this.addEventListener('statechange', look);
       look();
     });
   }
-
-  /** Hangs up; the last picture stays. */
   pause() {
     this.#wanted = false;
     this.#begin();
   }
-
-  /** The picture that is to be seen, as a file. */
   snapshot(type = 'image/png', quality) {
     let canvas = this.#still;
     if (this.#surface) this.#copy(canvas = document.createElement('canvas'));
@@ -662,8 +622,6 @@ export class BerryMse extends HTMLElement {
     }
     return new Promise((resolve) => { canvas.toBlob(resolve, type, quality); });
   }
-
-  /** Keeps what comes from now on. */
   record() {
     const recording = new Recording((it) => {
       this.#recordings.delete(it);
@@ -674,8 +632,6 @@ export class BerryMse extends HTMLElement {
     this.#press();
     return recording;
   }
-
-  // ---- The connection ----
 
   /** From scratch, or not at all: nothing is held against anybody. */
   #begin() {
@@ -695,14 +651,13 @@ export class BerryMse extends HTMLElement {
   #connect() {
     this.#close();
     if (!Source && !self.VideoDecoder) {
-      this.#wrong('unsupported', 'This browser cannot play live pictures (no Media Source Extensions).');
-      return;
+      return this.#fail('This browser cannot play live pictures (no Media Source Extensions).', true);
     }
     let socket;
     try {
       socket = this.#socket = new WebSocket(this.url);
     } catch (error) {
-      this.#wrong('unsupported', `There is no camera at ${this.getAttribute('src')} (${error.message}).`);
+      this.#fail(`There is no camera at ${this.getAttribute('src')} (${error.message}).`, true);
       return;
     }
     this.#clock = new Clock();
@@ -738,7 +693,7 @@ export class BerryMse extends HTMLElement {
     this.#seen = [];
   }
 
-  /** Starts again after a while that grows, never in step with other viewers. */
+  /** After a while that grows, never in step with other viewers. */
   #again(message) {
     if (!this.isConnected || !this.#wanted || this.#asleep) return;
     this.#close();
@@ -748,18 +703,11 @@ export class BerryMse extends HTMLElement {
     this.#retry = setTimeout(() => this.#connect(), wait * (0.5 + Math.random()));
     if (this.#failures > 1) this.#explain();
   }
-
-  /** Something broke here, not on the way. */
-  #fail(message) {
-    this.dispatchEvent(new CustomEvent('error', { detail: { message, fatal: false } }));
-    this.#again(message);
-  }
-
-  /** There is no hope. */
-  #wrong(state, message) {
+  #fail(message, fatal = false) {
+    this.dispatchEvent(new CustomEvent('error', { detail: { message, fatal } }));
+    if (!fatal) return this.#again(message);
     this.#close();
-    this.#show(state, message);
-    this.dispatchEvent(new CustomEvent('error', { detail: { message, fatal: true } }));
+    this.#show('unsupported', message);
   }
 
   #online = () => {
@@ -781,28 +729,23 @@ export class BerryMse extends HTMLElement {
     }
   };
 
-  /** Nobody looks: it shall cost nothing. */
   #hangUp() {
     if (this.#recordings.size || this.shadowRoot.pictureInPictureElement) return;
     this.#asleep = true;
     this.#begin();
   }
 
-  // ---- What comes ----
-
   #text(message) {
     if (message.type === 'time') this.#clock.answer(message);
     else if (message.type === 'dropped') this.#count.dropped += message.frames;
     else if (message.type === 'init') this.#changed(message);
   }
-
-  /** The stream begins, or goes on with other parameters. */
   #changed(init) {
     this.#init = init;
     this.#step = 1 / (init.framerate || 30);
     const policy = this.#choose();
     if (!policy) {
-      this.#wrong('unsupported', `This browser cannot play this camera's pictures (${init.codec}).`);
+      this.#fail(`This browser cannot play this camera's pictures (${init.codec}).`, true);
     } else if (!this.#surface) {
       this.#open(policy);
     } else {
@@ -810,11 +753,8 @@ export class BerryMse extends HTMLElement {
       this.#pace(policy);
     }
   }
-
-  /** The best policy that has not been left. */
   #choose() {
     const can = (name) => POLICIES[name].surface().plays(this.#init);
-    // What is asked for is done wherever it can be; the others only where they suit.
     if (POLICIES[this.mode] && can(this.mode)) return this.mode;
     const names = ORDER.filter((name) => can(name) && POLICIES[name].suits(this.#conditions()));
     return names[Math.min(this.#level, names.length - 1)];
@@ -868,8 +808,6 @@ export class BerryMse extends HTMLElement {
     this.#surface?.append(message);
     for (const recording of this.#recordings) recording.append(message, this.#init);
   }
-
-  /** Notices each frame that the <video> shows. */
   #follow() {
     const video = this.#video;
     const surface = this.#surface;
@@ -885,29 +823,23 @@ export class BerryMse extends HTMLElement {
     else video.ontimeupdate = () => shown(performance.now());
   }
 
-  /** A frame is to be seen: `time` in the stream, seconds; `at` on this page's clock. */
+  /** `time` in the stream, seconds; `at` on this page's clock. */
   #shown(time, at, count) {
     this.#lastShown = performance.now();
     this.#failures = 0;
     this.#count.shown += count;
-    this.#seen.push({ time, at });
-    if (this.#seen.length > 256) this.#seen.shift();
+    this.#seen = [...this.#seen.slice(-127), { time, at }];
     if (this.#state === 'playing' || (this.#state === 'tap' && this.#video.paused)) return;
     if (this.#state === 'waiting' && performance.now() - this.#lastFrame > SILENCE) return;
     this.#still.hidden = true;
     this.#show('playing', '');
   }
 
-  // ---- Looking after it ----
-
   #tick() {
     const slept = Date.now() - this.#lastTick > NAP;
     this.#lastTick = Date.now();
     if (document.hidden || this.#socket?.readyState !== WebSocket.OPEN) return;
-    if (slept) {
-      this.#connect();
-      return;
-    }
+    if (slept) return this.#connect();
     const now = performance.now();
     const silent = now - this.#lastMessage;
     if (this.#clock.count < 5 || silent > TICK || this.#ticks % 4 === 0) {
@@ -932,8 +864,6 @@ export class BerryMse extends HTMLElement {
       this.#judge();
     }
   }
-
-  /** Leaves a policy that does not show what comes. */
   #judge() {
     const { received, shown } = this.#count;
     const trial = this.#trial;
@@ -947,18 +877,12 @@ export class BerryMse extends HTMLElement {
       const came = received - trial.received;
       const bad = came > 0 && shown - trial.shown < came * ENOUGH;
       this.#trial = { ticks: 0, bad: bad ? trial.bad + 1 : 0, received, shown };
-      if (this.#trial.bad === 2) this.#leave();
+      if (this.#trial.bad < 2) return;
+      this.#level++;
+      this.#pace(this.#choose());
     }
   }
 
-  #leave() {
-    this.#level++;
-    this.#trial = null;
-    const policy = this.#choose();
-    if (policy !== this.#policy) this.#pace(policy); // or it was the last one there is
-  }
-
-  /** Once a second. */
   #measure(now) {
     const { received, shown, bytes } = this.#count;
     const before = this.#second;
@@ -968,13 +892,14 @@ export class BerryMse extends HTMLElement {
     const rate = (name) => (this.#count[name] - before[name]) / seconds;
     this.#count.skipped += Math.max(0, received - before.received - (shown - before.shown));
     const { trip, offset } = this.#clock.best;
-    // When a frame left is known of a few; each of them that was shown tells the age.
+    // When it left is known of a few frames.
     let age = this.#stats?.age ?? null;
     this.#clock.marks = this.#clock.marks.filter(({ time, published }) => {
       const seen = this.#seen.find((frame) => Math.abs(frame.time * TIMESCALE - time) < 90);
       if (seen) age = seen.at - published - offset;
       return !seen;
     });
+    const { skipped, dropped, reconnects } = this.#count;
     const { codec, width, height } = this.#init ?? {};
     this.#stats = {
       age,
@@ -982,22 +907,18 @@ export class BerryMse extends HTMLElement {
       shown: rate('shown'),
       received: rate('received'),
       bitrate: rate('bytes') * 8,
-      skipped: this.#count.skipped,
-      dropped: this.#count.dropped,
-      reconnects: this.#count.reconnects,
       policy: this.#policy,
-      codec, width, height,
+      skipped, dropped, reconnects, codec, width, height,
     };
     this.#paint();
     this.dispatchEvent(new CustomEvent('stats', { detail: this.#stats }));
   }
 
-  /** Asks the server what is wrong, and says it. */
   async #explain() {
     const now = performance.now();
     if (now - this.#explained < 2000) return;
     this.#explained = now;
-    const url = this.url;
+    const { url } = this;
     const name = decodeURIComponent(url.pathname.match(/\/live\/([^/]+)$/)?.[1] ?? '');
     const status = new URL(name ? '../api/status' : 'api/status', url);
     status.protocol = status.protocol.replace('ws', 'http');
@@ -1007,19 +928,14 @@ export class BerryMse extends HTMLElement {
       const { cameras, refusal } = await answer.json();
       const camera = name ? cameras.find((camera) => camera.name === name) : cameras[0];
       if (this.#state !== 'waiting' && this.#state !== 'reconnecting') return;
-      if (refusal) this.#show(this.#state, `No picture: ${refusal}`);
-      else if (!camera) this.#show(this.#state, name ? `There is no camera “${name}”.` : 'No camera is configured.');
-      else if (camera.error) this.#show(this.#state, `No picture from the camera: ${camera.error}`);
+      const why = refusal ?? (camera ? camera.error : `There is no camera ${name}.`);
+      if (why) this.#show(this.#state, `No picture: ${why}`);
     } catch {
       if (this.#state === 'reconnecting' && status.origin !== location.origin) {
         this.#show('reconnecting', 'The camera cannot be reached, or does not allow this page to show it.');
       }
     }
   }
-
-  // ---- What is to be seen ----
-
-  /** Draws the present picture on `canvas`. */
   #copy(canvas) {
     const from = this.#surface instanceof Codec ? this.#canvas : this.#video;
     const width = from.videoWidth ?? from.width;
@@ -1031,17 +947,12 @@ export class BerryMse extends HTMLElement {
   }
 
   #show(state, message) {
-    const words = document.createElement('span');
-    words.textContent = message;
-    const button = document.createElement('button');
-    const stopped = state === 'paused' && !this.#asleep && !this.controls;
-    button.textContent = state === 'tap' ? 'Tap to play' : '▶ Play';
-    button.onclick = () => {
-      if (this.#surface) this.#show('connecting', 'Connecting …');
-      this.play().catch(() => {});
-    };
-    this.#notice.replaceChildren(...(state === 'tap' || stopped ? [button] : message ? [words] : []));
-    this.#notice.classList.toggle('tap', state === 'tap' || stopped);
+    const tap = state === 'tap' || (state === 'paused' && !this.#asleep && !this.controls);
+    const words = document.createElement(tap ? 'button' : 'span');
+    words.textContent = !tap ? message : state === 'tap' ? 'Tap to play' : '▶ Play';
+    if (tap) words.onclick = () => this.play().catch(() => {});
+    this.#notice.replaceChildren(...(words.textContent ? [words] : []));
+    this.#notice.classList.toggle('tap', tap);
     if (this.#state === state && this.#message === message) return;
     this.#state = state;
     this.#message = message;
@@ -1061,8 +972,6 @@ bit rate    ${(bitrate / 1e6).toFixed(2)} Mbit/s
 policy      ${policy}
 reconnects  ${reconnects}`;
   }
-
-  // ---- Controls ----
 
   #press() {
     const bar = this.#controls;
@@ -1088,8 +997,6 @@ reconnects  ${reconnects}`;
     else if (name === 'overlay') this.overlay = !this.overlay;
     else if (name === 'fullscreen') this.fullscreen();
   }
-
-  /** Full screen, and back. */
   fullscreen() {
     if (document.fullscreenElement) document.exitFullscreen();
     else if (this.requestFullscreen) this.requestFullscreen();
@@ -1109,7 +1016,7 @@ Object.defineProperties(BerryMse.prototype, {
 function save(blob, ending) {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(blob);
-  link.download = `camera-${new Date().toISOString().slice(0, 19).replaceAll(':', '-')}.${ending}`;
+  link.download = `camera.${ending}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
