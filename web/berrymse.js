@@ -192,7 +192,7 @@ class Mse {
     // iPhone: the browser says when it wants data. What has waited long is of no use any more.
     source.addEventListener('startstreaming', () => (this.#stale ? again() : this.#pump()));
     video.onwaiting = () => {
-      if (!video.seeking && this.#jumped) this.#slack = Math.min(0.2, this.#slack + 0.02);
+      if (this.policy === POLICIES.nudge && !video.seeking) this.#slack = Math.min(0.2, this.#slack + 0.02);
     };
     video.src = URL.createObjectURL(source);
   }
