@@ -239,7 +239,7 @@ class Mse {
   /** Cuts off what is older than so many seconds: whole groups, or the live one would go with it. */
   #forget(keep) {
     const old = this.#keys.filter((key) => key <= this.#video.currentTime - keep);
-    if (old.length < 2) return false;
+    if (old.length < 2 || this.#buffer.updating) return false;
     this.#keys.splice(0, old.length - 1);
     this.#buffer.remove(0, this.#keys[0]);
     return true;
