@@ -445,7 +445,7 @@ style.replaceSync(`
   .notice span { background: rgb(0 0 0 / .6); border-radius: .5rem; padding: .5em .8em; }
   button { font: inherit; color: #fff; cursor: pointer; }
   :focus-visible { outline: 2px solid #fff; outline-offset: -2px; }
-  .notice button { font-size: 1.25em; background: rgb(0 0 0 / .5); border: 2px solid #fff;
+  .notice button { font-size: 1.25em; background: rgb(0 0 0 / .75); border: 2px solid #fff;
     border-radius: 3em; padding: .6em 1.4em; }
   .overlay { position: absolute; top: .5rem; left: .5rem; margin: 0; padding: .5em .8em;
     background: rgb(0 0 0 / .6); border-radius: .5rem; font: .8125rem/1.5 ui-monospace, monospace;
