@@ -96,6 +96,11 @@ impl Fragment {
     pub fn mp4(&self) -> Bytes {
         self.message.slice(self.header_len..)
     }
+
+    /// Its decode time, in 1/90000 s.
+    pub fn decode_time(&self) -> u64 {
+        fmp4::decode_time(&self.message[self.header_len..])
+    }
 }
 
 /// One camera's stream.
@@ -255,6 +260,11 @@ impl Stream {
     /// What the stream says of itself, once a picture has come.
     pub fn init(&self) -> Option<Arc<Init>> {
         self.kept().init.clone()
+    }
+
+    /// The newest frame: its decode time in 1/90000 s, and when it was published.
+    pub fn newest(&self) -> Option<(u64, Instant)> {
+        self.kept().fragments.back().map(|newest| (newest.decode_time(), newest.published))
     }
 
     /// The frame rate that its timestamps show, frames a second.

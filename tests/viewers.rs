@@ -8,6 +8,7 @@ use common::{
     Clip, Feed, Folder, Frame, Server, Viewer, assert_even, berrymse, decode, frames, next_message,
     processes_with, short, split_init, wait_until, within,
 };
+use futures_util::SinkExt;
 use http_body_util::BodyExt;
 use hyper::header::{ALLOW, AUTHORIZATION, COOKIE, HOST, HeaderValue, ORIGIN, SET_COOKIE};
 use hyper::{Method, StatusCode};
@@ -46,6 +47,68 @@ fn one_frame(message: &[u8]) -> Frame {
     let frames = frames(message);
     assert_eq!(frames.len(), 1);
     frames[0]
+}
+
+/// Decode time of the last frame in a message.
+fn last_time(message: &[u8]) -> u64 {
+    let moof = message.windows(4).rposition(|four| four == b"tfdt").unwrap();
+    u64::from_be_bytes(message[moof + 8..moof + 16].try_into().unwrap())
+}
+
+#[tokio::test]
+async fn a_viewer_may_ask_what_time_it_is() {
+    let folder = Folder::new();
+    let clip = Clip::encode(&folder, "clip", "320x240", 30, "-g 300 -x264-params aud=1");
+    let mut feed = Feed::new(&folder, "pipe");
+    let server = Server::start(&camera("front", &feed.source())).await;
+    let mut early = server.watch("/live").await;
+    let ask = |id: u32| Message::text(format!("{{\"type\":\"time\",\"id\":{id}}}"));
+    early.socket.send(ask(1)).await.unwrap();
+    let answer = early.text().await;
+    assert_eq!((&answer["type"], &answer["id"]), (&"time".into(), &1.into()));
+    assert!(answer.get("frame").is_none(), "no frame yet: {answer}");
+
+    burst(&mut feed, &clip, 0..5);
+    server.camera_until("front", "the frames", |camera| camera["frames"] == 5).await;
+    let mut viewer = server.watch("/live").await;
+    assert_eq!(viewer.text().await["type"], "init");
+    let newest = last_time(&viewer.binary().await);
+    let mut last = answer["now"].as_f64().unwrap();
+    for id in 2..6 {
+        let asked = std::time::Instant::now();
+        // What is no question is ignored.
+        viewer.socket.send(Message::text("{\"type\":\"time\"}")).await.unwrap();
+        viewer.socket.send(Message::text("[]")).await.unwrap();
+        viewer.socket.send(ask(id)).await.unwrap();
+        let answer = viewer.text().await;
+        let now = answer["now"].as_f64().unwrap();
+        assert_eq!(answer["id"], id);
+        assert_eq!(answer["frame"]["time"], newest);
+        assert!(answer["frame"]["published"].as_f64().unwrap() <= now, "{answer}");
+        assert!(now > last, "the clock goes on");
+        if id > 2 {
+            let between = asked.elapsed().as_secs_f64() * 1000.0 + 20.0;
+            assert!(now - last < between + 20.0, "in milliseconds: {last} {now}");
+        }
+        last = now;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Pictures go on between the answers.
+    burst(&mut feed, &clip, 5..6);
+    assert!(last_time(&viewer.binary().await) > newest);
+}
+
+#[tokio::test]
+async fn a_page_that_may_watch_may_also_ask_how_the_camera_is() {
+    let config = format!("[server]\norigins = [\"https://example.org\"]\n{TEST_CARD}");
+    let server = Server::start(&config).await;
+    for (origin, allowed) in [("https://example.org", true), ("https://example.com", false)] {
+        let request = server.request("/api/status").header(ORIGIN, origin);
+        let answer = server.send(request).await;
+        let header = answer.headers().get("access-control-allow-origin");
+        assert_eq!(header.map(|value| value.to_str().unwrap()), allowed.then_some(origin));
+        assert_eq!(answer.headers()["vary"], "Origin");
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-// The page around the picture: which camera, what it is like, full screen.
+// The page around the picture: which camera, what it is like, figures, full screen.
 
 import './berrymse.js';
 
@@ -59,16 +59,17 @@ function tell({ cameras, password }) {
   }
 }
 
-function fullscreen() {
-  if (document.fullscreenElement) document.exitFullscreen();
-  else if (player.requestFullscreen) player.requestFullscreen();
-  else player.video.webkitEnterFullscreen?.(); // iPhone
+function figures() {
+  player.overlay = !player.overlay;
+  at('figures').setAttribute('aria-pressed', player.overlay);
 }
 
-at('fullscreen').onclick = fullscreen;
-player.ondblclick = fullscreen;
+at('figures').onclick = figures;
+at('fullscreen').onclick = player.ondblclick = () => player.fullscreen();
 addEventListener('keydown', (event) => {
-  if (event.key === 'f' && !event.ctrlKey && !event.metaKey && !event.altKey) fullscreen();
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === 'f') player.fullscreen();
+  if (event.key === 's') figures();
 });
 addEventListener('hashchange', choose);
 document.addEventListener('visibilitychange', () => document.hidden || ask());

@@ -23,6 +23,7 @@ use std::ops::Range;
 pub const FRAGMENT_OVERHEAD: usize = 108;
 
 const MOOF: u32 = 100;
+const DECODE_TIME_AT: usize = 64;
 const SAMPLE_SIZE_AT: usize = 96;
 const MDAT_SIZE_AT: usize = 100;
 
@@ -96,6 +97,12 @@ pub fn write_fragment(out: &mut Vec<u8>, sample: &Sample, data: &[u8], nals: &[R
         out.extend_from_slice(&word(nal.len() as u32));
         out.extend_from_slice(&data[nal.clone()]);
     }
+}
+
+/// Decode time of a fragment, in 1/90000 s.
+pub fn decode_time(fragment: &[u8]) -> u64 {
+    let field = &fragment[DECODE_TIME_AT..DECODE_TIME_AT + 8];
+    field.iter().fold(0, |time, &byte| time << 8 | u64::from(byte))
 }
 
 /// The same fragment with the parameter sets (as the camera sent them) in front of its sample:
@@ -172,6 +179,7 @@ mod tests {
             let mut rest = &bytes[..];
             let moof = Moof::decode(&mut rest).unwrap();
             prop_assert_eq!(bytes.len() - rest.len(), MOOF as usize);
+            prop_assert_eq!(super::decode_time(&bytes), decode_time);
             let mdat = Mdat::decode(&mut rest).unwrap();
             prop_assert!(rest.is_empty());
             let traf = &moof.traf[0];

@@ -29,6 +29,8 @@ mod fragment;
 mod init;
 mod timeline;
 
-pub use fragment::{FRAGMENT_OVERHEAD, Sample, fragment_len, with_parameter_sets, write_fragment};
+pub use fragment::{
+    FRAGMENT_OVERHEAD, Sample, decode_time, fragment_len, with_parameter_sets, write_fragment,
+};
 pub use init::{SampleEntry, init_segment};
 pub use timeline::{Step, TIMESCALE, Timeline};

@@ -9,12 +9,13 @@ use super::server::Guest;
 use super::websocket::{self, Message, Reader};
 use super::{Context, Shutdown, websocket::status};
 use crate::camera::Camera;
-use crate::stream::{Event, Fragment, Init, Viewer};
+use crate::stream::{Event, Fragment, Init, Stream, Viewer};
 use bytes::{Buf, Bytes};
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, StatusCode, Version};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -45,6 +46,14 @@ pub(super) enum Dialect {
     Old,
 }
 
+/// What a viewer may ask. Any other text is ignored, so that newer pages get along with this server.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Question {
+    /// What time it is here, and how old the newest frame: see [`time`].
+    Time { id: u64 },
+}
+
 /// Answers the handshake, and sends pictures once it is through.
 pub(super) fn accept(
     headers: &HeaderMap,
@@ -62,13 +71,14 @@ pub(super) fn accept(
     let shutdown = context.shutdown.clone();
     let fanout = fanout.clone();
     let name = camera.config.name.clone();
+    let started = context.started;
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
         let mut reader = Reader::default();
         reader.push(&parts.read_buf);
         let seat = fanout.seat(parts.io.into_inner());
-        let end = show(&seat, reader, viewer, dialect, shutdown).await;
+        let end = show(&seat, reader, viewer, dialect, started, shutdown).await;
         seat.leave();
         drop(guest);
         match end {
@@ -91,12 +101,13 @@ async fn show(
     mut reader: Reader,
     mut viewer: Viewer,
     dialect: Dialect,
+    started: std::time::Instant,
     mut shutdown: Shutdown,
 ) -> io::Result<()> {
     let ping = sleep(PING);
     tokio::pin!(ping);
     let mut answered = true;
-    // What is to be said besides pictures: pings, answers to pings.
+    // What is to be said besides pictures: pings, answers to pings and questions.
     let mut words: Vec<u8> = vec![];
     let code = 'open: loop {
         // Also what came together with the handshake.
@@ -106,7 +117,12 @@ async fn show(
                 Ok(Some(Message::Ping(payload))) => words.extend(websocket::pong(&payload)),
                 Ok(Some(Message::Close(code))) => break 'open code,
                 Ok(Some(Message::Pong)) => answered = true,
-                Ok(Some(Message::Text(_) | Message::Binary)) => {} // nothing is asked for yet
+                Ok(Some(Message::Text(text))) if dialect == Dialect::Live => {
+                    if let Ok(Question::Time { id }) = serde_json::from_str(&text) {
+                        words.extend(websocket::text(&time(id, started, viewer.stream())));
+                    }
+                }
+                Ok(Some(Message::Text(_) | Message::Binary)) => {}
                 Err(code) => break 'open code,
             }
         }
@@ -226,6 +242,20 @@ fn description(init: &Init) -> String {
         "framerate": (init.framerate * 1000.0).round() / 1000.0,
     })
     .to_string()
+}
+
+/// `{"type":"time",…}`: with it a viewer sets its clock by ours (as NTP does: the answer belongs to
+/// the middle between question and answer), and knows when one certain frame left. Our clock runs
+/// evenly, from the program's start; in ms, to the microsecond.
+fn time(id: u64, started: std::time::Instant, stream: &Stream) -> String {
+    let ms =
+        |at: std::time::Instant| at.saturating_duration_since(started).as_micros() as f64 / 1000.0;
+    let mut answer = serde_json::json!({"type": "time", "id": id});
+    if let Some((time, published)) = stream.newest() {
+        answer["frame"] = serde_json::json!({"time": time, "published": ms(published)});
+    }
+    answer["now"] = ms(std::time::Instant::now()).into();
+    answer.to_string()
 }
 
 /// Writes all of it, one piece after the other, or finds that the viewer is gone.

@@ -19,6 +19,8 @@ pub(super) fn file(path: &str, headers: &HeaderMap) -> Option<Response> {
     let kind = match name.rsplit_once('.').map(|(_, ending)| ending) {
         Some("html") => "text/html; charset=utf-8",
         Some("js") => "text/javascript; charset=utf-8",
+        // TypeScript reads it from a disk; whoever opens it here wants to see it.
+        Some("ts") => "text/plain; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
         Some("svg") => "image/svg+xml",
         Some("webmanifest") => "application/manifest+json",

@@ -3,7 +3,7 @@
 use super::Context;
 use super::server::plain;
 use crate::camera::Status;
-use hyper::header::HeaderMap;
+use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderValue, ORIGIN, VARY};
 use hyper::{Method, StatusCode};
 use serde::Serialize;
 use std::sync::Arc;
@@ -35,7 +35,14 @@ pub(super) fn status(context: Arc<Context>, headers: HeaderMap) -> Response {
         refusal: refusal.map(|refusal| refusal.message),
         cameras: context.cameras.iter().map(|camera| camera.status()).collect(),
     };
-    warp::reply::json(&answer).into_response()
+    let allowed = headers.get(ORIGIN).filter(|_| answer.refusal.is_none());
+    let mut response = warp::reply::json(&answer).into_response();
+    // A page of another site may read it if it may have the picture, too.
+    if let Some(origin) = allowed {
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Origin"));
+    response
 }
 
 /// `GET /healthz`: 200 while every camera delivers frames, otherwise 503 and which one does not.

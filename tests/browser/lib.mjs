@@ -45,8 +45,9 @@ export async function serve(config = '', port = 0) {
     url: `http://${host}:${listening}/`,
     log: () => log,
     status: async () => (await fetch(`http://127.0.0.1:${listening}/api/status`)).json(),
+    kill: () => { child.kill('SIGKILL'); },
     stop: async () => {
-      if (child.exitCode === null) {
+      if (child.exitCode === null && child.signalCode === null) {
         const ended = new Promise((resolve) => child.once('exit', resolve));
         child.kill('SIGTERM');
         await ended;
@@ -108,10 +109,11 @@ export function browser() {
   });
 }
 
-/** Opens a page and collects everything that the console complains about. */
-export async function open(browser, url, options = {}) {
+/** Opens a page and collects everything that the console complains about. `before` runs in it first. */
+export async function open(browser, url, { before, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   const page = await context.newPage();
+  if (before) await page.addInitScript(before);
   page.complaints = [];
   page.on('console', (message) => {
     if (['error', 'warning'].includes(message.type())) page.complaints.push(message.text());

@@ -1,0 +1,76 @@
+// ./ci/bench delay: how old pictures are when Chromium shows them, by policy, frame rate and jitter. Prints
+// tables, and keeps every single frame in bench-results/delay.json.
+//
+// ONLY="60 fps", ONLY="30 fps: nudge": some of it, kept in a file of its own.
+// QUICK=1: shorter windows, one try, fewer cases; for a look.
+
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { material } from './camera.mjs';
+import { element, measure } from './delay.mjs';
+import { browser as launch } from './lib.mjs';
+
+const quick = Boolean(process.env.QUICK);
+const results = fileURLToPath(new URL('../../bench-results', import.meta.url));
+const rivals = readFileSync(new URL('rivals.html', import.meta.url), 'utf8');
+const rival = (policy) => rivals.replace("?? 'none'", `?? '${policy}'`);
+const ours = ['run-ahead', 'nudge', 'webcodecs'].map((mode) => [mode, element(`mode="${mode}"`)]);
+const others = [['rate follows the gap (go2rtc)', rival('gap')],
+  ['seek when 1 s behind (Go BerryMSE)', rival('seek')]];
+
+// A little off the screen's 60 Hz, so that the phase between the two sweeps.
+const period = (fps) => (1000 / fps) * 1.002;
+const film = (init) => {
+  const declared = Buffer.from(init);
+  declared.writeUInt32BE(0xfffffff, declared.indexOf('mvhd') + 4 + 16);
+  return declared;
+};
+
+const one = { seconds: quick ? 4 : 20, tries: quick ? 1 : 3 };
+const many = { seconds: quick ? 4 : 8.4, tries: quick ? 1 : 2 };
+const cases = [
+  ...[...ours, ...others].map(([name, html]) => ({ table: '30 fps', name, html, fps: 30, ...one })),
+  { table: '30 fps', name: 'control: a declared duration', html: element('mode="run-ahead"'), fps: 30, spoil: film, seconds: 8.4, tries: 1,
+    fails: ({ median }) => median > 50 },
+  { table: '30 fps', name: 'control: 30 frames of backlog, no jump', html: rival('none'), fps: 30, history: 30, seconds: 8.4, tries: 1,
+    fails: ({ median }) => median > 800 },
+  ...(quick ? [15, 60] : [15, 25, 50, 60]).flatMap((fps) =>
+    ours.map(([name, html]) => ({ table: `${fps} fps`, name, html, fps, ...many }))),
+  ...(quick ? [40] : [10, 20, 40]).flatMap((jitter) => [30, 60].flatMap((fps) =>
+    ours.map(([name, html]) => ({ table: `${fps} fps, each frame up to ${jitter} ms late`, name, html, fps, jitter, ...many })))),
+];
+
+const only = process.env.ONLY;
+const browser = await launch();
+const stuff = await material();
+const kept = [];
+let table;
+let wrong = 0;
+for (const { name, html, fps, fails, ...options } of cases) {
+  if (only && !`${options.table}: ${name}`.includes(only)) continue;
+  if (options.table !== table) {
+    ({ table } = options);
+    console.log(`\n${table}\n${'policy'.padEnd(40)} ${'median'.padStart(8)} ${'95 %'.padStart(8)} ${'worst'.padStart(8)} `
+      + `${'skipped'.padStart(8)} ${'late'.padStart(7)} ${'gap'.padStart(8)}`);
+  }
+  const found = await measure(browser, stuff, html, { ...options, period: period(fps) });
+  const ms = (value) => `${value.toFixed(1)}`.padStart(8);
+  const part = (value) => `${(100 * value).toFixed(1)} %`.padStart(8);
+  console.log(`${name.padEnd(40)} ${ms(found.median)} ${ms(found.p95)} ${ms(found.max)} ${part(found.skipped)} `
+    + `${part(found.late).padStart(7)} ${ms(found.frozen)}`);
+  if (fails && !fails(found)) {
+    wrong++;
+    console.log('  this control should have read much more: the measurement is not to be trusted');
+  }
+  if (found.complaints.length) {
+    wrong++;
+    console.log(`  the console complains: ${found.complaints}`);
+  }
+  kept.push({ table, name, fps, jitter: options.jitter ?? 0, ...found });
+}
+await browser.close();
+mkdirSync(results, { recursive: true });
+writeFileSync(`${results}/delay${only ? ` ${only}` : ''}.json`, JSON.stringify(kept));
+console.log('\nAges in ms, from the frame\'s being sent to its being handed to the screen (for WebCodecs: drawn).');
+console.log('Late: more than one frame\'s time. Gap: the longest without a new picture, ms. The best of the windows.');
+process.exit(wrong ? 1 : 0);

@@ -1,0 +1,148 @@
+// Measures how old each picture is when the browser shows it: the camera (camera.mjs) knows when a frame
+// was sent, the page knows when it was shown, and a WebSocket aligns their clocks.
+
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { camera, TIMESCALE } from './camera.mjs';
+import { files, open, sleep } from './lib.mjs';
+
+export const web = fileURLToPath(new URL('../../web', import.meta.url));
+
+/** Runs in the page before everything else: notes in `shown` what is shown, and when. */
+export function notes() {
+  // [stream time s, shown at ms on this page's clock, frames shown so far, seconds to the newest one]
+  window.shown = [];
+  const watch = (video) => {
+    const next = (now, frame) => {
+      const { buffered } = video;
+      const end = buffered.length ? buffered.end(buffered.length - 1) : frame.mediaTime;
+      window.shown.push([frame.mediaTime, frame.presentationTime, frame.presentedFrames, end - frame.mediaTime]);
+      video.requestVideoFrameCallback(next);
+    };
+    video.requestVideoFrameCallback(next);
+  };
+  let drawn = 0;
+  const draw = CanvasRenderingContext2D.prototype.drawImage;
+  CanvasRenderingContext2D.prototype.drawImage = function (image, ...rest) {
+    draw.call(this, image, ...rest);
+    if (self.VideoFrame && image instanceof VideoFrame) {
+      window.shown.push([image.timestamp / 1e6, performance.now(), ++drawn]);
+    }
+  };
+  const create = document.createElement;
+  document.createElement = function (name, ...rest) {
+    const element = create.call(this, name, ...rest);
+    if (name === 'video') watch(element);
+    return element;
+  };
+  addEventListener('DOMContentLoaded', () => document.querySelectorAll('video').forEach(watch));
+}
+
+/** This page's clock minus ours (performance.now() here), ms, by the shortest of some round trips. */
+async function offset(page) {
+  return page.evaluate(async () => {
+    const socket = new WebSocket(`ws://${location.host}/clock`);
+    await new Promise((resolve, reject) => { socket.onopen = resolve; socket.onerror = reject; });
+    let best = { trip: Infinity };
+    for (let id = 1; id <= 20; id++) {
+      const asked = performance.now();
+      socket.send(JSON.stringify({ type: 'time', id }));
+      const { data } = await new Promise((resolve) => { socket.onmessage = resolve; });
+      const received = performance.now();
+      const trip = received - asked;
+      if (trip < best.trip) best = { trip, offset: (asked + received) / 2 - JSON.parse(data).now };
+    }
+    socket.close();
+    return best.offset;
+  });
+}
+
+const quantile = (sorted, part) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))];
+
+/** Every frame shown so far: {time, at, age, count}; age in ms, undefined for those of before the start. */
+export async function rows(page, cam) {
+  const off = await offset(page);
+  const shown = await page.evaluate(() => window.shown);
+  return shown.map(([mediaTime, at, count]) => {
+    const ticks = mediaTime * TIMESCALE;
+    const time = Math.round(ticks / cam.step) * cam.step;
+    // The browser counts in microseconds.
+    if (Math.abs(time - ticks) > 20) throw new Error(`no frame was sent for ${mediaTime} s`);
+    const sent = cam.sent.get(time);
+    return { time, at: at - off, age: sent === undefined ? undefined : at - off - sent, count };
+  });
+}
+
+/** One window: ages and what was skipped, of the frames sent between two moments of our clock. */
+export function judge(rows, cam, from, to, period) {
+  const frames = [...cam.sent].filter(([, at]) => at >= from && at < to);
+  const seen = new Map(rows.map((row) => [row.time, row]));
+  // Callbacks may be left out where the page is busy: the browser's own count decides.
+  const inside = rows.filter((row) => row.age !== undefined && row.at - row.age >= from && row.at - row.age < to);
+  if (inside.length < 2) return { frames: frames.length, shown: inside.length, frozen: to - from };
+  const first = inside[0], last = inside.at(-1);
+  const span = (last.time - first.time) / cam.step;
+  const skipped = Math.max(0, span - (last.count - first.count));
+  const ages = frames.map(([time]) => seen.get(time)?.age).filter((age) => age !== undefined).sort((a, b) => a - b);
+  const gaps = inside.slice(1).map((row, n) => row.at - inside[n].at);
+  return {
+    frames: frames.length,
+    skipped: skipped / Math.max(1, span),
+    late: ages.filter((age) => age > period).length / ages.length,
+    median: quantile(ages, 0.5),
+    p95: quantile(ages, 0.95),
+    max: ages.at(-1),
+    frozen: Math.max(...gaps),
+  };
+}
+
+/** A page with nothing but the element. */
+export const element = (attributes = '') => `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+  <style>body { margin: 0 } berry-mse { width: 1280px; height: 720px }</style>
+  <script type="module" src="berrymse.js"></script><berry-mse ${attributes}></berry-mse>`;
+
+const status = JSON.stringify({ version: 'test', uptime: 1, password: true, cameras: [{ name: 'camera', state: 'streaming',
+  source: 'a test', width: 1280, height: 720, framerate: 30, bitrate: 2e6 }] });
+
+/** What a camera of camera.mjs serves: `html` as its page, the element, and our own page as /page. */
+export const pages = (html) => {
+  const own = files(web, 'index.html');
+  return (path) => {
+    if (path === '/') return html;
+    if (path === '/page') return readFileSync(`${web}/index.html`);
+    if (path === '/api/status') return status;
+    return own(path);
+  };
+};
+
+/**
+ * Opens `html` on a camera made of `material`, and measures windows of `seconds`, until one is good
+ * enough for `enough(window)`, at most `tries`.
+ */
+export async function measure(browser, material, html, options) {
+  const { period = 33.4, jitter, history = 59, spoil, settle = 4, seconds = 8.4, tries = 3, enough = () => false,
+    host = '127.0.0.1' } = options;
+  const cam = await camera(material, { period, jitter, history, spoil, pages: pages(html) });
+  const page = await open(browser, `http://${host}:${cam.port}/`, { before: notes });
+  try {
+    await sleep(settle * 1000);
+    const windows = [];
+    let all = [];
+    for (let n = 0; n < tries; n++) {
+      const from = performance.now();
+      await sleep(seconds * 1000);
+      const to = performance.now();
+      await sleep(1500); // for those that are shown late
+      all = await rows(page, cam);
+      windows.push(judge(all, cam, from, to, period));
+      if (enough(windows.at(-1))) break;
+    }
+    const worth = (window) => (window.median ?? Infinity) + 1000 * (window.skipped ?? 1);
+    const best = windows.reduce((a, b) => (worth(b) < worth(a) ? b : a));
+    const policy = await page.evaluate(() => document.querySelector('berry-mse')?.stats?.policy);
+    return { ...best, policy, windows, rows: all, complaints: page.complaints };
+  } finally {
+    await page.context().close();
+    await cam.stop();
+  }
+}
