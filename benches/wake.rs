@@ -76,7 +76,9 @@ fn by_task() -> Run {
     run(|event| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let task = runtime.spawn(async move {
-            let event = AsyncFd::register(event).unwrap();
+            // SAFETY: the Arc keeps the descriptor open for as long as it is registered.
+            #[allow(unsafe_code)]
+            let event = unsafe { AsyncFd::register(event) }.unwrap();
             let mut delays = vec![];
             while delays.len() < EVENTS {
                 let mut ready = event.readable().await.unwrap();
