@@ -17,3 +17,4 @@ pub mod fmp4;
 pub mod h264;
 pub mod http;
 pub mod stream;
+pub mod system;

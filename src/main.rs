@@ -5,10 +5,11 @@ use berrymse::camera::v4l2::find;
 use berrymse::cli::{Cli, Command, Serve};
 use berrymse::config::{Config, ConfigError, DEFAULT_PATH};
 use berrymse::http::{self, Context, Door, Server, Shutdown};
+use berrymse::system::{self, Found};
 use clap::Parser;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
         Command::Serve(options) => serve(options),
         Command::Check { file } => Config::load(&file).map(drop).map_err(|e| e.to_string()),
         Command::Cameras { json } => cameras(json),
-        Command::Health { url, config } => health(url, config),
+        Command::Apply { config, last_good, root } => apply(config, last_good, root),
+        Command::Health { url, config, last_good } => health(url, config, last_good),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,18 +33,25 @@ fn main() -> ExitCode {
     }
 }
 
-/// The configuration that counts, and the file it stands in.
-fn load(file: Option<PathBuf>) -> Result<(Config, Option<PathBuf>), ConfigError> {
-    let file = file.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()));
-    match file {
-        Some(file) if !file.exists() => Err(ConfigError {
-            file: file.display().to_string(),
-            at: None,
-            message: "no such file: name another with --config, or leave that out".into(),
-        }),
-        Some(file) => Config::load(&file).map(|config| (config, Some(file))),
-        None => Ok((Config::without_file(), None)),
+/// The configuration that counts.
+fn load(file: Option<PathBuf>, last_good: Option<PathBuf>) -> Result<Found, ConfigError> {
+    if let Some(last_good) = last_good {
+        let file = file.unwrap_or_else(|| DEFAULT_PATH.into());
+        return Ok(system::load(&file, &last_good));
     }
+    let file = file.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()));
+    let config = match &file {
+        Some(file) if !file.exists() => {
+            return Err(ConfigError {
+                file: file.display().to_string(),
+                at: None,
+                message: "no such file: name another with --config, or leave that out".into(),
+            });
+        }
+        Some(file) => Config::load(file)?,
+        None => Config::without_file(),
+    };
+    Ok(Found { config, file, text: None, problem: None })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
@@ -54,16 +63,21 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 
 fn serve(options: Serve) -> Result<(), String> {
     start_log(options.verbose);
-    let (mut config, file) = load(options.config).map_err(|error| error.to_string())?;
+    let appliance = options.last_good.is_some();
+    let mut found = load(options.config, options.last_good).map_err(|error| error.to_string())?;
     if let Some(listen) = options.listen {
-        config.server.listen = listen;
+        found.config.server.listen = listen;
     }
-    greet(&config, file.as_deref());
-    runtime()?.block_on(stream(&config))
+    if appliance {
+        found.problem = found.problem.or_else(system::problem_at_start);
+    }
+    greet(&found);
+    runtime()?.block_on(stream(&found))
 }
 
 /// Runs the cameras and the server until a signal ends them.
-async fn stream(config: &Config) -> Result<(), String> {
+async fn stream(found: &Found) -> Result<(), String> {
+    let config = &found.config;
     let cannot = |error: std::io::Error| format!("it cannot be started: {error}");
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
@@ -75,6 +89,7 @@ async fn stream(config: &Config) -> Result<(), String> {
         cameras: cameras.all.clone(),
         door: Door::new(&config.server),
         server: config.server.clone(),
+        config_error: found.problem.clone(),
         started: Instant::now(),
         shutdown,
     };
@@ -98,23 +113,21 @@ async fn stream(config: &Config) -> Result<(), String> {
 }
 
 /// What everybody should know at the start.
-fn greet(config: &Config, file: Option<&Path>) {
+fn greet(found: &Found) {
     let version = env!("CARGO_PKG_VERSION");
-    match file {
+    let config = &found.config;
+    match &found.file {
         Some(file) => log::info!("BerryMSE {version}, configured by {}", file.display()),
         None => log::info!("BerryMSE {version}, without a configuration file"),
+    }
+    if let Some(problem) = &found.problem {
+        log::error!("{problem}");
     }
     if config.cameras.is_empty() {
         log::warn!("no camera is configured: add a [[camera]] to the configuration");
     }
     if config.server.password.is_none() {
         log::warn!("no password is set: whoever reaches this machine sees the picture");
-    }
-    let appliance = config.system != Default::default()
-        || config.network != Default::default()
-        || config.update != Default::default();
-    if appliance {
-        log::debug!("[system], [network] and [update] are for the appliance; serve ignores them");
     }
 }
 
@@ -149,14 +162,34 @@ fn cameras(json: bool) -> Result<(), String> {
     }
 }
 
-fn health(url: Option<String>, config: Option<PathBuf>) -> Result<(), String> {
+/// `berrymse apply`
+fn apply(config: Option<PathBuf>, last_good: Option<PathBuf>, root: PathBuf) -> Result<(), String> {
+    let report = system::apply(&system::Paths {
+        config: config.unwrap_or_else(|| root.join("boot/berrymse.toml")),
+        last_good: last_good.unwrap_or_else(|| root.join("data/berrymse/berrymse.toml")),
+        root,
+    });
+    for problem in &report.problems {
+        eprintln!("berrymse: {problem}");
+    }
+    match report.failures.is_empty() {
+        true => Ok(()),
+        false => Err(report.failures.join("\nberrymse: ")),
+    }
+}
+
+fn health(
+    url: Option<String>,
+    config: Option<PathBuf>,
+    last_good: Option<PathBuf>,
+) -> Result<(), String> {
     let url = match url {
         // `http://cam:2020` or a whole address: what is asked is /healthz.
         Some(url) if url.matches('/').count() <= 2 => format!("{url}/healthz"),
         Some(url) if url.matches('/').count() == 3 && url.ends_with('/') => format!("{url}healthz"),
         Some(url) => url,
         None => {
-            let (config, _) = load(config).map_err(|error| error.to_string())?;
+            let config = load(config, last_good).map_err(|error| error.to_string())?.config;
             let mut address = config.server.listen;
             match address.ip() {
                 ip if !ip.is_unspecified() => {}

@@ -37,6 +37,8 @@ pub struct Context {
     pub door: Door,
     /// How many, and how much.
     pub server: crate::config::Server,
+    /// What is wrong with the configuration, and what is in force in its place.
+    pub config_error: Option<String>,
     /// When the program started.
     pub started: Instant,
     /// Set once the program is to end.

@@ -111,11 +111,17 @@ impl Server {
 
     /// The same, with these variables in its environment.
     pub async fn start_with(config: &str, environment: &[(&str, &str)]) -> Server {
+        Server::start_as(config, &[], environment).await
+    }
+
+    /// The same, with these options, too.
+    pub async fn start_as(config: &str, options: &[&str], environment: &[(&str, &str)]) -> Server {
         let folder = Folder::new();
         let file = folder.write("berrymse.toml", config);
         let mut child = Command::new(BERRYMSE)
             .args(["serve", "--listen", "127.0.0.1:0", "--config"])
             .arg(&file)
+            .args(options)
             .env_remove("BERRYMSE_LOG")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
