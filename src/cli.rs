@@ -1,5 +1,6 @@
 //! The command line. `docs/berrymse.1` is made from it (`ci/man`).
 
+use crate::system::helper::SOCKET;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -64,6 +65,9 @@ pub enum Command {
         #[arg(long, value_name = "DIR", default_value = "/")]
         root: PathBuf,
     },
+    /// Do for the server what only root may do: save the configuration, restart the machine
+    #[command(hide = true)]
+    RootHelper(RootHelper),
     /// Ask a running server whether every camera delivers pictures
     ///
     /// Exits with 0 while every camera does, otherwise with 1 and says which one does not.
@@ -82,7 +86,7 @@ pub enum Command {
 }
 
 /// Options of `serve`.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Args)]
 pub struct Serve {
     /// Configuration file [default: /boot/berrymse.toml, where there is one]
     #[arg(long, value_name = "FILE")]
@@ -94,7 +98,27 @@ pub struct Serve {
     /// Address to listen on, instead of the configuration's: 0.0.0.0:2020, [::]:80, or a port
     #[arg(long, value_name = "ADDR", value_parser = crate::config::parse_listen)]
     pub listen: Option<std::net::SocketAddr>,
+    /// Socket of `berrymse root-helper`, which saves the configuration and restarts the machine
+    #[arg(long, value_name = "SOCKET", default_value = SOCKET, hide = true)]
+    pub helper: PathBuf,
     /// Say more in the log; twice: everything
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// Options of `root-helper`.
+#[derive(Debug, Args)]
+pub struct RootHelper {
+    /// Where it is spoken to
+    #[arg(long, value_name = "SOCKET", default_value = SOCKET)]
+    pub socket: PathBuf,
+    /// Who may speak to it, beside root
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// The configuration that it writes
+    #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+    pub config: PathBuf,
+    /// Where it keeps the last good copy
+    #[arg(long, value_name = "FILE", default_value = "/data/berrymse/berrymse.toml")]
+    pub last_good: PathBuf,
 }

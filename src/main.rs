@@ -1,27 +1,28 @@
 //! The executable: command line → configuration → run.
 
-use berrymse::camera::Cameras;
 use berrymse::camera::v4l2::find;
-use berrymse::cli::{Cli, Command, Serve};
-use berrymse::config::{Config, ConfigError, DEFAULT_PATH};
-use berrymse::http::{self, Context, Door, Server, Shutdown};
-use berrymse::system::{self, Found};
+use berrymse::cli::{Cli, Command, RootHelper};
+use berrymse::config::Config;
+use berrymse::http;
+use berrymse::serve::{load, serve};
+use berrymse::system::{self, helper::Helper};
 use clap::Parser;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Instant;
-use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(options) => serve(options),
+        Command::Serve(options) => {
+            start_log(options.verbose);
+            runtime().and_then(|runtime| runtime.block_on(serve(options)))
+        }
         Command::Check { file } => Config::load(&file).map(drop).map_err(|e| e.to_string()),
         Command::Cameras { json } => cameras(json),
         Command::Apply { config, last_good, root } => apply(config, last_good, root),
+        Command::RootHelper(options) => root_helper(options),
         Command::Health { url, config, last_good } => health(url, config, last_good),
     };
     match result {
@@ -33,27 +34,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// The configuration that counts.
-fn load(file: Option<PathBuf>, last_good: Option<PathBuf>) -> Result<Found, ConfigError> {
-    if let Some(last_good) = last_good {
-        let file = file.unwrap_or_else(|| DEFAULT_PATH.into());
-        return Ok(system::load(&file, &last_good));
-    }
-    let file = file.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()));
-    let config = match &file {
-        Some(file) if !file.exists() => {
-            return Err(ConfigError {
-                file: file.display().to_string(),
-                at: None,
-                message: "no such file: name another with --config, or leave that out".into(),
-            });
-        }
-        Some(file) => Config::load(file)?,
-        None => Config::without_file(),
-    };
-    Ok(Found { config, file, text: None, problem: None })
-}
-
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -61,87 +41,16 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
         .map_err(|error| format!("the threads cannot be started: {error}"))
 }
 
-fn serve(options: Serve) -> Result<(), String> {
-    start_log(options.verbose);
-    let appliance = options.last_good.is_some();
-    let mut found = load(options.config, options.last_good).map_err(|error| error.to_string())?;
-    if let Some(listen) = options.listen {
-        found.config.server.listen = listen;
-    }
-    if appliance {
-        found.problem = found.problem.or_else(system::problem_at_start);
-    }
-    greet(&found);
-    runtime()?.block_on(stream(&found))
-}
-
-/// Runs the cameras and the server until a signal ends them.
-async fn stream(found: &Found) -> Result<(), String> {
-    let config = &found.config;
-    let cannot = |error: std::io::Error| format!("it cannot be started: {error}");
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-    let listener = http::listen(config.server.listen)?;
-    let address = listener.local_addr().map_err(cannot)?;
-    let cameras = Cameras::start(&config.cameras).map_err(cannot)?;
-    let (stop, shutdown) = Shutdown::new();
-    let context = Context {
-        cameras: cameras.all.clone(),
-        door: Door::new(&config.server),
-        server: config.server.clone(),
-        config_error: found.problem.clone(),
-        started: Instant::now(),
-        shutdown,
+/// `berrymse root-helper`
+fn root_helper(options: RootHelper) -> Result<(), String> {
+    start_log(0);
+    let helper = Helper {
+        config: options.config,
+        last_good: options.last_good,
+        config_error: system::CONFIG_ERROR.into(),
+        reboot: system::helper::reboot,
     };
-    let server = tokio::spawn(Server::new(listener, Arc::new(context)).run());
-    log::info!("streaming at http://{}/", reachable(address));
-
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    log::info!("stopping");
-    stop.send_replace(true);
-    // A second signal does not wait for anybody.
-    tokio::select! {
-        _ = server => {}
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    // Joins their threads, which end their programs.
-    tokio::task::spawn_blocking(move || drop(cameras)).await.map_err(|error| error.to_string())
-}
-
-/// What everybody should know at the start.
-fn greet(found: &Found) {
-    let version = env!("CARGO_PKG_VERSION");
-    let config = &found.config;
-    match &found.file {
-        Some(file) => log::info!("BerryMSE {version}, configured by {}", file.display()),
-        None => log::info!("BerryMSE {version}, without a configuration file"),
-    }
-    if let Some(problem) = &found.problem {
-        log::error!("{problem}");
-    }
-    if config.cameras.is_empty() {
-        log::warn!("no camera is configured: add a [[camera]] to the configuration");
-    }
-    if config.server.password.is_none() {
-        log::warn!("no password is set: whoever reaches this machine sees the picture");
-    }
-}
-
-/// How a browser on this machine reaches `address`.
-fn reachable(address: SocketAddr) -> String {
-    let host = match address.ip() {
-        ip if ip.is_unspecified() => "localhost".to_string(),
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    };
-    match address.port() {
-        80 => host,
-        port => format!("{host}:{port}"),
-    }
+    helper.run(&options.socket, options.group.as_deref())
 }
 
 /// `berrymse cameras`

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// The file that every image starts with.
 const SHIPPED: &str = include_str!("../../appliance/berrymse.toml");
 
+/// What `apply` finds wrong with the configuration stands here.
+pub const CONFIG_ERROR: &str = "/run/berrymse/config-error";
+
 /// The configuration that counts.
 #[derive(Debug)]
 pub struct Found {
@@ -42,11 +45,12 @@ pub fn load(file: &Path, last_good: &Path) -> Found {
 
 /// What `apply` found wrong at the machine's start, beyond the file itself.
 pub fn problem_at_start() -> Option<String> {
-    let text = std::fs::read_to_string(Path::new("/run/berrymse/config-error")).ok()?;
+    let text = std::fs::read_to_string(CONFIG_ERROR).ok()?;
     Some(text.trim().to_string()).filter(|text| !text.is_empty())
 }
 
-fn as_shipped() -> Config {
+/// The configuration as shipped, without a camera.
+pub fn as_shipped() -> Config {
     let shipped = Config::parse(SHIPPED, "berrymse.toml").unwrap_or_default();
     Config { cameras: vec![], ..shipped }
 }

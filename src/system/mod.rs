@@ -6,9 +6,10 @@
 
 mod apply;
 mod files;
+pub mod helper;
 mod last_good;
 mod network;
 
 pub use apply::{Paths, Report, apply};
 pub use files::replace;
-pub use last_good::{Found, load, problem_at_start};
+pub use last_good::{CONFIG_ERROR, Found, as_shipped, load, problem_at_start};
