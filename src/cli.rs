@@ -101,6 +101,9 @@ pub struct Serve {
     /// Socket of `berrymse root-helper`, which saves the configuration and restarts the machine
     #[arg(long, value_name = "SOCKET", default_value = SOCKET, hide = true)]
     pub helper: PathBuf,
+    /// Where an uploaded update lies until it is installed
+    #[arg(long, value_name = "FILE", default_value = crate::update::UPLOAD, hide = true)]
+    pub upload: PathBuf,
     /// Say more in the log; twice: everything
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -5,6 +5,7 @@ use crate::cli;
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Network, System};
 use crate::http::{self, Context, Door, Server, Settings, Shutdown};
 use crate::system::{self, Found, as_shipped};
+use crate::update::{Updater, check};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), String> {
         at_start: (found.config.system.clone(), found.config.network.clone()),
         changed: Arc::default(),
         listening: None,
+        updater: Updater::new(options.upload.clone()),
     };
     loop {
         let running = Running::start(&options, &mut lasting, &found)?;
@@ -84,6 +86,7 @@ struct Lasting {
     /// As the machine was set up when it started.
     at_start: (System, Network),
     changed: Arc<Notify>,
+    updater: Arc<Updater>,
     /// Where it could be reached last.
     listening: Option<SocketAddr>,
 }
@@ -92,6 +95,7 @@ struct Lasting {
 struct Running {
     cameras: Cameras,
     server: JoinHandle<()>,
+    updates: JoinHandle<()>,
     stop: watch::Sender<bool>,
 }
 
@@ -126,16 +130,21 @@ impl Running {
                 writing: Default::default(),
             },
             server: config.server,
+            updater: lasting.updater.clone(),
+            update_url: config.update.url.clone(),
             started: lasting.started,
             shutdown,
         };
         let server = tokio::spawn(Server::new(listener, Arc::new(context)).run());
+        let updates = check::run(lasting.updater.clone(), config.update, options.helper.clone());
+        let updates = tokio::spawn(updates);
         log::info!("streaming at http://{}/", reachable(address));
-        Ok(Running { cameras, server, stop })
+        Ok(Running { cameras, server, updates, stop })
     }
 
     async fn end(self) {
         self.stop.send_replace(true);
+        self.updates.abort();
         let _ = self.server.await;
         // Joins their threads, which end their programs.
         let cameras = self.cameras;

@@ -159,6 +159,14 @@ impl Server {
         self.log.lock().unwrap().join("\n")
     }
 
+    /// Waits until it serves for the `times`th time: a new configuration starts it anew.
+    pub async fn started(&self, times: usize) {
+        wait_until("the start", async || {
+            (self.log().matches("streaming at").count() >= times).then_some(())
+        })
+        .await;
+    }
+
     /// A request, ready but for what is special about it.
     pub fn request(&self, path: &str) -> hyper::http::request::Builder {
         Request::get(path).header(HOST, self.address.to_string())
