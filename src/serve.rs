@@ -4,6 +4,7 @@ use crate::camera::Cameras;
 use crate::cli;
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Network, System};
 use crate::http::{self, Context, Door, Server, Settings, Shutdown};
+use crate::system::mdns::{self, Announcement};
 use crate::system::{self, Found, as_shipped};
 use crate::update::{Updater, check};
 use std::net::{IpAddr, SocketAddr};
@@ -97,6 +98,7 @@ struct Running {
     server: JoinHandle<()>,
     updates: JoinHandle<()>,
     stop: watch::Sender<bool>,
+    announcement: Option<Announcement>,
 }
 
 impl Running {
@@ -139,16 +141,17 @@ impl Running {
         let updates = check::run(lasting.updater.clone(), config.update, options.helper.clone());
         let updates = tokio::spawn(updates);
         log::info!("streaming at http://{}/", reachable(address));
-        Ok(Running { cameras, server, updates, stop })
+        let announcement = announce(options, &lasting.at_start.0, address);
+        Ok(Running { cameras, server, updates, stop, announcement })
     }
 
     async fn end(self) {
         self.stop.send_replace(true);
         self.updates.abort();
         let _ = self.server.await;
-        // Joins their threads, which end their programs.
-        let cameras = self.cameras;
-        let _ = tokio::task::spawn_blocking(move || drop(cameras)).await;
+        // Says goodbye; joins the cameras' threads, which end their programs.
+        let rest = (self.announcement, self.cameras);
+        let _ = tokio::task::spawn_blocking(move || drop(rest)).await;
     }
 }
 
@@ -166,6 +169,24 @@ fn listen(
     log::error!("{error}; listening on {other}");
     *problem = Some(format!("{error}\nUntil that is mended, it listens on {other}."));
     Ok(listener)
+}
+
+/// The name as it was when the machine started: another one needs a restart.
+fn announce(options: &cli::Serve, at_start: &System, at: SocketAddr) -> Option<Announcement> {
+    let host = at_start.hostname.clone().or_else(|| options.mdns.then(mdns::host_name))?;
+    if at.ip().is_loopback() || host.is_empty() {
+        return None;
+    }
+    match Announcement::start(&host, at) {
+        Ok(announcement) => {
+            log::info!("announced as http://{host}.local/");
+            Some(announcement)
+        }
+        Err(why) => {
+            log::warn!("{why}");
+            None
+        }
+    }
 }
 
 /// What everybody should know at the start.

@@ -144,7 +144,8 @@ impl Server {
             }
             let log = log.lock().unwrap();
             let line = log.iter().find_map(|line| line.split_once("streaming at http://"))?;
-            Some(line.1.trim_end_matches('/').parse().unwrap())
+            let address = line.1.trim_end_matches('/').replace("localhost", "127.0.0.1");
+            Some(address.parse().unwrap())
         })
         .await;
         Server { child, address, log, folder }
