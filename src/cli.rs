@@ -104,9 +104,9 @@ pub struct Serve {
     /// Socket of `berrymse root-helper`, which saves the configuration and restarts the machine
     #[arg(long, value_name = "SOCKET", default_value = SOCKET, hide = true)]
     pub helper: PathBuf,
-    /// Where an uploaded update lies until it is installed
-    #[arg(long, value_name = "FILE", default_value = crate::update::UPLOAD, hide = true)]
-    pub upload: PathBuf,
+    /// Where uploads lie until they are installed, and why the last update was given up
+    #[arg(long, value_name = "DIR", default_value = crate::update::DATA, hide = true)]
+    pub data: PathBuf,
     /// Say more in the log; twice: everything
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,

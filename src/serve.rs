@@ -52,7 +52,7 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), String> {
         at_start: (found.config.system.clone(), found.config.network.clone()),
         changed: Arc::default(),
         listening: None,
-        updater: Updater::new(options.upload.clone()),
+        updater: Updater::new(&options.data),
     };
     loop {
         let running = Running::start(&options, &mut lasting, &found)?;

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Answer, BERRYMSE, Folder, Server, wait_until};
 use hyper::StatusCode;
-use hyper::header::{ALLOW, AUTHORIZATION, ETAG, HOST, IF_MATCH, ORIGIN};
+use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_SECURITY_POLICY, ETAG, HOST, IF_MATCH, ORIGIN};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
@@ -55,6 +55,12 @@ async fn what_is_wrong_is_not_saved_and_the_line_is_named() {
             json!(2),
             json!(28),
             "stands for",
+        ),
+        (
+            "[system]\nhostname = 'x'\nssh_keys = ['ssh-rsa AAAA']".into(),
+            json!(3),
+            json!(12),
+            "SSH key",
         ),
         ("[[camera]]\nsource = { command = [\"sh\"] }".into(), json!(null), json!(null), "command"),
     ] {
@@ -123,6 +129,19 @@ async fn passwords_are_for_those_who_have_given_one() {
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
     assert!(!refused.text.contains("secret"));
     assert_eq!(get("Basic Om9wZW4gc2VzYW1l").await.text, config); // :open sesame
+}
+
+/// Otherwise another site could show it, invisible, under something that one likes to click on.
+#[tokio::test]
+async fn the_settings_page_is_in_no_other_sites_frame() {
+    let server = Server::start(CARD).await;
+    let policy = async |path: &str| {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        answer.headers[CONTENT_SECURITY_POLICY].to_str().unwrap().to_string()
+    };
+    assert!(policy("/settings.html").await.contains("frame-ancestors 'none'"));
+    assert!(policy("/").await.contains("frame-ancestors *"), "the picture may be shown anywhere");
 }
 
 #[tokio::test]

@@ -189,12 +189,12 @@ impl Bus {
     }
 
     fn upload(&self) -> PathBuf {
-        self.folder.path("upload.raucb")
+        self.folder.path("upload/bundle.raucb")
     }
 
     async fn server(&self, config: &str) -> Server {
-        let upload = self.upload();
-        let options = ["--upload", upload.to_str().unwrap()];
+        let data = self.folder.path("");
+        let options = ["--data", data.to_str().unwrap()];
         let environment = [("DBUS_SYSTEM_BUS_ADDRESS", self.address.as_str())];
         Server::start_as(config, &options, &environment).await
     }

@@ -176,6 +176,9 @@ async fn receive(
 fn create(path: &Path) -> Result<(File, u64), Refused> {
     let open = || {
         let _ = std::fs::remove_file(path);
+        if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+            std::fs::create_dir(folder)?;
+        }
         let file = File::create_new(path)?;
         let room = rustix::fs::fstatvfs(&file)?;
         Ok((file, room.f_bavail * room.f_frsize))

@@ -23,8 +23,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Where an upload lies until it is installed.
-pub const UPLOAD: &str = "/data/berrymse/upload.raucb";
+/// Where the appliance keeps what outlives an update.
+pub const DATA: &str = "/data/berrymse";
+
+/// In it: an upload, until it is installed. The folder is the server's own; the one above is root's,
+/// because the last good configuration lies there.
+const UPLOAD: &str = "upload/bundle.raucb";
+
+/// In it: what `berrymse health` said last before a system was given up.
+const HEALTH_ERROR: &str = "health-error";
 
 /// How often RAUC is asked whether it still works, should it not say when it is done.
 const LOOK: Duration = Duration::from_secs(2);
@@ -145,6 +152,7 @@ pub struct Report {
 #[derive(Debug, Default)]
 pub struct Updater {
     upload: PathBuf,
+    health_error: PathBuf,
     state: Mutex<State>,
 }
 
@@ -162,11 +170,12 @@ struct State {
 }
 
 impl Updater {
-    /// Uploads will lie at `upload`.
-    pub fn new(upload: PathBuf) -> Arc<Updater> {
+    /// With what is to outlive them in `data`.
+    pub fn new(data: &Path) -> Arc<Updater> {
+        let (upload, health_error) = (data.join(UPLOAD), data.join(HEALTH_ERROR));
         // What a power cut has left.
         let _ = std::fs::remove_file(&upload);
-        Arc::new(Updater { upload, state: Mutex::default() })
+        Arc::new(Updater { upload, health_error, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -231,7 +240,7 @@ impl Updater {
             compatible: Some(compatible),
             state: state.phase,
             installing: state.version.clone(),
-            fell_back: fell_back(&state.slots, &self.upload.with_file_name("health-error")),
+            fell_back: fell_back(&state.slots, &self.health_error),
             offer: state.offer.clone(),
             check_error: state.check_error.clone(),
             slots: state.slots.clone(),
