@@ -5,6 +5,8 @@
 //!  server     door                              routes    ├─ live      WebSocket viewers
 //!                                                         ├─ endless   .mp4 and .h264 over HTTP
 //!                                                         ├─ status    /api/status, /healthz
+//!                                                         ├─ settings  /api/config, /api/reboot
+//!                                                         ├─ update    /api/update
 //!                                                         └─ metrics   /metrics
 //! ```
 
@@ -16,14 +18,18 @@ mod live;
 mod metrics;
 mod routes;
 mod server;
+mod settings;
 mod site;
 mod status;
+mod update;
 pub mod websocket;
 
 pub use door::Door;
 pub use server::{Server, listen};
+pub use settings::Settings;
 
 use crate::camera::Camera;
+use crate::update::Updater;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
@@ -37,6 +43,12 @@ pub struct Context {
     pub door: Door,
     /// How many, and how much.
     pub server: crate::config::Server,
+    /// The configuration's file.
+    pub settings: Settings,
+    /// Updates of the system.
+    pub updater: Arc<Updater>,
+    /// Where they are announced.
+    pub update_url: Option<String>,
     /// When the program started.
     pub started: Instant,
     /// Set once the program is to end.
