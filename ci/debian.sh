@@ -4,10 +4,10 @@
 
 debian_home=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debian
 
-# debian RELEASE: from now on, apt is that release's (amd64 and arm64). The lists are fetched once a
-# day.
+# debian RELEASE [ARCH]: from now on, apt is that release's (amd64 and arm64); what a package depends on
+# is looked for in ARCH (amd64). The lists are fetched once a day.
 debian() {
-    local at=$debian_home/$1 keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    local at=$debian_home/$1 architecture=${2:-amd64} keys=/usr/share/keyrings/debian-archive-keyring.gpg
     has apt-get || die "Debian's packages are needed, and there is no apt-get to fetch them"
     [ -e "$keys" ] || install_packages debian-archive-keyring
     mkdir -p "$at"/{lists/partial,cache/archives/partial,none}
@@ -16,7 +16,7 @@ debian() {
 deb [arch=amd64,arm64 signed-by=$keys] http://deb.debian.org/debian $1 main
 deb [arch=amd64,arm64 signed-by=$keys] http://deb.debian.org/debian-security $1-security main
 END
-    cat >"$at/apt.conf" <<END
+    cat >"$at/$architecture.conf" <<END
 Dir::Etc::SourceList "$at/sources.list";
 Dir::Etc::SourceParts "$at/none";
 Dir::Etc::PreferencesParts "$at/none";
@@ -24,7 +24,7 @@ Dir::State "$at";
 Dir::State::Lists "$at/lists";
 Dir::State::status "$at/status";
 Dir::Cache "$at/cache";
-APT::Architecture "amd64";
+APT::Architecture "$architecture";
 APT::Architectures "amd64,arm64";
 APT::Install-Recommends "false";
 APT::Sandbox::User "root";
@@ -32,7 +32,7 @@ Acquire::Languages "none";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Acquire::Retries "3";
 END
-    export APT_CONFIG=$at/apt.conf
+    export APT_CONFIG=$at/$architecture.conf
     [ -z "$(find "$at/updated" -mtime -1 2>/dev/null)" ] || return 0
     if apt-get -q update >"$at/log" 2>&1; then
         touch "$at/updated"
@@ -44,10 +44,9 @@ END
     fi
 }
 
-# needed PACKAGE[:ARCH]...: these and all that they depend on.
+# needed PACKAGE...: these and all that they depend on.
 needed() {
-    apt-get -q install --simulate "$@" 2>"$debian_home/log" | sed -n 's/^Inst \([^ ]*\) .*\[\(.*\)\])$/\1:\2/p' |
-        sed 's/:all$//' | grep . || { tail -n 5 "$debian_home/log" >&2; die "apt-get can't find $*"; }
+    apt-get -q install --simulate "$@" 2>"$debian_home/log" | sed -n 's/^Inst \([^ ]*\) .*/\1/p' | grep . || { tail -n 5 "$debian_home/log" >&2; die "apt-get can't find $*"; }
 }
 
 # unpack FOLDER PACKAGE[:ARCH]...: downloads these packages, only these, and unpacks them there.
