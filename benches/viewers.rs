@@ -138,7 +138,8 @@ fn serve_ours(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
             listening.send(listener.local_addr().unwrap().port()).unwrap();
             let (_stop, shutdown) = Shutdown::new();
             let door = Door::new(&server);
-            let context = Context { cameras, door, server, started: Instant::now(), shutdown };
+            let (settings, started) = (Default::default(), Instant::now());
+            let context = Context { cameras, door, server, settings, started, shutdown };
             Server::new(listener, Arc::new(context)).run().await;
         });
     });

@@ -1,5 +1,6 @@
 //! The command line. `docs/berrymse.1` is made from it (`ci/man`).
 
+use crate::system::helper::SOCKET;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -48,6 +49,25 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Set up the appliance, early at its start
+    ///
+    /// Writes host name, network, Wi-Fi, SSH keys and time zone as the configuration has them, and
+    /// keeps a copy of it. When it is missing or broken, the last good copy is in force, and what
+    /// is wrong is said on standard error, in /run/berrymse/config-error, and so on the page.
+    Apply {
+        /// Configuration file [default: boot/berrymse.toml in --root]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Where the last good copy is kept [default: data/berrymse/berrymse.toml in --root]
+        #[arg(long, value_name = "FILE")]
+        last_good: Option<PathBuf>,
+        /// What counts as / for everything that is written
+        #[arg(long, value_name = "DIR", default_value = "/")]
+        root: PathBuf,
+    },
+    /// Do for the server what only root may do: save the configuration, restart the machine
+    #[command(hide = true)]
+    RootHelper(RootHelper),
     /// Ask a running server whether every camera delivers pictures
     ///
     /// Exits with 0 while every camera does, otherwise with 1 and says which one does not.
@@ -59,19 +79,46 @@ pub enum Command {
         /// where there is one]
         #[arg(long, value_name = "FILE", conflicts_with = "url")]
         config: Option<PathBuf>,
+        /// Copy of the configuration that is in force while that file is broken
+        #[arg(long, value_name = "FILE", conflicts_with = "url")]
+        last_good: Option<PathBuf>,
     },
 }
 
 /// Options of `serve`.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Args)]
 pub struct Serve {
     /// Configuration file [default: /boot/berrymse.toml, where there is one]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Copy of the configuration that is in force while that file is missing or broken, as `apply`
+    /// keeps it; without this option, that ends the program
+    #[arg(long, value_name = "FILE")]
+    pub last_good: Option<PathBuf>,
     /// Address to listen on, instead of the configuration's: 0.0.0.0:2020, [::]:80, or a port
     #[arg(long, value_name = "ADDR", value_parser = crate::config::parse_listen)]
     pub listen: Option<std::net::SocketAddr>,
+    /// Socket of `berrymse root-helper`, which saves the configuration and restarts the machine
+    #[arg(long, value_name = "SOCKET", default_value = SOCKET, hide = true)]
+    pub helper: PathBuf,
     /// Say more in the log; twice: everything
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// Options of `root-helper`.
+#[derive(Debug, Args)]
+pub struct RootHelper {
+    /// Where it is spoken to
+    #[arg(long, value_name = "SOCKET", default_value = SOCKET)]
+    pub socket: PathBuf,
+    /// Who may speak to it, beside root
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// The configuration that it writes
+    #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+    pub config: PathBuf,
+    /// Where it keeps the last good copy
+    #[arg(long, value_name = "FILE", default_value = "/data/berrymse/berrymse.toml")]
+    pub last_good: PathBuf,
 }

@@ -271,6 +271,11 @@ impl std::error::Error for ConfigError {}
 impl Config {
     /// Reads and validates the file.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        Config::parse(&Config::read(path)?, &path.display().to_string())
+    }
+
+    /// Reads the file's text, without looking into it.
+    pub fn read(path: &Path) -> Result<String, ConfigError> {
         let file = path.display().to_string();
         let error = |message| ConfigError { file: file.clone(), at: None, message };
         let bytes = std::fs::read(path).map_err(|e| error(read_error(&e)))?;
@@ -280,15 +285,14 @@ impl Config {
                 bytes.len()
             )));
         }
-        let text = String::from_utf8(bytes).map_err(|e| {
+        String::from_utf8(bytes).map_err(|e| {
             let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
             ConfigError {
                 file: file.clone(),
                 at: Some(line_column(&String::from_utf8_lossy(good), good.len())),
                 message: "not UTF-8 text: save the file as UTF-8".into(),
             }
-        })?;
-        Config::parse(&text, &file)
+        })
     }
 
     /// Validates `text`; `file` is what errors call it.
@@ -339,6 +343,25 @@ impl Config {
                 Some(gateway.span()),
             ));
         }
+        if let (Address::Fixed(address, prefix), Some(gateway), Some(place)) =
+            (&config.network.address, config.network.gateway, &places.network.gateway)
+            && !reaches(*address, *prefix, gateway)
+        {
+            return Err(error(
+                format!(
+                    "{gateway} is not in the network of {address}/{prefix}: no way leads there"
+                ),
+                Some(place.span()),
+            ));
+        }
+        if let Some(dns) = &places.network.dns
+            && config.network.address == Address::Dhcp
+        {
+            return Err(error(
+                "`dns` needs a fixed `address`: with \"dhcp\" the router tells it".into(),
+                Some(dns.span()),
+            ));
+        }
         if let Some(install) = &places.update.install
             && config.update.install == Install::Auto
             && config.update.url.is_none()
@@ -371,6 +394,21 @@ impl Config {
     }
 }
 
+/// Where in `text` the value of a key stands, with its quotation marks: `["network", "gateway"]`.
+pub fn place(text: &str, key: &[&str]) -> Option<std::ops::Range<usize>> {
+    // The byte order mark counts as text here.
+    let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (last, tables) = key.split_last()?;
+    let document = toml::de::DeTable::parse(rest).ok()?;
+    let mut table = document.get_ref();
+    for name in tables {
+        table = table.get(*name)?.get_ref().as_table()?;
+    }
+    let span = table.get(*last)?.span();
+    let mark = text.len() - rest.len();
+    Some(span.start + mark..span.end + mark)
+}
+
 /// Where in the text the values stand that are checked against each other.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -391,6 +429,7 @@ struct PlaceOfCamera {
 struct PlaceOfNetwork {
     address: Option<Spanned<String>>,
     gateway: Option<Spanned<String>>,
+    dns: Option<Spanned<Vec<String>>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -415,7 +454,7 @@ fn printable(message: &str) -> String {
 }
 
 /// Line and column of a byte, both from 1; columns count characters.
-fn line_column(text: &str, at: usize) -> (usize, usize) {
+pub(crate) fn line_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.rsplit('\n').next().unwrap_or_default();
     (before.matches('\n').count() + 1, line.chars().count() + 1)
@@ -611,7 +650,7 @@ fn ssh_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D
     for key in &keys {
         let kind = key.split_whitespace().next().unwrap_or_default();
         let known = ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"].iter().any(|k| kind.starts_with(k));
-        if !known || key.split_whitespace().count() < 2 || key.contains('\n') {
+        if !known || key.split_whitespace().count() < 2 || key.contains(char::is_control) {
             return Err(de::Error::custom(
                 "not an SSH public key: the one line of ~/.ssh/id_ed25519.pub, such as \
                  \"ssh-ed25519 AAAA… you@home\"",
@@ -632,6 +671,21 @@ fn gateway<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>,
 fn dns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
     let servers = Vec::<String>::deserialize(deserializer)?;
     servers.iter().map(|text| ip_address(text).map_err(de::Error::custom)).collect()
+}
+
+/// Whether a router at `gateway` can be spoken to from `address`.
+fn reaches(address: IpAddr, prefix: u8, gateway: IpAddr) -> bool {
+    match (address, gateway) {
+        (IpAddr::V4(address), IpAddr::V4(gateway)) => {
+            (u32::from(address) ^ u32::from(gateway)).leading_zeros() >= u32::from(prefix)
+        }
+        (IpAddr::V6(address), IpAddr::V6(gateway)) => {
+            let link_local = gateway.is_unicast_link_local();
+            link_local
+                || (u128::from(address) ^ u128::from(gateway)).leading_zeros() >= u32::from(prefix)
+        }
+        _ => false,
+    }
 }
 
 /// `[[camera]]`, and what to do about `[camera]`.
@@ -670,6 +724,10 @@ fn ssid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
 
 fn psk<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     string(deserializer, |text| match text.len() {
+        // It becomes a line of another file.
+        _ if text.contains(char::is_control) => {
+            Err("the network's password has a line break or another control character in it".into())
+        }
         8..=63 => Ok(Some(text.into())),
         64 if text.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(Some(text.into())),
         len => Err(format!("the network's password has {len} characters: 8 to 63 are possible")),

@@ -16,4 +16,6 @@ pub mod config;
 pub mod fmp4;
 pub mod h264;
 pub mod http;
+pub mod serve;
 pub mod stream;
+pub mod system;

@@ -1,26 +1,29 @@
 //! The executable: command line → configuration → run.
 
-use berrymse::camera::Cameras;
 use berrymse::camera::v4l2::find;
-use berrymse::cli::{Cli, Command, Serve};
-use berrymse::config::{Config, ConfigError, DEFAULT_PATH};
-use berrymse::http::{self, Context, Door, Server, Shutdown};
+use berrymse::cli::{Cli, Command, RootHelper};
+use berrymse::config::Config;
+use berrymse::http;
+use berrymse::serve::{load, serve};
+use berrymse::system::{self, helper::Helper};
 use clap::Parser;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Instant;
-use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(options) => serve(options),
+        Command::Serve(options) => {
+            start_log(options.verbose);
+            runtime().and_then(|runtime| runtime.block_on(serve(options)))
+        }
         Command::Check { file } => Config::load(&file).map(drop).map_err(|e| e.to_string()),
         Command::Cameras { json } => cameras(json),
-        Command::Health { url, config } => health(url, config),
+        Command::Apply { config, last_good, root } => apply(config, last_good, root),
+        Command::RootHelper(options) => root_helper(options),
+        Command::Health { url, config, last_good } => health(url, config, last_good),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,20 +34,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// The configuration that counts, and the file it stands in.
-fn load(file: Option<PathBuf>) -> Result<(Config, Option<PathBuf>), ConfigError> {
-    let file = file.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()));
-    match file {
-        Some(file) if !file.exists() => Err(ConfigError {
-            file: file.display().to_string(),
-            at: None,
-            message: "no such file: name another with --config, or leave that out".into(),
-        }),
-        Some(file) => Config::load(&file).map(|config| (config, Some(file))),
-        None => Ok((Config::without_file(), None)),
-    }
-}
-
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -52,83 +41,16 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
         .map_err(|error| format!("the threads cannot be started: {error}"))
 }
 
-fn serve(options: Serve) -> Result<(), String> {
-    start_log(options.verbose);
-    let (mut config, file) = load(options.config).map_err(|error| error.to_string())?;
-    if let Some(listen) = options.listen {
-        config.server.listen = listen;
-    }
-    greet(&config, file.as_deref());
-    runtime()?.block_on(stream(&config))
-}
-
-/// Runs the cameras and the server until a signal ends them.
-async fn stream(config: &Config) -> Result<(), String> {
-    let cannot = |error: std::io::Error| format!("it cannot be started: {error}");
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-    let listener = http::listen(config.server.listen)?;
-    let address = listener.local_addr().map_err(cannot)?;
-    let cameras = Cameras::start(&config.cameras).map_err(cannot)?;
-    let (stop, shutdown) = Shutdown::new();
-    let context = Context {
-        cameras: cameras.all.clone(),
-        door: Door::new(&config.server),
-        server: config.server.clone(),
-        started: Instant::now(),
-        shutdown,
+/// `berrymse root-helper`
+fn root_helper(options: RootHelper) -> Result<(), String> {
+    start_log(0);
+    let helper = Helper {
+        config: options.config,
+        last_good: options.last_good,
+        config_error: system::CONFIG_ERROR.into(),
+        reboot: system::helper::reboot,
     };
-    let server = tokio::spawn(Server::new(listener, Arc::new(context)).run());
-    log::info!("streaming at http://{}/", reachable(address));
-
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    log::info!("stopping");
-    stop.send_replace(true);
-    // A second signal does not wait for anybody.
-    tokio::select! {
-        _ = server => {}
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    // Joins their threads, which end their programs.
-    tokio::task::spawn_blocking(move || drop(cameras)).await.map_err(|error| error.to_string())
-}
-
-/// What everybody should know at the start.
-fn greet(config: &Config, file: Option<&Path>) {
-    let version = env!("CARGO_PKG_VERSION");
-    match file {
-        Some(file) => log::info!("BerryMSE {version}, configured by {}", file.display()),
-        None => log::info!("BerryMSE {version}, without a configuration file"),
-    }
-    if config.cameras.is_empty() {
-        log::warn!("no camera is configured: add a [[camera]] to the configuration");
-    }
-    if config.server.password.is_none() {
-        log::warn!("no password is set: whoever reaches this machine sees the picture");
-    }
-    let appliance = config.system != Default::default()
-        || config.network != Default::default()
-        || config.update != Default::default();
-    if appliance {
-        log::debug!("[system], [network] and [update] are for the appliance; serve ignores them");
-    }
-}
-
-/// How a browser on this machine reaches `address`.
-fn reachable(address: SocketAddr) -> String {
-    let host = match address.ip() {
-        ip if ip.is_unspecified() => "localhost".to_string(),
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    };
-    match address.port() {
-        80 => host,
-        port => format!("{host}:{port}"),
-    }
+    helper.run(&options.socket, options.group.as_deref())
 }
 
 /// `berrymse cameras`
@@ -149,14 +71,34 @@ fn cameras(json: bool) -> Result<(), String> {
     }
 }
 
-fn health(url: Option<String>, config: Option<PathBuf>) -> Result<(), String> {
+/// `berrymse apply`
+fn apply(config: Option<PathBuf>, last_good: Option<PathBuf>, root: PathBuf) -> Result<(), String> {
+    let report = system::apply(&system::Paths {
+        config: config.unwrap_or_else(|| root.join("boot/berrymse.toml")),
+        last_good: last_good.unwrap_or_else(|| root.join("data/berrymse/berrymse.toml")),
+        root,
+    });
+    for problem in &report.problems {
+        eprintln!("berrymse: {problem}");
+    }
+    match report.failures.is_empty() {
+        true => Ok(()),
+        false => Err(report.failures.join("\nberrymse: ")),
+    }
+}
+
+fn health(
+    url: Option<String>,
+    config: Option<PathBuf>,
+    last_good: Option<PathBuf>,
+) -> Result<(), String> {
     let url = match url {
         // `http://cam:2020` or a whole address: what is asked is /healthz.
         Some(url) if url.matches('/').count() <= 2 => format!("{url}/healthz"),
         Some(url) if url.matches('/').count() == 3 && url.ends_with('/') => format!("{url}healthz"),
         Some(url) => url,
         None => {
-            let (config, _) = load(config).map_err(|error| error.to_string())?;
+            let config = load(config, last_good).map_err(|error| error.to_string())?.config;
             let mut address = config.server.listen;
             match address.ip() {
                 ip if !ip.is_unspecified() => {}

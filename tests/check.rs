@@ -15,7 +15,7 @@ fn check(file: &Path) -> (Option<i32>, String) {
 }
 
 /// A broken configuration, where it is broken, and what must be said.
-const BROKEN: [(&str, &str, &str); 35] = [
+const BROKEN: [(&str, &str, &str); 39] = [
     ("[server]\nlisten = \"here\"", "2:10", "for example \"0.0.0.0:2020\""),
     ("[server]\npassword = \"\"", "2:12", "leave the line out"),
     ("[server]\norigins = [\"example.org\"]", "2:11", "https://example.org"),
@@ -43,6 +43,18 @@ const BROKEN: [(&str, &str, &str); 35] = [
     ("[network]\naddress = \"192.168.1.10\"", "2:11", "192.168.1.10/24"),
     ("[network]\naddress = \"192.168.1.10/24\"", "2:11", "`gateway ="),
     ("[network]\ngateway = \"192.168.1.1\"", "2:11", "needs a fixed `address`"),
+    ("[network]\ndns = [\"9.9.9.9\"]", "2:7", "`dns` needs a fixed `address`"),
+    (
+        "[network]\naddress = \"192.168.1.10/24\"\ngateway = \"192.168.2.1\"",
+        "3:11",
+        "not in the network of 192.168.1.10/24",
+    ),
+    ("[network]\naddress = \"10.0.0.1/8\"\ngateway = \"fe80::1\"", "3:11", "no way leads there"),
+    (
+        "[network]\nwifi = { ssid = \"x\", psk = \"two\\nlines\", country = \"DE\" }",
+        "2:28",
+        "control character",
+    ),
     ("[network]\nwifi = { ssid = \"x\", psk = \"short\", country = \"DE\" }", "2:28", "8 to 63"),
     ("[network]\nwifi = { ssid = \"x\" }", "2:8", "`country`"),
     ("[network]\nwifi = { ssid = \"x\", country = \"Germany\" }", "2:32", "\"DE\""),

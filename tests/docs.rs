@@ -128,12 +128,15 @@ fn man_page() -> String {
     man.render_options_section(&mut page).unwrap();
     let mut page = String::from_utf8(page).unwrap();
     page.push_str(".SH COMMANDS\n");
-    for sub in command.get_subcommands() {
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
         let name = sub.get_name();
         writeln!(page, ".SS \"berrymse {name}\"").unwrap();
         let about = sub.get_long_about().or(sub.get_about()).unwrap();
         writeln!(page, "{}", about.to_string().replace("\n\n", "\n.PP\n")).unwrap();
-        for argument in sub.get_arguments().filter(|argument| argument.get_id() != "help") {
+        for argument in sub
+            .get_arguments()
+            .filter(|argument| argument.get_id() != "help" && !argument.is_hide_set())
+        {
             let mut what = argument.get_long().map(|l| format!("\\-\\-{l} ")).unwrap_or_default();
             if argument.get_action().takes_values() {
                 what += &argument.get_value_names().unwrap_or_default().join(" ");

@@ -223,7 +223,7 @@ fn describe(config: &config::Camera) -> String {
 }
 
 /// `rtsp://user:password@camera/` without the password: whoever may watch need not know it.
-fn without_password(word: &str) -> String {
+pub(crate) fn without_password(word: &str) -> String {
     let hidden = || {
         let (scheme, rest) = word.split_once("://")?;
         let (user, host) = rest.split('/').next()?.rsplit_once('@')?;

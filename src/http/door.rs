@@ -124,6 +124,36 @@ impl Door {
         if reads && !headers.contains_key(hyper::header::UPGRADE) {
             return Ok(());
         }
+        let host = self.check_host(headers)?;
+        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) }; // not a browser
+        let origin = origin.to_str().unwrap_or_default();
+        let allowed = |own: &String| own == "*" || own.eq_ignore_ascii_case(origin);
+        if is_same(origin, host) || self.origins.iter().any(allowed) {
+            return Ok(());
+        }
+        Err(Refusal {
+            status: StatusCode::FORBIDDEN,
+            message: format!(
+                "pages of {origin:?} may not do this: to allow it, put origins = [\"{origin}\"] \
+                 under [server] in the configuration"
+            ),
+        })
+    }
+
+    /// The rules for what only our own page may do, whatever others may: settings and updates.
+    pub fn check_own_page(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let host = self.check_host(headers)?;
+        match headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default()) {
+            Some(origin) if !is_same(origin, host) => Err(Refusal {
+                status: StatusCode::FORBIDDEN,
+                message: format!("pages of {origin:?} may not do this: only the machine's own may"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The name that the request came under, which must be one that is ours.
+    fn check_host<'a>(&self, headers: &'a HeaderMap) -> Result<&'a str, Refusal> {
         let refuse = |status, message| Err(Refusal { status, message });
         let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
             return refuse(StatusCode::BAD_REQUEST, "the request has no Host header".into());
@@ -138,24 +168,13 @@ impl Door {
                 ),
             );
         }
-        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) }; // not a browser
-        let origin = origin.to_str().unwrap_or_default();
-        let same = origin
-            .strip_prefix("http://")
-            .or_else(|| origin.strip_prefix("https://"))
-            .is_some_and(|site| site.eq_ignore_ascii_case(host));
-        let allowed = |own: &String| own == "*" || own.eq_ignore_ascii_case(origin);
-        if same || self.origins.iter().any(allowed) {
-            return Ok(());
-        }
-        refuse(
-            StatusCode::FORBIDDEN,
-            format!(
-                "pages of {origin:?} may not do this: to allow it, put origins = [\"{origin}\"] \
-                 under [server] in the configuration"
-            ),
-        )
+        Ok(host)
     }
+}
+
+fn is_same(origin: &str, host: &str) -> bool {
+    let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    site.is_some_and(|site| site.eq_ignore_ascii_case(host))
 }
 
 impl Password {

@@ -5,6 +5,7 @@
 //!  server     door                              routes    ├─ live      WebSocket viewers
 //!                                                         ├─ endless   .mp4 and .h264 over HTTP
 //!                                                         ├─ status    /api/status, /healthz
+//!                                                         ├─ settings  /api/config, /api/reboot
 //!                                                         └─ metrics   /metrics
 //! ```
 
@@ -16,12 +17,14 @@ mod live;
 mod metrics;
 mod routes;
 mod server;
+mod settings;
 mod site;
 mod status;
 pub mod websocket;
 
 pub use door::Door;
 pub use server::{Server, listen};
+pub use settings::Settings;
 
 use crate::camera::Camera;
 use std::sync::Arc;
@@ -37,6 +40,8 @@ pub struct Context {
     pub door: Door,
     /// How many, and how much.
     pub server: crate::config::Server,
+    /// The configuration's file.
+    pub settings: Settings,
     /// When the program started.
     pub started: Instant,
     /// Set once the program is to end.

@@ -2,7 +2,10 @@
 
 use super::fanout::Fanout;
 use super::server::{Guest, busy, plain};
-use super::{Context, endless, live, metrics, site, status};
+use super::settings::Body;
+use super::{Context, endless, live, metrics, settings, site, status};
+use bytes::Buf;
+use futures_util::{Stream, StreamExt};
 use hyper::header::{ALLOW, HeaderMap, HeaderValue, SEC_WEBSOCKET_VERSION};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, StatusCode};
@@ -48,10 +51,27 @@ pub(super) fn all(
     let metrics = warp::path!("metrics").and(with()).map(metrics::metrics);
     let site = warp::path::full().and(warp::header::headers_cloned()).and_then(site);
 
-    let routes: BoxedFilter<(Response,)> = read()
+    let changes = |path: BoxedFilter<()>| {
+        path.and(warp::method()).and(with()).and(warp::header::headers_cloned())
+    };
+    let config = changes(warp::path!("api" / "config").boxed())
+        .and(warp::body::stream().map(boxed))
+        .then(settings::config);
+    let reboot = changes(warp::path!("api" / "reboot").boxed()).then(settings::reboot);
+
+    let read: BoxedFilter<(Response,)> = read()
         .and(api.or(health).unify().or(metrics).unify().or(streams).unify().or(site).unify())
         .boxed();
+    let routes = config.or(reboot).unify().or(read).unify().boxed();
     routes.recover(refused).unify()
+}
+
+/// A body in a type that can be written down.
+fn boxed<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static) -> Body {
+    Box::pin(body.map(|piece| match piece {
+        Ok(mut piece) => Ok(piece.copy_to_bytes(piece.remaining())),
+        Err(error) => Err(format!("the request ended early: {error}")),
+    }))
 }
 
 #[derive(Debug)]

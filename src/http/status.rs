@@ -21,6 +21,11 @@ struct Answer {
     /// WebSocket was refused for.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
+    /// What is wrong with the configuration's file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config_error: Option<String>,
+    /// The machine has to be restarted for what is configured.
+    reboot_needed: bool,
     cameras: Vec<Status>,
 }
 
@@ -33,6 +38,8 @@ pub(super) fn status(context: Arc<Context>, headers: HeaderMap) -> Response {
         uptime: context.started.elapsed().as_secs(),
         password: !context.door.is_open(),
         refusal: refusal.map(|refusal| refusal.message),
+        config_error: context.settings.problem.clone(),
+        reboot_needed: context.settings.reboot,
         cameras: context.cameras.iter().map(|camera| camera.status()).collect(),
     };
     warp::reply::json(&answer).into_response()

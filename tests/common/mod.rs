@@ -9,8 +9,8 @@
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, HeaderMap};
 use hyper::{Request, Response, StatusCode};
@@ -97,7 +97,7 @@ pub struct Server {
     child: Child,
     pub address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
-    _folder: Folder,
+    pub folder: Folder,
 }
 
 /// The program's path.
@@ -111,11 +111,19 @@ impl Server {
 
     /// The same, with these variables in its environment.
     pub async fn start_with(config: &str, environment: &[(&str, &str)]) -> Server {
+        Server::start_as(config, &[], environment).await
+    }
+
+    /// The same, with these options, too.
+    pub async fn start_as(config: &str, options: &[&str], environment: &[(&str, &str)]) -> Server {
         let folder = Folder::new();
         let file = folder.write("berrymse.toml", config);
         let mut child = Command::new(BERRYMSE)
-            .args(["serve", "--listen", "127.0.0.1:0", "--config"])
+            .args(["serve", "--config"])
             .arg(&file)
+            // Unless it is about that.
+            .args(if config.contains("listen =") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
+            .args(options)
             .env_remove("BERRYMSE_LOG")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
@@ -139,7 +147,7 @@ impl Server {
             Some(line.1.trim_end_matches('/').parse().unwrap())
         })
         .await;
-        Server { child, address, log, _folder: folder }
+        Server { child, address, log, folder }
     }
 
     pub fn pid(&self) -> u32 {
@@ -158,18 +166,41 @@ impl Server {
 
     /// Sends a request; the answer's body is still to be read.
     pub async fn send(&self, request: hyper::http::request::Builder) -> Response<Incoming> {
+        self.send_with(request, Empty::<Bytes>::new()).await
+    }
+
+    /// The same, with a body.
+    pub async fn send_with<B>(
+        &self,
+        request: hyper::http::request::Builder,
+        body: B,
+    ) -> Response<Incoming>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
         within("an answer", async {
             let stream = TcpStream::connect(self.address).await.unwrap();
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
             tokio::spawn(connection);
-            sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap()
+            sender.send_request(request.body(body).unwrap()).await.unwrap()
         })
         .await
     }
 
     /// Sends a request and reads the whole answer.
     pub async fn ask(&self, request: hyper::http::request::Builder) -> Answer {
-        let response = self.send(request.header(CONNECTION, "close")).await;
+        self.ask_with(request, "").await
+    }
+
+    /// The same, with a body.
+    pub async fn ask_with(
+        &self,
+        request: hyper::http::request::Builder,
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let body = Full::new(body.into());
+        let response = self.send_with(request.header(CONNECTION, "close"), body).await;
         let (parts, body) = response.into_parts();
         let body = within("an answer's body", body.collect()).await.unwrap().to_bytes();
         let text = String::from_utf8_lossy(&body).into_owned();
@@ -178,6 +209,14 @@ impl Server {
 
     pub async fn get(&self, path: &str) -> Answer {
         self.ask(self.request(path)).await
+    }
+
+    pub async fn put(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.ask_with(self.request(path).method("PUT"), body).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.ask_with(self.request(path).method("POST"), body).await
     }
 
     /// `/api/status`
@@ -260,6 +299,12 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
 }
 
 // ---- Viewers ----

@@ -1,0 +1,191 @@
+//! `berrymse serve`: cameras and server at work, from one configuration to the next.
+
+use crate::camera::Cameras;
+use crate::cli;
+use crate::config::{Config, ConfigError, DEFAULT_PATH, Network, System};
+use crate::http::{self, Context, Door, Server, Settings, Shutdown};
+use crate::system::{self, Found, as_shipped};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+/// The configuration that counts.
+pub fn load(file: Option<PathBuf>, last_good: Option<PathBuf>) -> Result<Found, ConfigError> {
+    if let Some(last_good) = last_good {
+        let file = file.unwrap_or_else(|| DEFAULT_PATH.into());
+        return Ok(system::load(&file, &last_good));
+    }
+    let file = file.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()));
+    let config = match &file {
+        Some(file) if !file.exists() => {
+            return Err(ConfigError {
+                file: file.display().to_string(),
+                at: None,
+                message: "no such file: name another with --config, or leave that out".into(),
+            });
+        }
+        Some(file) => Config::load(file)?,
+        None => Config::without_file(),
+    };
+    Ok(Found { config, file, text: None, problem: None })
+}
+
+/// Runs the cameras and the server until a signal ends them.
+pub async fn serve(mut options: cli::Serve) -> Result<(), String> {
+    let cannot = |error: std::io::Error| format!("it cannot be started: {error}");
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut found = load(options.config.clone(), options.last_good.clone())
+        .map_err(|error| error.to_string())?;
+    if options.last_good.is_some() {
+        found.problem = found.problem.or_else(system::problem_at_start);
+    }
+    let mut lasting = Lasting {
+        started: Instant::now(),
+        at_start: (found.config.system.clone(), found.config.network.clone()),
+        changed: Arc::default(),
+        listening: None,
+    };
+    loop {
+        let running = Running::start(&options, &mut lasting, &found)?;
+        let again = tokio::select! {
+            _ = interrupt.recv() => false,
+            _ = terminate.recv() => false,
+            _ = lasting.changed.notified() => true,
+        };
+        log::info!("{}", if again { "starting anew, as configured" } else { "stopping" });
+        // A second signal does not wait for anybody.
+        tokio::select! {
+            _ = running.end() => {}
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+        }
+        if !again {
+            return Ok(());
+        }
+        // Where the system chose the port, it is the port from now on.
+        options.listen = options.listen.and(lasting.listening);
+        match load(options.config.clone(), options.last_good.clone()) {
+            Ok(new) => found = new,
+            // It was good a moment ago.
+            Err(error) => found.problem = Some(error.to_string()),
+        }
+    }
+}
+
+/// What one configuration leaves to the next.
+struct Lasting {
+    started: Instant,
+    /// As the machine was set up when it started.
+    at_start: (System, Network),
+    changed: Arc<Notify>,
+    /// Where it could be reached last.
+    listening: Option<SocketAddr>,
+}
+
+/// One configuration at work.
+struct Running {
+    cameras: Cameras,
+    server: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Running {
+    fn start(options: &cli::Serve, lasting: &mut Lasting, found: &Found) -> Result<Self, String> {
+        let cannot = |error: std::io::Error| format!("it cannot be started: {error}");
+        let mut config = found.config.clone();
+        if let Some(listen) = options.listen {
+            config.server.listen = listen;
+        }
+        greet(&config, found);
+        let mut problem = found.problem.clone();
+        let appliance = options.last_good.is_some();
+        // A machine that nobody can reach any more cannot be mended from the page.
+        let otherwise = lasting.listening.or_else(|| appliance.then(|| as_shipped().server.listen));
+        let listener = listen(config.server.listen, otherwise, &mut problem)?;
+        let address = listener.local_addr().map_err(cannot)?;
+        lasting.listening = Some(address);
+        let cameras = Cameras::start(&config.cameras).map_err(cannot)?;
+        let (stop, shutdown) = Shutdown::new();
+        let context = Context {
+            cameras: cameras.all.clone(),
+            door: Door::new(&config.server),
+            settings: Settings {
+                file: found.file.clone().unwrap_or_else(|| DEFAULT_PATH.into()),
+                helper: options.helper.clone(),
+                problem,
+                reboot: (&config.system, &config.network)
+                    != (&lasting.at_start.0, &lasting.at_start.1),
+                at_start: lasting.at_start.clone(),
+                changed: lasting.changed.clone(),
+                writing: Default::default(),
+            },
+            server: config.server,
+            started: lasting.started,
+            shutdown,
+        };
+        let server = tokio::spawn(Server::new(listener, Arc::new(context)).run());
+        log::info!("streaming at http://{}/", reachable(address));
+        Ok(Running { cameras, server, stop })
+    }
+
+    async fn end(self) {
+        self.stop.send_replace(true);
+        let _ = self.server.await;
+        // Joins their threads, which end their programs.
+        let cameras = self.cameras;
+        let _ = tokio::task::spawn_blocking(move || drop(cameras)).await;
+    }
+}
+
+fn listen(
+    wanted: SocketAddr,
+    otherwise: Option<SocketAddr>,
+    problem: &mut Option<String>,
+) -> Result<TcpListener, String> {
+    let error = match http::listen(wanted) {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    let Some(other) = otherwise.filter(|other| *other != wanted) else { return Err(error) };
+    let listener = http::listen(other).map_err(|_| error.clone())?;
+    log::error!("{error}; listening on {other}");
+    *problem = Some(format!("{error}\nUntil that is mended, it listens on {other}."));
+    Ok(listener)
+}
+
+/// What everybody should know at the start.
+fn greet(config: &Config, found: &Found) {
+    let version = env!("CARGO_PKG_VERSION");
+    match &found.file {
+        Some(file) => log::info!("BerryMSE {version}, configured by {}", file.display()),
+        None => log::info!("BerryMSE {version}, without a configuration file"),
+    }
+    if let Some(problem) = &found.problem {
+        log::error!("{problem}");
+    }
+    if config.cameras.is_empty() {
+        log::warn!("no camera is configured: add a [[camera]] to the configuration");
+    }
+    if config.server.password.is_none() {
+        log::warn!("no password is set: whoever reaches this machine sees the picture");
+    }
+}
+
+/// How a browser on this machine reaches `address`.
+fn reachable(address: SocketAddr) -> String {
+    let host = match address.ip() {
+        ip if ip.is_unspecified() => "localhost".to_string(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    match address.port() {
+        80 => host,
+        port => format!("{host}:{port}"),
+    }
+}

@@ -1,0 +1,15 @@
+//! What the configuration sets on the machine: host name, network, Wi-Fi, SSH keys, time zone.
+//!
+//! `berrymse apply` does it early at every start of the appliance, as root. Everything is written
+//! anew from the configuration alone, so nothing of an earlier one is left, and what has not changed
+//! is not written again.
+
+mod apply;
+mod files;
+pub mod helper;
+mod last_good;
+mod network;
+
+pub use apply::{Paths, Report, apply};
+pub use files::replace;
+pub use last_good::{CONFIG_ERROR, Found, as_shipped, load, problem_at_start};

@@ -1,0 +1,265 @@
+//! `berrymse apply`: what the configuration makes of a machine, in a folder that stands for it.
+
+mod common;
+
+use common::{BERRYMSE, Folder, Server};
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A folder that stands for a machine's `/`.
+struct Machine(Folder);
+
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE you@home";
+
+impl Machine {
+    fn new() -> Machine {
+        let folder = Folder::new();
+        for name in ["boot", "usr/share/zoneinfo/Europe"] {
+            std::fs::create_dir_all(folder.path(name)).unwrap();
+        }
+        folder.write("usr/share/zoneinfo/UTC", "TZif");
+        folder.write("usr/share/zoneinfo/Europe/Berlin", "TZif");
+        Machine(folder)
+    }
+
+    fn configure(&self, text: impl AsRef<[u8]>) {
+        self.0.write("boot/berrymse.toml", text);
+    }
+
+    /// Applies it, which must work; what was said.
+    fn apply(&self) -> String {
+        let (code, text) = self.try_apply();
+        assert_eq!(code, Some(0), "{text}");
+        text
+    }
+
+    fn try_apply(&self) -> (Option<i32>, String) {
+        let mut apply = Command::new(BERRYMSE);
+        let output = apply.args(["apply", "--root"]).arg(self.0.path("")).output().unwrap();
+        assert_eq!(output.stdout, b"");
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    fn mode(&self, name: &str) -> u32 {
+        std::fs::metadata(self.0.path(name)).unwrap().permissions().mode() & 0o777
+    }
+
+    fn has(&self, name: &str) -> bool {
+        std::fs::symlink_metadata(self.0.path(name)).is_ok()
+    }
+
+    /// Every file: its number, which a new one would not share, and when it was last changed.
+    fn files(&self) -> BTreeMap<PathBuf, (u64, i64, i64)> {
+        fn walk(folder: &Path, files: &mut BTreeMap<PathBuf, (u64, i64, i64)>) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let meta = std::fs::symlink_metadata(&path).unwrap();
+                if meta.is_dir() {
+                    walk(&path, files);
+                }
+                files.insert(path, (meta.ino(), meta.ctime(), meta.ctime_nsec()));
+            }
+        }
+        let mut files = BTreeMap::new();
+        walk(&self.0.path(""), &mut files);
+        files
+    }
+}
+
+#[test]
+fn every_setting_reaches_its_file() {
+    let machine = Machine::new();
+    machine.configure(format!(
+        "[system]\nhostname = \"Cam-1\"\ntimezone = \"Europe/Berlin\"\nssh_keys = [\"{KEY}\"]\n\
+         [network]\naddress = \"10.0.0.9/8\"\ngateway = \"10.0.0.1\"\ndns = [\"10.0.0.2\"]\n\
+         wifi = {{ ssid = \"home\", psk = \"a secret\", country = \"de\" }}\n"
+    ));
+    assert_eq!(machine.apply(), "");
+    assert_eq!(machine.read("etc/hostname"), "cam-1\n");
+    assert!(machine.read("etc/hosts").contains("127.0.1.1\tcam-1\n"));
+    assert!(machine.read("etc/network/interfaces").contains("address 10.0.0.9\n"));
+    assert!(machine.read("etc/resolv.conf").contains("nameserver 10.0.0.2\n"));
+    let wifi = machine.read("etc/wpa_supplicant.conf");
+    assert!(wifi.contains("psk=\"a secret\"\n") && wifi.contains("country=DE\n"), "{wifi}");
+    assert_eq!(machine.mode("etc/wpa_supplicant.conf"), 0o600);
+    let zone = std::fs::read_link(machine.0.path("etc/localtime")).unwrap();
+    assert_eq!(zone, Path::new("/usr/share/zoneinfo/Europe/Berlin"));
+    assert_eq!(machine.read("etc/timezone"), "Europe/Berlin\n");
+    assert_eq!(machine.read("root/.ssh/authorized_keys"), format!("{KEY}\n"));
+    assert_eq!(machine.mode("root/.ssh/authorized_keys"), 0o600);
+    assert_eq!(machine.mode("root/.ssh"), 0o700);
+    assert!(machine.has("run/berrymse/ssh"));
+    assert!(!machine.has("run/berrymse/config-error"));
+    assert_eq!(machine.read("data/berrymse/berrymse.toml"), machine.read("boot/berrymse.toml"));
+    assert_eq!(machine.mode("data/berrymse/berrymse.toml"), 0o640);
+}
+
+/// What is taken out of the configuration is gone from the machine.
+#[test]
+fn nothing_is_left_of_an_earlier_configuration() {
+    let machine = Machine::new();
+    machine.configure("");
+    machine.apply();
+    let plain = machine.read("etc/network/interfaces");
+    assert!(!machine.has("run/berrymse/ssh"));
+    machine.configure(format!(
+        "[system]\nhostname = \"x\"\ntimezone = \"Europe/Berlin\"\nssh_keys = ['{KEY}']\n\
+         [network]\nwifi = {{ ssid = \"home\", country = \"DE\" }}\n"
+    ));
+    machine.apply();
+    assert!(machine.has("run/berrymse/ssh"));
+    machine.configure("");
+    machine.apply();
+    assert_eq!(machine.read("etc/hostname"), "berrymse\n");
+    assert_eq!(machine.read("etc/network/interfaces"), plain);
+    assert_eq!(machine.read("etc/timezone"), "UTC\n");
+    for gone in ["etc/wpa_supplicant.conf", "run/berrymse/ssh", "root/.ssh/authorized_keys"] {
+        assert!(!machine.has(gone), "{gone}");
+    }
+}
+
+#[test]
+fn the_second_time_nothing_is_written() {
+    let machine = Machine::new();
+    for config in [
+        format!(
+            "[system]\nssh_keys = ['{KEY}']\ntimezone = \"Europe/Berlin\"\n\
+             [network]\nwifi = {{ ssid = \"home\", country = \"DE\" }}\n"
+        ),
+        "[broken".into(),
+    ] {
+        machine.configure(config);
+        machine.apply();
+        let before = machine.files();
+        machine.apply();
+        assert_eq!(machine.files(), before);
+    }
+}
+
+#[test]
+fn a_broken_file_leaves_the_last_good_one_in_force_and_says_where_it_is_broken() {
+    let machine = Machine::new();
+    let file = machine.0.path("boot/berrymse.toml");
+    machine.configure("[system]\nhostname = \"good\"\n");
+    machine.apply();
+    for (broken, place) in [
+        (&b"[system]\nhostname = \"bad\"\ntimezon = \"UTC\"\n"[..], ":3:1: no such key"),
+        (b"[system]\nhostname = \"b\xff\"\n", ":2:14: not UTF-8"),
+        (b"[system]\nhostname = \"evil\\nname\"\n", ":2:12: "),
+    ] {
+        machine.configure(broken);
+        let said = machine.apply();
+        assert!(said.contains(&format!("{}{place}", file.display())), "{said}");
+        assert!(said.contains("the last good one is in force"), "{said}");
+        assert!(machine.read("run/berrymse/config-error").contains(place));
+        assert_eq!(machine.read("etc/hostname"), "good\n");
+        assert!(machine.read("data/berrymse/berrymse.toml").contains("good"));
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert!(machine.apply().contains("no such file"));
+    assert_eq!(machine.read("etc/hostname"), "good\n");
+    machine.configure("[system]\nhostname = \"better\"\n");
+    assert_eq!(machine.apply(), "");
+    assert_eq!(machine.read("etc/hostname"), "better\n");
+    assert!(!machine.has("run/berrymse/config-error"));
+}
+
+#[test]
+fn with_no_good_configuration_at_all_there_is_still_a_network() {
+    let machine = Machine::new();
+    machine.configure("[server]\npassword = secret\n");
+    let said = machine.apply();
+    assert!(said.contains(":2:12: ") && said.contains("there is no camera"), "{said}");
+    assert_eq!(machine.read("etc/hostname"), "berrymse\n");
+    assert!(machine.read("etc/network/interfaces").contains("iface eth0 inet dhcp\n"));
+    assert!(!machine.has("data/berrymse/berrymse.toml"));
+}
+
+#[test]
+fn an_unknown_time_zone_is_named_with_its_place_and_the_rest_is_applied() {
+    let machine = Machine::new();
+    machine.configure("[system]\nhostname = \"cam\"\ntimezone = \"Europe/Berln\"\n");
+    let said = machine.apply();
+    assert!(said.contains("berrymse.toml:3:12: ") && said.contains("\"Europe/Berln\""), "{said}");
+    assert!(machine.read("run/berrymse/config-error").contains(":3:12: "));
+    assert_eq!(machine.read("etc/timezone"), "UTC\n");
+    assert_eq!(machine.read("etc/hostname"), "cam\n");
+    // A folder is no zone.
+    machine.configure("[system]\ntimezone = \"Europe\"\n");
+    assert!(machine.apply().contains(":2:12: "));
+}
+
+/// Values that would become lines of their own in the files of others.
+#[test]
+fn hostile_values_are_refused() {
+    let machine = Machine::new();
+    machine.configure("");
+    machine.apply();
+    let before = machine.files();
+    for value in [
+        "[system]\nhostname = \"a\\nb\"",
+        "[system]\nhostname = \"a b\"",
+        "[system]\ntimezone = \"../../etc/shadow\"",
+        "[system]\nssh_keys = [\"ssh-rsa AAAA\\ncommand=\\\"x\\\" ssh-rsa BBBB\"]",
+        "[system]\nssh_keys = [\"ssh-rsa AAAA\\rssh-rsa BBBB\"]",
+        "[system]\nssh_keys = [\"command=\\\"x\\\" ssh-rsa AAAA\"]",
+        "[network]\naddress = \"10.0.0.9/8\\n\\tup rm -r /\"\ngateway = \"10.0.0.1\"",
+        "[network]\nwifi = { ssid = \"x\", psk = \"12345678\\n}\", country = \"DE\" }",
+        "[network]\nwifi = { ssid = \"x\", psk = \"12345678\", country = \"D\\n\" }",
+    ] {
+        machine.configure(value);
+        let said = machine.apply();
+        assert!(said.contains("berrymse.toml:2:"), "{value}\n{said}");
+        let mut after = machine.files();
+        after.retain(|path, _| before.contains_key(path) && path.is_file());
+        for (path, stamp) in after {
+            if !path.ends_with("boot/berrymse.toml") {
+                assert_eq!(stamp, before[&path], "{value}\n{}", path.display());
+            }
+        }
+    }
+}
+
+/// One file that cannot be written is no reason to leave the machine without a network.
+#[test]
+fn what_cannot_be_written_is_said_and_the_rest_is_done() {
+    let machine = Machine::new();
+    machine.configure(format!("[system]\nssh_keys = ['{KEY}']\n"));
+    machine.0.write("root", "a file where a folder should be");
+    let (code, said) = machine.try_apply();
+    assert_eq!(code, Some(1));
+    assert!(said.contains("root/.ssh cannot be written"), "{said}");
+    assert!(machine.has("etc/network/interfaces") && machine.has("etc/timezone"));
+}
+
+/// serve does as apply does, and says so where people look.
+#[tokio::test]
+async fn serve_falls_back_to_the_same_copy() {
+    let machine = Machine::new();
+    machine.configure("[[camera]]\nname = \"kept\"\nsource = \"test-card\"\n");
+    machine.apply();
+    let copy = machine.0.path("data/berrymse/berrymse.toml");
+    let copy = copy.to_str().unwrap();
+    let server = Server::start_as("[[camera]]\nnaem = 1\n", &["--last-good", copy], &[]).await;
+    let status = server.status().await;
+    assert_eq!(status["cameras"][0]["name"], "kept");
+    let error = status["config_error"].as_str().unwrap();
+    assert!(error.contains(":2:1: no such key: `naem`"), "{error}");
+    assert!(server.log().contains("no such key: `naem`"));
+    let url = format!("http://{}", server.address);
+    let health = Command::new(BERRYMSE).args(["health", "--url", &url]).output().unwrap();
+    assert_eq!(health.status.code(), Some(0), "{health:?}");
+
+    let missing = machine.0.path("missing.toml");
+    let options = ["--last-good", missing.to_str().unwrap()];
+    let server = Server::start_as("[server]\npassword = secret\n", &options, &[]).await;
+    let status = server.status().await;
+    assert_eq!(status["cameras"], serde_json::json!([]), "nothing is shown without its password");
+    assert!(status["config_error"].as_str().unwrap().contains(":2:12: "));
+}

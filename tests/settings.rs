@@ -1,0 +1,249 @@
+//! The configuration over HTTP: who may see it, who may change it, and what becomes of a change.
+
+mod common;
+
+use common::{Answer, BERRYMSE, Folder, Server, wait_until};
+use hyper::StatusCode;
+use hyper::header::{ALLOW, AUTHORIZATION, ETAG, HOST, IF_MATCH, ORIGIN};
+use serde_json::json;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Child, Command};
+
+const CARD: &str = "# mine\n[[camera]]\nname = \"card\" # the first\nsource = \"test-card\"\n";
+
+/// A server that is configured anew is away for a moment.
+async fn cameras_become(server: &Server, names: &[&str]) {
+    wait_until("the new configuration", async || {
+        let stream = tokio::net::TcpStream::connect(server.address).await;
+        drop(stream.ok()?);
+        let url = format!("http://{}/api/status", server.address);
+        let (_, text) = berrymse::http::client::get(&url).await.ok()?;
+        let status: serde_json::Value = serde_json::from_str(&text).ok()?;
+        let now: Vec<_> = status["cameras"].as_array()?.iter().map(|c| c["name"].clone()).collect();
+        (now == names).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_is_saved_as_it_is_written_and_in_force_at_once() {
+    let server = Server::start(CARD).await;
+    let mut viewer = server.watch("/live").await;
+    viewer.text().await;
+    let answer = server.get("/api/config").await;
+    assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, CARD));
+    let new = format!("{CARD}# and another\n[[camera]]\nname = 'two'\nsource = \"test-card\"\n");
+    let put = server.request("/api/config").method("PUT").header(IF_MATCH, &answer.headers[ETAG]);
+    let answer = server.ask_with(put, new.clone()).await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::OK, json!({ "reboot": false })));
+    cameras_become(&server, &["card", "two"]).await;
+    assert_eq!(server.get("/api/config").await.text, new);
+    // The viewer was told to come again.
+    while let Some(message) = viewer.next().await {
+        if let tokio_tungstenite::tungstenite::Message::Close(frame) = message {
+            assert_eq!(u16::from(frame.unwrap().code), 1001);
+        }
+    }
+    let mut viewer = server.watch("/live/two").await;
+    assert_eq!(viewer.text().await["type"], "init");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_not_saved_and_the_line_is_named() {
+    let server = Server::start(CARD).await;
+    for (broken, line, column, says) in [
+        (format!("{CARD}widht = 1280\n"), json!(5), json!(1), "did you mean `width`?"),
+        ("[[camera]]\nname = \"\u{e4}\"\n".into(), json!(2), json!(8), "no camera name"),
+        (
+            "[network]\nwifi = { ssid = 'x', psk = \"********\", country = 'DE' }".into(),
+            json!(2),
+            json!(28),
+            "stands for",
+        ),
+        ("[[camera]]\nsource = { command = [\"sh\"] }".into(), json!(null), json!(null), "command"),
+    ] {
+        let answer = server.put("/api/config", broken).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+        let answer = answer.json();
+        assert_eq!((&answer["line"], &answer["column"]), (&line, &column), "{answer}");
+        assert!(answer["error"].as_str().unwrap().contains(says), "{answer}");
+    }
+    let answer = server.put("/api/config", &b"\xff"[..]).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let answer = server.put("/api/config", vec![b'#'; 256 * 1024 + 1]).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let stale = server.request("/api/config").method("PUT").header(IF_MATCH, "\"stale\"");
+    let answer = server.ask_with(stale, "").await;
+    assert_eq!(answer.status, StatusCode::PRECONDITION_FAILED, "{}", answer.text);
+    let answer = server.ask(server.request("/api/config").method("DELETE")).await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(answer.headers[ALLOW], "GET, HEAD, PUT");
+    assert_eq!(server.get("/api/config").await.text, CARD);
+}
+
+#[tokio::test]
+async fn nobody_changes_anything_from_another_site() {
+    let config = format!("{CARD}[server]\norigins = [\"http://friend.example\", \"*\"]\n");
+    let server = Server::start(&config).await;
+    let own = format!("http://{}", server.address);
+    for (origin, allowed) in [
+        ("http://friend.example", false),
+        ("https://evil.example", false),
+        ("null", false),
+        (own.as_str(), true),
+    ] {
+        for (method, path) in [("PUT", "/api/config"), ("POST", "/api/reboot")] {
+            let request = server.request(path).method(method).header(ORIGIN, origin);
+            let answer = server.ask_with(request, "[broken").await;
+            assert_eq!(answer.status != StatusCode::FORBIDDEN, allowed, "{origin} {path}");
+        }
+    }
+    // A name of somebody else that leads here.
+    let mut request = server.request("/api/config");
+    request.headers_mut().unwrap().insert(HOST, "rebound.example".parse().unwrap());
+    assert_eq!(server.ask(request).await.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn passwords_are_for_those_who_have_given_one() {
+    let wifi = "[network]\nwifi = { ssid = \"x\", psk = \"very secret\", country = \"DE\" }\n";
+    let server = Server::start(wifi).await;
+    let answer = server.get("/api/config").await;
+    let masked = wifi.replace("very secret", "********");
+    assert_eq!(answer.text, masked);
+    // Saved as it was shown, the old one stays.
+    let new = format!("{masked}[server]\npassword = \"open sesame\"\n");
+    let answer = server.put("/api/config", new.clone()).await;
+    assert_eq!(answer.json(), json!({ "reboot": false }), "{}", answer.text);
+    let config = std::fs::read_to_string(server.folder.path("berrymse.toml")).unwrap();
+    assert_eq!(config, new.replace("********", "very secret"));
+
+    // And now there is a password to give.
+    let get = async |authorization: &str| -> Option<Answer> {
+        tokio::net::TcpStream::connect(server.address).await.ok()?;
+        let request = server.request("/api/config").header(AUTHORIZATION, authorization);
+        Some(server.ask(request).await)
+    };
+    let basic = "Basic OnNlc2FtZQ=="; // :sesame
+    let refused = wait_until("the door", async || {
+        get(basic).await.filter(|answer| answer.status == StatusCode::UNAUTHORIZED)
+    });
+    assert!(!refused.await.text.contains("secret"));
+    let basic = "Basic Om9wZW4gc2VzYW1l"; // :open sesame
+    assert_eq!(get(basic).await.unwrap().text, config);
+}
+
+#[tokio::test]
+async fn a_command_stays_but_none_comes_in() {
+    let command = "[[camera]]\nname = \"a\"\nsource = { command = [\"sleep\", \"1000\"] }\n";
+    let server = Server::start(command).await;
+    let answer = server.put("/api/config", command.replace("\"a\"", "\"b\"")).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    cameras_become(&server, &["b"]).await;
+    let answer = server.put("/api/config", command.replace("1000", "1001")).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(answer.text.contains("never taken from the network"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn without_root_the_machine_is_told_what_to_do() {
+    let server = Server::start(CARD).await;
+    let answer = server.post("/api/reboot", "").await;
+    assert_eq!(answer.status, StatusCode::NOT_IMPLEMENTED);
+    assert!(answer.text.contains("appliance"), "{}", answer.text);
+    std::fs::remove_file(server.folder.path("berrymse.toml")).unwrap();
+    let answer = server.get("/api/config").await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    std::fs::remove_dir(server.folder.path("")).unwrap();
+    let answer = server.put("/api/config", CARD).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert!(answer.text.contains("cannot be written from here"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn what_cannot_be_listened_on_does_not_shut_everybody_out() {
+    let server = Server::start("[server]\nlisten = \"127.0.0.1:0\"\n").await;
+    // A documentation address (RFC 5737), which no machine has.
+    let new = format!("[server]\nlisten = \"203.0.113.7:2020\"\n{CARD}");
+    assert_eq!(server.put("/api/config", new).await.status, StatusCode::OK);
+    cameras_become(&server, &["card"]).await;
+    let status = server.status().await;
+    let error = status["config_error"].as_str().unwrap();
+    assert!(error.contains("203.0.113.7") && error.contains("Until that is mended"), "{error}");
+}
+
+/// `berrymse root-helper`, which is never asked for a restart here: it would obey.
+struct Helper(Child);
+
+impl Helper {
+    fn start(socket: &Path, folder: &Folder) -> Helper {
+        let mut helper = Command::new(BERRYMSE);
+        helper.arg("root-helper").arg("--socket").arg(socket);
+        helper.arg("--config").arg(folder.path("boot.toml"));
+        helper.arg("--last-good").arg(folder.path("data/berrymse.toml"));
+        Helper(helper.spawn().unwrap())
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn on_the_appliance_roots_helper_writes() {
+    let folder = Folder::new();
+    let socket = folder.path("root");
+    let helper = Helper::start(&socket, &folder);
+    wait_until("the helper", async || socket.exists().then_some(())).await;
+    let options = ["--helper", socket.to_str().unwrap()];
+    let server = Server::start_as(CARD, &options, &[]).await;
+    let new = format!("{CARD}[system]\nhostname = \"new\"\n");
+    let answer = server.put("/api/config", new.clone()).await;
+    assert_eq!(answer.json(), json!({ "reboot": true }));
+    for name in ["boot.toml", "data/berrymse.toml"] {
+        assert_eq!(std::fs::read_to_string(folder.path(name)).unwrap(), new);
+    }
+    // It has not written itself.
+    let own = std::fs::read_to_string(server.folder.path("berrymse.toml")).unwrap();
+    assert_eq!(own, CARD);
+    drop(helper);
+    cameras_become(&server, &["card"]).await;
+    let answer = server.put("/api/config", CARD).await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(answer.text.contains("does not answer"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_restart_that_is_needed_is_said_and_can_be_asked_for() {
+    let folder = Folder::new();
+    let socket = folder.path("root");
+    // In the helper's place: the real one would restart the machine that runs this test.
+    let listener = UnixListener::bind(&socket).unwrap();
+    let stand_in = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        stream.write_all(b"ok\n").unwrap();
+        line
+    });
+    let server = Server::start_as(CARD, &["--helper", socket.to_str().unwrap()], &[]).await;
+    assert_eq!(server.status().await["reboot_needed"], false);
+    let answer = server.post("/api/reboot", "").await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
+    assert_eq!(stand_in.join().unwrap(), "reboot\n");
+
+    let server = Server::start(CARD).await;
+    let new =
+        format!("{CARD}[[camera]]\nname = 'x'\nsource = 'test-card'\n[system]\nhostname = 'x'\n");
+    assert_eq!(server.put("/api/config", new).await.json(), json!({ "reboot": true }));
+    cameras_become(&server, &["card", "x"]).await;
+    assert_eq!(server.status().await["reboot_needed"], true);
+    assert_eq!(server.put("/api/config", CARD).await.json(), json!({ "reboot": false }));
+    cameras_become(&server, &["card"]).await;
+    assert_eq!(server.status().await["reboot_needed"], false);
+}
