@@ -102,16 +102,23 @@ def test_update_keeps_everything_and_a_small_change_is_a_small_download(running,
         ("stranger", "signature"),
         ("other-machine", "compatible"),
         ("truncated", "signature|size|identifier"),
-        ("corrupt", "Input/output error|verity|Failed"),
+        # dm-verity refuses the block. Where RAUC has mapped the file into its memory that ends the service
+        # (SIGBUS), and init starts it again.
+        ("corrupt", "input/output error|service disappeared"),
     ],
 )
 def test_what_is_refused(refusing, depot, bundle, reason):
     text = install(refusing, depot, f"{bundle}.raucb")
     assert "status 0" not in text and re.search(reason, text, re.I), text
-    assert refusing.booted() == "A"
+    refusing.wait("RAUC is there", 30, lambda: '"booted":"A"' in refusing.ssh("rauc status --output-format=json", check=False))
     left = refusing.ssh("fw_printenv BOOT_A_LEFT BOOT_B_LEFT BOOT_ORDER")
     assert "BOOT_A_LEFT=3" in left and "BOOT_B_LEFT=0" in left and re.search("BOOT_ORDER=A", left), left
     assert refusing.http("/healthz")[0] == 200
+
+
+@pytest.mark.xdist_group("refused")
+def test_after_all_that_a_good_one_is_installed(refusing, depot):
+    assert "status 0" in install(refusing, depot, "good.raucb")
 
 
 @pytest.fixture(scope="module")
