@@ -122,8 +122,11 @@ if load ${devtype} ${devnum}:${boot} ${packed} ${kernel} && unzip ${packed} ${ke
     if test -n "${tree}"; then
         load ${devtype} ${devnum}:${boot} ${fdt_addr_r} ${tree} && setenv fdt_addr ${fdt_addr_r}
     fi
+    # The Pi's firmware has arguments of its own (cmdline.txt, the network card's address): in its tree.
+    setenv firmware
+    if fdt addr ${fdt_addr}; then fdt get value firmware /chosen bootargs; fi
     # A panic starts over, which takes the next attempt.
-    setenv bootargs "root=PARTUUID=${root_uuid} rootwait ro rauc.slot=${slot} panic=5 ${arguments}"
+    setenv bootargs "root=PARTUUID=${root_uuid} rootwait ro rauc.slot=${slot} panic=5 ${firmware} ${arguments}"
     booti ${kernel_addr_r} ${ramdisk_at} ${fdt_addr}
 fi
 echo "BerryMSE: slot ${slot} has no kernel that starts"
