@@ -139,7 +139,9 @@ fn serve_ours(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
             let (_stop, shutdown) = Shutdown::new();
             let door = Door::new(&server);
             let (settings, started) = (Default::default(), Instant::now());
-            let context = Context { cameras, door, server, settings, started, shutdown };
+            let (updater, update_url) = Default::default();
+            let context =
+                Context { cameras, door, server, settings, updater, update_url, started, shutdown };
             Server::new(listener, Arc::new(context)).run().await;
         });
     });

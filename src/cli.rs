@@ -98,9 +98,15 @@ pub struct Serve {
     /// Address to listen on, instead of the configuration's: 0.0.0.0:2020, [::]:80, or a port
     #[arg(long, value_name = "ADDR", value_parser = crate::config::parse_listen)]
     pub listen: Option<std::net::SocketAddr>,
+    /// Answer in the local network for HOSTNAME.local (mDNS), also where [system] has no hostname
+    #[arg(long)]
+    pub mdns: bool,
     /// Socket of `berrymse root-helper`, which saves the configuration and restarts the machine
     #[arg(long, value_name = "SOCKET", default_value = SOCKET, hide = true)]
     pub helper: PathBuf,
+    /// Where uploads lie until they are installed, and why the last update was given up
+    #[arg(long, value_name = "DIR", default_value = crate::update::DATA, hide = true)]
+    pub data: PathBuf,
     /// Say more in the log; twice: everything
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -19,3 +19,4 @@ pub mod http;
 pub mod serve;
 pub mod stream;
 pub mod system;
+pub mod update;

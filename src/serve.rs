@@ -4,7 +4,9 @@ use crate::camera::Cameras;
 use crate::cli;
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Network, System};
 use crate::http::{self, Context, Door, Server, Settings, Shutdown};
+use crate::system::mdns::{self, Announcement};
 use crate::system::{self, Found, as_shipped};
+use crate::update::{Updater, check};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,6 +52,7 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), String> {
         at_start: (found.config.system.clone(), found.config.network.clone()),
         changed: Arc::default(),
         listening: None,
+        updater: Updater::new(&options.data),
     };
     loop {
         let running = Running::start(&options, &mut lasting, &found)?;
@@ -84,6 +87,7 @@ struct Lasting {
     /// As the machine was set up when it started.
     at_start: (System, Network),
     changed: Arc<Notify>,
+    updater: Arc<Updater>,
     /// Where it could be reached last.
     listening: Option<SocketAddr>,
 }
@@ -92,7 +96,9 @@ struct Lasting {
 struct Running {
     cameras: Cameras,
     server: JoinHandle<()>,
+    updates: JoinHandle<()>,
     stop: watch::Sender<bool>,
+    announcement: Option<Announcement>,
 }
 
 impl Running {
@@ -126,20 +132,26 @@ impl Running {
                 writing: Default::default(),
             },
             server: config.server,
+            updater: lasting.updater.clone(),
+            update_url: config.update.url.clone(),
             started: lasting.started,
             shutdown,
         };
         let server = tokio::spawn(Server::new(listener, Arc::new(context)).run());
+        let updates = check::run(lasting.updater.clone(), config.update, options.helper.clone());
+        let updates = tokio::spawn(updates);
         log::info!("streaming at http://{}/", reachable(address));
-        Ok(Running { cameras, server, stop })
+        let announcement = announce(options, &lasting.at_start.0, address);
+        Ok(Running { cameras, server, updates, stop, announcement })
     }
 
     async fn end(self) {
         self.stop.send_replace(true);
+        self.updates.abort();
         let _ = self.server.await;
-        // Joins their threads, which end their programs.
-        let cameras = self.cameras;
-        let _ = tokio::task::spawn_blocking(move || drop(cameras)).await;
+        // Says goodbye; joins the cameras' threads, which end their programs.
+        let rest = (self.announcement, self.cameras);
+        let _ = tokio::task::spawn_blocking(move || drop(rest)).await;
     }
 }
 
@@ -157,6 +169,24 @@ fn listen(
     log::error!("{error}; listening on {other}");
     *problem = Some(format!("{error}\nUntil that is mended, it listens on {other}."));
     Ok(listener)
+}
+
+/// The name as it was when the machine started: another one needs a restart.
+fn announce(options: &cli::Serve, at_start: &System, at: SocketAddr) -> Option<Announcement> {
+    let host = at_start.hostname.clone().or_else(|| options.mdns.then(mdns::host_name))?;
+    if at.ip().is_loopback() || host.is_empty() {
+        return None;
+    }
+    match Announcement::start(&host, at) {
+        Ok(announcement) => {
+            log::info!("announced as http://{host}.local/");
+            Some(announcement)
+        }
+        Err(why) => {
+            log::warn!("{why}");
+            None
+        }
+    }
 }
 
 /// What everybody should know at the start.

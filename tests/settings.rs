@@ -4,7 +4,7 @@ mod common;
 
 use common::{Answer, BERRYMSE, Folder, Server, wait_until};
 use hyper::StatusCode;
-use hyper::header::{ALLOW, AUTHORIZATION, ETAG, HOST, IF_MATCH, ORIGIN};
+use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_SECURITY_POLICY, ETAG, HOST, IF_MATCH, ORIGIN};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
@@ -13,18 +13,12 @@ use std::process::{Child, Command};
 
 const CARD: &str = "# mine\n[[camera]]\nname = \"card\" # the first\nsource = \"test-card\"\n";
 
-/// A server that is configured anew is away for a moment.
+/// Waits for the second configuration: it has these cameras.
 async fn cameras_become(server: &Server, names: &[&str]) {
-    wait_until("the new configuration", async || {
-        let stream = tokio::net::TcpStream::connect(server.address).await;
-        drop(stream.ok()?);
-        let url = format!("http://{}/api/status", server.address);
-        let (_, text) = berrymse::http::client::get(&url).await.ok()?;
-        let status: serde_json::Value = serde_json::from_str(&text).ok()?;
-        let now: Vec<_> = status["cameras"].as_array()?.iter().map(|c| c["name"].clone()).collect();
-        (now == names).then_some(())
-    })
-    .await;
+    server.started(2).await;
+    let status = server.status().await;
+    let now = status["cameras"].as_array().unwrap().iter().map(|camera| camera["name"].clone());
+    assert_eq!(now.collect::<Vec<_>>(), names);
 }
 
 #[tokio::test]
@@ -61,6 +55,12 @@ async fn what_is_wrong_is_not_saved_and_the_line_is_named() {
             json!(2),
             json!(28),
             "stands for",
+        ),
+        (
+            "[system]\nhostname = 'x'\nssh_keys = ['ssh-rsa AAAA']".into(),
+            json!(3),
+            json!(12),
+            "SSH key",
         ),
         ("[[camera]]\nsource = { command = [\"sh\"] }".into(), json!(null), json!(null), "command"),
     ] {
@@ -121,18 +121,27 @@ async fn passwords_are_for_those_who_have_given_one() {
     assert_eq!(config, new.replace("********", "very secret"));
 
     // And now there is a password to give.
-    let get = async |authorization: &str| -> Option<Answer> {
-        tokio::net::TcpStream::connect(server.address).await.ok()?;
-        let request = server.request("/api/config").header(AUTHORIZATION, authorization);
-        Some(server.ask(request).await)
+    server.started(2).await;
+    let get = async |authorization: &str| -> Answer {
+        server.ask(server.request("/api/config").header(AUTHORIZATION, authorization)).await
     };
-    let basic = "Basic OnNlc2FtZQ=="; // :sesame
-    let refused = wait_until("the door", async || {
-        get(basic).await.filter(|answer| answer.status == StatusCode::UNAUTHORIZED)
-    });
-    assert!(!refused.await.text.contains("secret"));
-    let basic = "Basic Om9wZW4gc2VzYW1l"; // :open sesame
-    assert_eq!(get(basic).await.unwrap().text, config);
+    let refused = get("Basic OnNlc2FtZQ==").await; // :sesame
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert!(!refused.text.contains("secret"));
+    assert_eq!(get("Basic Om9wZW4gc2VzYW1l").await.text, config); // :open sesame
+}
+
+/// Otherwise another site could show it, invisible, under something that one likes to click on.
+#[tokio::test]
+async fn the_settings_page_is_in_no_other_sites_frame() {
+    let server = Server::start(CARD).await;
+    let policy = async |path: &str| {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        answer.headers[CONTENT_SECURITY_POLICY].to_str().unwrap().to_string()
+    };
+    assert!(policy("/settings.html").await.contains("frame-ancestors 'none'"));
+    assert!(policy("/").await.contains("frame-ancestors *"), "the picture may be shown anywhere");
 }
 
 #[tokio::test]
@@ -212,7 +221,7 @@ async fn on_the_appliance_roots_helper_writes() {
     let own = std::fs::read_to_string(server.folder.path("berrymse.toml")).unwrap();
     assert_eq!(own, CARD);
     drop(helper);
-    cameras_become(&server, &["card"]).await;
+    server.started(2).await;
     let answer = server.put("/api/config", CARD).await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(answer.text.contains("does not answer"), "{}", answer.text);
@@ -241,9 +250,9 @@ async fn a_restart_that_is_needed_is_said_and_can_be_asked_for() {
     let new =
         format!("{CARD}[[camera]]\nname = 'x'\nsource = 'test-card'\n[system]\nhostname = 'x'\n");
     assert_eq!(server.put("/api/config", new).await.json(), json!({ "reboot": true }));
-    cameras_become(&server, &["card", "x"]).await;
+    server.started(2).await;
     assert_eq!(server.status().await["reboot_needed"], true);
     assert_eq!(server.put("/api/config", CARD).await.json(), json!({ "reboot": false }));
-    cameras_become(&server, &["card"]).await;
+    server.started(3).await;
     assert_eq!(server.status().await["reboot_needed"], false);
 }

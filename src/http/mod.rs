@@ -6,6 +6,7 @@
 //!                                                         ├─ endless   .mp4 and .h264 over HTTP
 //!                                                         ├─ status    /api/status, /healthz
 //!                                                         ├─ settings  /api/config, /api/reboot
+//!                                                         ├─ update    /api/update
 //!                                                         └─ metrics   /metrics
 //! ```
 
@@ -20,6 +21,7 @@ mod server;
 mod settings;
 mod site;
 mod status;
+mod update;
 pub mod websocket;
 
 pub use door::Door;
@@ -27,6 +29,7 @@ pub use server::{Server, listen};
 pub use settings::Settings;
 
 use crate::camera::Camera;
+use crate::update::Updater;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
@@ -42,6 +45,10 @@ pub struct Context {
     pub server: crate::config::Server,
     /// The configuration's file.
     pub settings: Settings,
+    /// Updates of the system.
+    pub updater: Arc<Updater>,
+    /// Where they are announced.
+    pub update_url: Option<String>,
     /// When the program started.
     pub started: Instant,
     /// Set once the program is to end.

@@ -3,7 +3,7 @@
 use super::fanout::Fanout;
 use super::server::{Guest, busy, plain};
 use super::settings::Body;
-use super::{Context, endless, live, metrics, settings, site, status};
+use super::{Context, endless, live, metrics, settings, site, status, update};
 use bytes::Buf;
 use futures_util::{Stream, StreamExt};
 use hyper::header::{ALLOW, HeaderMap, HeaderValue, SEC_WEBSOCKET_VERSION};
@@ -57,12 +57,15 @@ pub(super) fn all(
     let config = changes(warp::path!("api" / "config").boxed())
         .and(warp::body::stream().map(boxed))
         .then(settings::config);
+    let update = changes(warp::path!("api" / "update").boxed())
+        .and(warp::body::stream().map(boxed))
+        .then(update::update);
     let reboot = changes(warp::path!("api" / "reboot").boxed()).then(settings::reboot);
 
     let read: BoxedFilter<(Response,)> = read()
         .and(api.or(health).unify().or(metrics).unify().or(streams).unify().or(site).unify())
         .boxed();
-    let routes = config.or(reboot).unify().or(read).unify().boxed();
+    let routes = config.or(update).unify().or(reboot).unify().or(read).unify().boxed();
     routes.recover(refused).unify()
 }
 

@@ -3,8 +3,8 @@
 //! Only from our own page, or by a program: other sites may show the picture where `origins` says
 //! so, but never change anything. Two things stay out of reach in any case. Passwords are shown to
 //! those only who have given one: where the server is open, each reads `********`, and saving that
-//! keeps it. And which programs run is never taken from the network: a `command` must stand in the
-//! file already.
+//! keeps it. And which programs run and who may log in is never taken from the network: a `command`
+//! or an SSH key must stand in the file already.
 
 use super::Context;
 use super::server::plain;
@@ -12,7 +12,7 @@ use crate::camera::without_password;
 use crate::config::{
     Camera, Config, ConfigError, MAX_CONFIG, Network, Source, System, line_column, place,
 };
-use crate::system::helper::{self, Refused};
+use crate::system::helper::{self, Refused, no_new_key};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use hyper::header::{ALLOW, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH};
@@ -219,10 +219,14 @@ async fn put(context: &Context, headers: &HeaderMap, mut body: Body) -> Result<R
     let text = unmasked(&text, &old).map_err(|(why, at)| wrong(&why, at))?;
     let file = settings.file.display().to_string();
     let config = Config::parse(&text, &file).map_err(|e| wrong(&e.message, e.at))?;
-    let mut known = Config::parse(&old, "").unwrap_or_default().cameras;
+    let old = Config::parse(&old, "").unwrap_or_default();
     // With a mistake in the file, what is in force comes from elsewhere.
-    known.extend(context.cameras.iter().map(|camera| camera.config.clone()));
-    no_new_command(&config, &known, &file).map_err(|e| wrong(&e.message, e.at))?;
+    let mut cameras = old.cameras;
+    cameras.extend(context.cameras.iter().map(|camera| camera.config.clone()));
+    no_new_command(&config, &cameras, &file).map_err(|e| wrong(&e.message, e.at))?;
+    let mut keys = old.system.ssh_keys;
+    keys.extend_from_slice(&settings.at_start.0.ssh_keys);
+    no_new_key(&text, &config, &keys).map_err(|(why, at)| wrong(&why, at))?;
     save(settings, text).await?;
     log::info!("the configuration was changed over the network");
     settings.changed.notify_one();

@@ -2,8 +2,8 @@
 
 use hyper::StatusCode;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
-    IF_NONE_MATCH,
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    HeaderMap, HeaderValue, IF_NONE_MATCH,
 };
 use rust_embed::RustEmbed;
 use warp::reply::Response;
@@ -38,6 +38,12 @@ pub(super) fn file(path: &str, headers: &HeaderMap) -> Option<Response> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(ETAG, tag);
+    if name == "settings.html" {
+        // No other site may show it and guide somebody's clicks.
+        let policy = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; \
+                      frame-ancestors 'none'";
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    }
     // Asked for again each time, answered with "not modified": an update shows at once.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Scripts of type module are only loaded from other sites with this.

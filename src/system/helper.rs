@@ -12,7 +12,8 @@
 
 use super::apply::keep;
 use super::files::replace;
-use crate::config::{Config, MAX_CONFIG};
+use super::last_good::load;
+use crate::config::{Config, MAX_CONFIG, line_column, place};
 use rustix::fs::{Mode, StatVfsMountFlags, statvfs};
 use rustix::mount::{MountFlags, mount_remount};
 use rustix::process::umask;
@@ -128,7 +129,9 @@ impl Helper {
 
     fn save(&self, text: &str) -> Result<(), String> {
         // Whoever asks may be somebody who has taken the server over.
-        Config::parse(text, "berrymse.toml").map_err(|error| error.to_string())?;
+        let new = Config::parse(text, "berrymse.toml").map_err(|error| error.to_string())?;
+        let now = load(&self.config, &self.last_good).config;
+        no_new_key(text, &new, &now.system.ssh_keys).map_err(|(why, _)| why)?;
         let cannot = |path: &Path| {
             let path = path.display().to_string();
             move |error: std::io::Error| format!("{path} cannot be written: {error}")
@@ -142,6 +145,22 @@ impl Helper {
         let _ = super::files::remove(&self.config_error);
         Ok(())
     }
+}
+
+/// SSH keys are root's, so they come from whoever holds the card, and never from the network. The
+/// error says where a new one stands.
+pub fn no_new_key(
+    text: &str,
+    new: &Config,
+    known: &[String],
+) -> Result<(), (String, Option<(usize, usize)>)> {
+    if new.system.ssh_keys.iter().all(|key| known.contains(key)) {
+        return Ok(());
+    }
+    let at = place(text, &["system", "ssh_keys"]).map(|place| line_column(text, place.start));
+    let why = "a new SSH key: who may log in is never taken from the network; write it into the \
+               file on the card";
+    Err((why.into(), at))
 }
 
 fn listen(socket: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
@@ -256,6 +275,7 @@ mod tests {
         assert!(!config_error.exists());
         for (verb, broken, says) in [
             ("save-config", "[srever]\n", "berrymse.toml:1:2: no such key"),
+            ("save-config", "[system]\nssh_keys = ['ssh-rsa AAAA']\n", "a new SSH key"),
             ("rm -r /", "", "there is no"),
             ("", "", "there is no"),
         ] {

@@ -8,6 +8,7 @@ mod apply;
 mod files;
 pub mod helper;
 mod last_good;
+pub mod mdns;
 mod network;
 
 pub use apply::{Paths, Report, apply};

@@ -144,7 +144,8 @@ impl Server {
             }
             let log = log.lock().unwrap();
             let line = log.iter().find_map(|line| line.split_once("streaming at http://"))?;
-            Some(line.1.trim_end_matches('/').parse().unwrap())
+            let address = line.1.trim_end_matches('/').replace("localhost", "127.0.0.1");
+            Some(address.parse().unwrap())
         })
         .await;
         Server { child, address, log, folder }
@@ -157,6 +158,14 @@ impl Server {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
+    }
+
+    /// Waits until it serves for the `times`th time: a new configuration starts it anew.
+    pub async fn started(&self, times: usize) {
+        wait_until("the start", async || {
+            (self.log().matches("streaming at").count() >= times).then_some(())
+        })
+        .await;
     }
 
     /// A request, ready but for what is special about it.
