@@ -109,10 +109,11 @@ class Machine:
             time.sleep(0.5)
         raise AssertionError(f"not within {seconds} s: {what}\n{self.console()[-3000:]}")
 
-    def http(self, path, method="GET", body=None, timeout=5):
+    def http(self, path, method="GET", body=None, timeout=5, headers=None):
         """Status and text; 0 if nobody answers."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.http_port}{path}", method=method, data=body.encode() if body else None
+            f"http://127.0.0.1:{self.http_port}{path}", method=method, data=body.encode() if body else None,
+            headers=headers or {},
         )
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:

@@ -1,5 +1,6 @@
 """The life of a device, from its first start on."""
 
+import json
 import re
 import socket
 
@@ -76,14 +77,27 @@ def test_an_edited_configuration_and_one_with_a_mistake(machine):
 def test_update_keeps_everything_and_a_small_change_is_a_small_download(running, depot):
     running.ssh("echo precious >/data/precious && sync")
     depot.sent = 0
-    assert "status 0" in install(running, depot, "good.raucb")
+    # As the page does it.
+    order = {"Content-Type": "application/json"}
+    status, text = running.http("/api/update", "POST", json.dumps({"url": depot.url("good.raucb")}), headers=order)
+    assert status == 202, text
+    progress = set()
+
+    def done():
+        state = json.loads(running.http("/api/update")[1])
+        progress.add(state.get("progress"))
+        assert state["state"] != "failed", state
+        return state["state"] == "installed"
+
+    running.wait("it is installed", 300, done)
+    assert len(progress) >= 3, f"no progress to be seen: {progress}"
     first = depot.sent
-    running.reboot()
+    assert running.http("/api/reboot", "POST")[0] == 202
     running.wait("the other slot", 60, lambda: running.starts()[-1:] == ["B"])
     running.wait_good("B")
     running.wait_ssh()
     assert running.booted() == "B"
-    assert running.ssh("cat /etc/berrymse-version").strip() == "0.1.1"
+    assert json.loads(running.http("/api/update")[1])["version"] == "0.1.1"
     assert running.ssh("cat /data/precious").strip() == "precious"
     assert running.ssh("hostname").strip() == "tested"
 
@@ -149,5 +163,8 @@ def test_a_bad_system_falls_back_by_itself(running, depot, bundle):
     assert running.booted() == "A"
     assert running.ssh("cat /data/precious").strip() == "precious"
     assert running.http("/healthz")[0] == 200
+    fell_back = json.loads(running.http("/api/update")[1])["fell_back"]
     if bundle == "mute":
-        assert "slot B" in running.ssh("cat /data/berrymse/state/failed")
+        assert "did not deliver pictures" in fell_back["why"], fell_back
+    else:
+        assert "did not start" in fell_back["why"], fell_back
