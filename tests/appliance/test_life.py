@@ -74,6 +74,27 @@ def test_an_edited_configuration_and_one_with_a_mistake(machine):
     assert "framerate" in machine.console()
 
 
+def test_without_its_camera_it_still_starts_and_says_so(machine):
+    missing = '[server]\nlisten = "0.0.0.0:80"\n[[camera]]\nname = "garden"\nsource = "/dev/video9"\n'
+    machine.write_config(missing)
+    machine.power_on()
+    machine.wait_good("A")
+    assert machine.http("/healthz")[0] == 503
+    assert machine.http("/")[0] == 200
+    assert "/dev/video9" in json.dumps(machine.status()["cameras"][0]["error"])
+    # One that has been good, and then loses its camera, does not start over either.
+    machine.power_off()
+    machine.write_config(missing.replace('"/dev/video9"', '"test-card"'))
+    machine.power_on()
+    machine.wait_healthy()
+    machine.wait_good("A")
+    machine.power_off()
+    machine.write_config(missing)
+    machine.power_on()
+    machine.wait_good("A")
+    assert machine.starts() == ["A"]
+
+
 def test_update_keeps_everything_and_a_small_change_is_a_small_download(running, depot):
     running.ssh("echo precious >/data/precious && sync")
     depot.sent = 0
