@@ -1,0 +1,133 @@
+# What U-Boot does on every machine: choose the slot that RAUC wants, count the attempt, start it.
+#
+# Variables, as RAUC defines them: BOOT_ORDER ("A B": A first), BOOT_A_LEFT and BOOT_B_LEFT (attempts
+# left). Each start takes one attempt away; a system that works sets its slot back to 3. At 0 the
+# other slot is next.
+#
+# They are kept apart from U-Boot's own environment, which is compiled into U-Boot to be elsewhere on
+# every machine, and not redundant in most builds. Here: two copies at fixed places of the card, each
+# with a checksum and a counter, in the format that libubootenv and U-Boot know as "redundant". The
+# older copy is the one that is written, so that there is always one that is whole.
+#
+# appliance/assemble puts numbers in place of @...@ (hexadecimal, blocks of 512 bytes).
+
+echo "BerryMSE: ${devtype} ${devnum}"
+
+# Memory: the kernel runs at kernel_addr_r; 128 MiB above it is free on every machine with 512 MiB.
+setexpr packed ${kernel_addr_r} + 8000000
+setexpr ramdisk ${kernel_addr_r} + a000000
+setexpr copy_1 ${kernel_addr_r} + c000000
+setexpr copy_2 ${copy_1} + 100000
+setexpr text ${copy_1} + 200000
+setexpr sum ${copy_1} + 300000
+setexpr sum_1 ${sum} + 1
+setexpr sum_2 ${sum} + 2
+setexpr sum_3 ${sum} + 3
+setexpr swapped ${sum} + 10
+setexpr swapped_1 ${sum} + 11
+setexpr swapped_2 ${sum} + 12
+setexpr swapped_3 ${sum} + 13
+
+# A copy: 4 bytes of CRC, 1 byte of counter, the variables. crc32 stores the sum with its bytes the
+# other way round than the environment has it.
+setenv sum_up 'setexpr data ${copy} + 5; crc32 ${data} @ENV_DATA@ ${sum}; cp.b ${sum_3} ${swapped} 1; cp.b ${sum_2} ${swapped_1} 1; cp.b ${sum_1} ${swapped_2} 1; cp.b ${sum} ${swapped_3} 1'
+setenv whole 'run sum_up; itest.l *${swapped} == *${copy}'
+
+setenv current
+setenv number 0
+mw.b ${copy_1} 0 @ENV_SIZE@
+mw.b ${copy_2} 0 @ENV_SIZE@
+setenv copy ${copy_1}
+if ${devtype} read ${copy_1} @ENV_1@ @ENV_BLOCKS@; then
+    if run whole; then
+        setenv current 1
+        setexpr counter ${copy_1} + 4
+        setexpr.b number *${counter}
+    fi
+fi
+setenv copy ${copy_2}
+if ${devtype} read ${copy_2} @ENV_2@ @ENV_BLOCKS@; then
+    if run whole; then
+        setexpr counter ${copy_2} + 4
+        setexpr.b number_2 *${counter}
+        # The newer one has the higher number; 0 comes after ff.
+        setenv newer
+        if test -z "${current}"; then setenv newer yes; fi
+        if itest 0x${number_2} -gt 0x${number}; then setenv newer yes; fi
+        if test "${number_2}" = 0; then if test "${number}" = ff; then setenv newer yes; fi; fi
+        if test "${number_2}" = ff; then if test "${number}" = 0; then if test -n "${current}"; then setenv newer; fi; fi; fi
+        if test -n "${newer}"; then
+            setenv current 2
+            setenv number ${number_2}
+        fi
+    fi
+fi
+setenv BOOT_ORDER
+setenv BOOT_A_LEFT
+setenv BOOT_B_LEFT
+if test -n "${current}"; then
+    if test "${current}" = 1; then setexpr data ${copy_1} + 5; else setexpr data ${copy_2} + 5; fi
+    env import -b ${data} @ENV_DATA@ BOOT_ORDER BOOT_A_LEFT BOOT_B_LEFT
+else
+    echo "BerryMSE: neither copy of the boot state is whole: starting over"
+fi
+test -n "${BOOT_ORDER}" || setenv BOOT_ORDER "A B"
+test -n "${BOOT_A_LEFT}" || setenv BOOT_A_LEFT 3
+test -n "${BOOT_B_LEFT}" || setenv BOOT_B_LEFT 3
+
+# Over the older copy.
+setenv save 'setexpr number ${number} + 1; setexpr number ${number} % 100; if test "${current}" = 1; then setenv copy ${copy_2}; setenv block @ENV_2@; setenv current 2; else setenv copy ${copy_1}; setenv block @ENV_1@; setenv current 1; fi; mw.b ${copy} 0 @ENV_SIZE@; setexpr data ${copy} + 5; env export -b -s 0x@ENV_DATA@ ${data} BOOT_ORDER BOOT_A_LEFT BOOT_B_LEFT; setexpr counter ${copy} + 4; mw.b ${counter} ${number} 1; run sum_up; cp.b ${swapped} ${copy} 4; ${devtype} write ${copy} ${block} @ENV_BLOCKS@'
+
+setenv slot
+for candidate in ${BOOT_ORDER}; do
+    if test -z "${slot}"; then
+        if test "${candidate}" = A; then
+            if itest 0x${BOOT_A_LEFT} -gt 0; then
+                setexpr BOOT_A_LEFT ${BOOT_A_LEFT} - 1
+                setenv slot A; setenv left ${BOOT_A_LEFT}; setenv boot @BOOT_A@; setenv root @ROOT_A@
+            fi
+        fi
+        if test "${candidate}" = B; then
+            if itest 0x${BOOT_B_LEFT} -gt 0; then
+                setexpr BOOT_B_LEFT ${BOOT_B_LEFT} - 1
+                setenv slot B; setenv left ${BOOT_B_LEFT}; setenv boot @BOOT_B@; setenv root @ROOT_B@
+            fi
+        fi
+    fi
+done
+if test -z "${slot}"; then
+    echo "BerryMSE: no attempts left in either slot: starting over"
+    setenv BOOT_A_LEFT 3
+    setenv BOOT_B_LEFT 3
+    run save
+    reset
+fi
+run save
+echo "BerryMSE: slot ${slot}, ${left} more attempts"
+
+# What the slot says of itself: kernel (gzip), initrd and device tree if it has any, arguments.
+setenv kernel
+setenv initrd
+setenv tree
+setenv arguments
+if load ${devtype} ${devnum}:${boot} ${text} slot.txt; then
+    env import -t ${text} ${filesize} kernel initrd tree arguments
+fi
+part uuid ${devtype} ${devnum}:${root} root_uuid
+setenv ramdisk_at -
+if load ${devtype} ${devnum}:${boot} ${packed} ${kernel} && unzip ${packed} ${kernel_addr_r}; then
+    if test -n "${initrd}"; then
+        load ${devtype} ${devnum}:${boot} ${ramdisk} ${initrd} && setenv ramdisk_at ${ramdisk}:${filesize}
+    fi
+    if test -n "${tree}"; then
+        load ${devtype} ${devnum}:${boot} ${fdt_addr_r} ${tree} && setenv fdt_addr ${fdt_addr_r}
+    fi
+    # The Pi's firmware has arguments of its own (cmdline.txt, the network card's address): in its tree.
+    setenv firmware
+    if fdt addr ${fdt_addr}; then fdt get value firmware /chosen bootargs; fi
+    # A panic starts over, which takes the next attempt.
+    setenv bootargs "root=PARTUUID=${root_uuid} rootwait ro rauc.slot=${slot} panic=5 ${firmware} ${arguments}"
+    booti ${kernel_addr_r} ${ramdisk_at} ${fdt_addr}
+fi
+echo "BerryMSE: slot ${slot} has no kernel that starts"
+reset

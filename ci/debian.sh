@@ -1,0 +1,64 @@
+# shellcheck shell=bash
+# Debian's packages for other machines and releases, without installing them: an apt of our own below
+# target/debian, which the machine's apt knows nothing about. To be sourced after ci/lib.sh.
+
+debian_home=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debian
+
+# debian RELEASE [ARCH]: from now on, apt is that release's (amd64 and arm64); what a package depends on
+# is looked for in ARCH (amd64). The lists are fetched once a day.
+debian() {
+    local at=$debian_home/$1 architecture=${2:-amd64} keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    has apt-get || die "Debian's packages are needed, and there is no apt-get to fetch them"
+    [ -e "$keys" ] || install_packages debian-archive-keyring
+    mkdir -p "$at"/{lists/partial,cache/archives/partial,none}
+    : >"$at/status"
+    cat >"$at/sources.list" <<END
+deb [arch=amd64,arm64 signed-by=$keys] http://deb.debian.org/debian $1 main
+deb [arch=amd64,arm64 signed-by=$keys] http://deb.debian.org/debian-security $1-security main
+END
+    cat >"$at/$architecture.conf" <<END
+Dir::Etc::SourceList "$at/sources.list";
+Dir::Etc::SourceParts "$at/none";
+Dir::Etc::PreferencesParts "$at/none";
+Dir::State "$at";
+Dir::State::Lists "$at/lists";
+Dir::State::status "$at/status";
+Dir::Cache "$at/cache";
+APT::Architecture "$architecture";
+APT::Architectures "amd64,arm64";
+APT::Install-Recommends "false";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::Retries "3";
+END
+    export APT_CONFIG=$at/$architecture.conf
+    [ -z "$(find "$at/updated" -mtime -1 2>/dev/null)" ] || return 0
+    if apt-get -q update >"$at/log" 2>&1; then
+        touch "$at/updated"
+    elif [ -e "$at/updated" ]; then
+        echo "Debian $1 can't be reached: what was fetched before is used" >&2
+    else
+        tail -n 5 "$at/log" >&2
+        die "the package lists of Debian $1 can't be fetched"
+    fi
+}
+
+# needed PACKAGE...: these and all that they depend on.
+needed() {
+    apt-get -q install --simulate "$@" 2>"$debian_home/log" | sed -n 's/^Inst \([^ ]*\) .*/\1/p' | grep . || { tail -n 5 "$debian_home/log" >&2; die "apt-get can't find $*"; }
+}
+
+# unpack FOLDER PACKAGE[:ARCH]...: downloads these packages, only these, and unpacks them there.
+unpack() {
+    local folder=$1 debs deb
+    shift
+    mkdir -p "$folder"
+    debs=$(mktemp -d "$debian_home/debs.XXXXXX")
+    (cd "$debs" && apt-get -q download "$@") >"$debian_home/log" 2>&1 ||
+        { tail -n 5 "$debian_home/log" >&2; rm -r "$debs"; die "apt-get could not download $*"; }
+    for deb in "$debs"/*.deb; do
+        dpkg-deb -x "$deb" "$folder"
+    done
+    rm -r "$debs"
+}
