@@ -1,7 +1,7 @@
 //! The machine's name in the local network: `http://berrymse.local/`, and the page in the list of
 //! web sites that browsers and phones show (mDNS and DNS-SD: RFC 6762, RFC 6763).
 
-use mdns_sd::{ServiceDaemon, ServiceInfo};
+use mdns_sd::{IfKind, ServiceDaemon, ServiceInfo};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ impl Announcement {
     pub fn start(host: &str, address: SocketAddr) -> Result<Announcement, String> {
         let start = || {
             let daemon = ServiceDaemon::new()?;
+            // Who is on this machine has localhost; nobody else should be told 127.0.0.1.
+            daemon.disable_interface([IfKind::LoopbackV4, IfKind::LoopbackV6].to_vec())?;
             let full_host = format!("{host}.local.");
             let page = [("path", "/")];
             let info = ServiceInfo::new(SERVICE, host, &full_host, "", address.port(), &page[..])?;
