@@ -55,7 +55,8 @@ function page({ run, go, hide, close }) {
     evaluate: async (what, argument) => JSON.parse(await run(script(what, argument))).value,
     waitForFunction: async (what, argument, { timeout = 30_000 } = {}) => {
       for (const until = Date.now() + timeout; ; await sleep(30)) {
-        if (await self.evaluate(what, argument)) return;
+        // While the page is being replaced, there is nobody to ask.
+        if (await self.evaluate(what, argument).catch(() => false)) return;
         if (Date.now() > until) throw new Error(`waited ${timeout} ms for ${what} (${JSON.stringify(argument)})`);
       }
     },
@@ -153,7 +154,11 @@ async function firefox() {
         if (type === 'exception') throw new Error(exceptionDetails.text);
         return result.value;
       },
-      go: (url) => ask('browsingContext.navigate', { context, url, wait: 'complete' }),
+      // To wait for the load event is to wait forever, now and then: the page is asked instead.
+      go: async (url) => {
+        await ask('browsingContext.navigate', { context, url, wait: 'none' });
+        await one.waitForFunction("location.href !== 'about:blank' && document.readyState === 'complete'");
+      },
       hide: async (hidden) => {
         if (hidden) before = await tab();
         else await ask('browsingContext.close', { context: before });
