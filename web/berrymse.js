@@ -238,7 +238,7 @@ class Mse {
     }
   }
 
-  /** Cuts off what is older than so many seconds: whole groups, or the live one would go with it. */
+  /** Cuts off what is older than so many seconds: whole groups, or the live one goes, too. */
   #forget(keep) {
     const old = this.#keys.filter((key) => key <= this.#video.currentTime - keep);
     if (old.length < 2 || this.#buffer.updating) return false;
@@ -257,8 +257,8 @@ class Mse {
   live() {
     const video = this.#video;
     const { buffered, currentTime } = video;
-    // It breaks when it jumps before it has a picture.
-    if (!buffered.length || (webkit && video.readyState < 2)) return;
+    // It breaks when it jumps while it begins.
+    if (!buffered.length || (webkit && video.readyState < 2 && buffered.start(0) <= currentTime)) return;
     const end = buffered.end(buffered.length - 1);
     const lag = end - currentTime;
     const { step, screen } = this.#conditions();
@@ -529,7 +529,7 @@ export class BerryMse extends HTMLElement {
     root.adoptedStyleSheets = [style];
     const video = this.#video;
     // All four are needed to play by itself on an iPhone.
-    video.muted = true;
+    video.defaultMuted = video.muted = true;
     video.autoplay = true;
     video.playsInline = true;
     video.disableRemotePlayback = true;
@@ -696,7 +696,7 @@ export class BerryMse extends HTMLElement {
     this.#seen = [];
   }
 
-  /** After a while that grows, never in step with other viewers. */
+  /** After a while that grows. */
   #again(message) {
     if (!this.isConnected || !this.#wanted || this.#asleep) return;
     this.#close();
