@@ -10,8 +10,10 @@
 
 /** This much of the past stays in the source buffer. Seconds. */
 const KEEP = 8;
-/** So far behind where it should be it hurries, it jumps. Seconds. */
-const HURRY = 0.2;
+/** It stops for a moment after a jump, and when it runs dry. */
+const webkit = !/Chrom(e|ium)|Gecko\//.test(navigator.userAgent);
+/** So far behind it hurries, it jumps. Seconds. */
+const HURRY = webkit ? 0.5 : 0.2;
 const JUMP = 3;
 /** Running dry makes the distance grow; so long that counts. Seconds. */
 const FORGIVE = 20;
@@ -43,29 +45,29 @@ const Source = self.MediaSource ?? self.ManagedMediaSource;
 /**
  * How to stay at the live edge. `rate`: playback rate; `edge`: how far in front of the end of what is
  * there to play, seconds. `step`: from frame to frame, `screen`: from refresh to refresh, seconds.
- * `lag`: to the end, right after something came. `slack`: seconds more to keep back, as it ran dry.
+ * `behind`: how much farther from the end it is, right after something came. `slack`: seconds more to keep back, as it ran dry.
  */
 const POLICIES = {
-  // Faster than the camera: the player always waits for the next frame, and shows it at once.
+  // Faster than the camera: it waits for each frame, and shows it at once.
   'run-ahead': {
     surface: () => Mse,
-    suits: ({ step, screen }) => chromium && runAhead(step, screen) >= 1.2,
+    suits: ({ step, screen }) => !webkit && runAhead(step, screen) >= 1.2,
     rate: ({ step, screen }) => Math.max(1.2, runAhead(step, screen)),
     edge: () => 0.02,
   },
-  // A steady distance, kept by playing a little faster or slower: smooth, whatever the browser.
+  // A steady distance, kept by playing a little faster or slower.
   nudge: {
     surface: () => Mse,
     suits: () => true,
-    rate: ({ lag, step, slack }) =>
-      1 + Math.max(-0.1, Math.min(0.25, 2 * (lag - distance(step, slack)))),
+    rate: ({ behind, rate }) => (webkit
+      ? (behind > 0.03 ? 1.25 : behind < 0 ? 1 : Math.min(rate, 1.25))
+      : 1 + Math.max(-0.1, Math.min(0.25, 2 * behind))),
     edge: ({ step, slack }) => distance(step, slack),
   },
   webcodecs: { surface: () => Codec, suits: () => true },
 };
 
 const ORDER = ['run-ahead', 'webcodecs', 'nudge'];
-const chromium = /Chrom(e|ium)\//.test(navigator.userAgent);
 /** A little below one frame a refresh: at it, some are skipped. */
 const runAhead = (step, screen) => Math.min(2, (0.87 * step) / screen);
 const distance = (step, slack) => 0.035 + step + slack;
@@ -189,7 +191,7 @@ class Mse {
       this.#buffer.addEventListener('updateend', () => this.#appended());
       this.#pump();
     });
-    // iPhone: the browser says when it wants data. What has waited long is of no use any more.
+    // iPhone: it says when it wants data. What has waited long is of no use.
     source.addEventListener('startstreaming', () => (this.#stale ? again() : this.#pump()));
     video.onwaiting = () => {
       if (this.policy === POLICIES.nudge && !video.seeking) this.#slack = Math.min(0.2, this.#slack + 0.02);
@@ -236,7 +238,7 @@ class Mse {
     }
   }
 
-  /** Cuts off what is older than so many seconds: whole groups, or the live one would go with it. */
+  /** Cuts off what is older than so many seconds: whole groups, or the live one goes, too. */
   #forget(keep) {
     const old = this.#keys.filter((key) => key <= this.#video.currentTime - keep);
     if (old.length < 2 || this.#buffer.updating) return false;
@@ -255,20 +257,21 @@ class Mse {
   live() {
     const video = this.#video;
     const { buffered, currentTime } = video;
-    if (!buffered.length) return;
+    // It breaks when it jumps while it begins.
+    if (!buffered.length || (webkit && video.readyState < 2 && buffered.start(0) <= currentTime)) return;
     const end = buffered.end(buffered.length - 1);
     const lag = end - currentTime;
     const { step, screen } = this.#conditions();
-    const at = { step, screen, lag, slack: this.#slack };
+    const at = { step, screen, slack: this.#slack, rate: video.playbackRate };
     const edge = this.policy.edge(at);
-    const behind = lag - edge;
+    const behind = at.behind = lag - edge;
     let rate = this.policy.rate(at);
     this.#slack *= 1 - step / FORGIVE;
     if (!this.#jumped || behind > JUMP || lag < -1 || (behind > HURRY && this.#keys.at(-1) > currentTime)) {
       if (Math.abs(behind) > 0.08) video.currentTime = end - edge;
     } else if (behind > HURRY / 2) {
       // Most of the way until the next frame comes.
-      rate = Math.max(rate, Math.min(16, 1 + (0.7 * behind) / step));
+      rate = webkit ? 2 : Math.max(rate, Math.min(16, 1 + (0.7 * behind) / step));
       // It was the network: no distance helps against that.
       if (behind > HURRY) this.#slack = Math.max(0, this.#slack - 0.02);
     }
@@ -319,7 +322,7 @@ class Codec {
     try {
       if (init) this.#configure(init);
       for (const { at, end, time, key } of frames) {
-        // Too slow for this camera: go on at a key frame.
+        // Too slow: go on at a key frame.
         if (key && this.#decoder.decodeQueueSize > 60) {
           this.#decoder.reset();
           this.#decoder.configure(this.#config);
@@ -400,7 +403,7 @@ class Recording {
     if (!this.#stopped) return;
     if (init) {
       const kind = `${codec} ${width}x${height}`;
-      // Players do not understand a second init segment: the file ends here.
+      // Players want one init segment: the file ends here.
       if (this.#codec && this.#codec !== kind) return void this.stop();
       // The server has started again, and its times with it: they go on where they were.
       if (frames.length && frames.at(-1).time < this.#last) this.#shift = this.#last = null;
@@ -526,7 +529,7 @@ export class BerryMse extends HTMLElement {
     root.adoptedStyleSheets = [style];
     const video = this.#video;
     // All four are needed to play by itself on an iPhone.
-    video.muted = true;
+    video.defaultMuted = video.muted = true;
     video.autoplay = true;
     video.playsInline = true;
     video.disableRemotePlayback = true;
@@ -693,7 +696,7 @@ export class BerryMse extends HTMLElement {
     this.#seen = [];
   }
 
-  /** After a while that grows, never in step with other viewers. */
+  /** After a while that grows. */
   #again(message) {
     if (!this.isConnected || !this.#wanted || this.#asleep) return;
     this.#close();
