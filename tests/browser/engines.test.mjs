@@ -49,11 +49,12 @@ const iPhone = () => {
 /** WebKit takes every address here for a secure one: without this, it would use WebCodecs. */
 const plain = () => { delete window.VideoDecoder; };
 
-// How old a picture may be that counts as live. The age itself is for ./ci/bench delay: others use this machine.
+// How old a picture may be that counts as live: WebKitGTK does not always play faster when it is told to,
+// and then stays half a second behind (an open fault). The age itself is for ./ci/bench delay: others use this machine.
 for (const [name, { engine, scripts, address, policy, fresh }] of Object.entries({
   Firefox: { engine: 'firefox', scripts: [], address: host, policy: 'run-ahead', fresh: 150 },
-  WebKit: { engine: 'webkit', scripts: [plain], address: '127.0.0.1', policy: 'nudge', fresh: 400 },
-  'WebKit as on an iPhone': { engine: 'webkit', scripts: [iPhone], address: '127.0.0.1', policy: 'nudge', fresh: 400 },
+  WebKit: { engine: 'webkit', scripts: [plain], address: '127.0.0.1', policy: 'nudge', fresh: 700 },
+  'WebKit as on an iPhone': { engine: 'webkit', scripts: [iPhone], address: '127.0.0.1', policy: 'nudge', fresh: 700 },
 })) {
   test(name, { timeout: 150_000 }, async (t) => {
     const html = (attributes) => first(element(attributes), complaints, notes, sayings, ...scripts);
@@ -112,8 +113,7 @@ for (const [name, { engine, scripts, address, policy, fresh }] of Object.entries
       const real = (await rows(page, cam)).filter(({ age }) => age !== undefined).slice(-150).map(({ age }) => age);
       real.sort((a, b) => a - b);
       t.diagnostic(`median age ${ages[3].toFixed(1)} ms; of every picture: ${real[real.length >> 1].toFixed(1)} ms`);
-      // WebKitGTK does not always play faster when it is told to.
-      assert.ok(ages[3] > 0 && ages[3] < (engine === 'firefox' ? fresh : 700), `${ages}`);
+      assert.ok(ages[3] > 0 && ages[3] < fresh, `${ages}`);
       assert.ok(ages[3] > real[0] - 2 && ages[3] < real.at(-1) + 2, `${ages[3]} of ${real[0]} to ${real.at(-1)}`);
       const { policy: used, width } = await get(page, 'stats');
       assert.deepEqual([used, width], [policy, 1280]);
