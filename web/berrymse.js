@@ -1,10 +1,5 @@
-// <berry-mse>: a BerryMSE camera, live, in any page.
-//
-//   <script type="module" src="http://cam/berrymse.js"></script>
-//   <berry-mse src="http://cam/live/front"></berry-mse>
-//
-// docs/embedding.md describes attributes, methods and events; berrymse.d.ts has their types.
-// A surface (Mse, Codec) shows what comes, and is made anew after anything that goes wrong.
+// <berry-mse>: a BerryMSE camera, live, in any page. docs/embedding.md describes it, berrymse.d.ts
+// has its types. A surface (Mse, Codec) shows what comes, and is made anew after what goes wrong.
 
 // ---- Numbers: milliseconds where nothing else is said ----
 

@@ -366,8 +366,9 @@ test('the buffer is full: it makes room and plays on', async (t) => {
   const stats = await get(page, 'stats');
   assert.equal(stats.reconnects, 0);
   const numbers = (await rows(page, cam)).map(({ time }) => time / cam.step);
-  const missing = numbers.at(-1) - numbers[10] - (numbers.length - 11);
-  assert.ok(missing <= 3 || busy(), `${missing} frames were lost`);
+  // Running ahead skips a frame now and then; making room must not leave a hole.
+  const steps = numbers.slice(11).map((number, n) => number - numbers[n + 10]);
+  assert.ok(Math.max(...steps) < 4.5, `a hole of ${Math.max(...steps) - 1} frames`);
 });
 
 test('groups longer than what is kept of the past: the picture goes on', async (t) => {
