@@ -12,6 +12,10 @@ use super::{Failure, Output, Source, Stop};
 use crate::config;
 use std::path::PathBuf;
 
+/// A node that has just appeared is looked at so often, once a second: udev may still have to let this
+/// user open it, and a camera may still be starting.
+const LOOKS: u32 = 10;
+
 pub(super) struct Auto {
     config: config::Camera,
     /// Which of the cameras found is this one's, from 0.
@@ -79,12 +83,12 @@ impl Source for Auto {
                 }
                 Choice::TestCard => {
                     output.from("the test card, because no camera was found".into());
-                    let mut known = find::paths();
+                    let (mut known, mut looks) = (find::paths(), 0);
                     TestCard.run_until(output, stop, || {
                         let now = find::paths();
-                        let other = now != known;
+                        looks = if now != known { LOOKS } else { looks.saturating_sub(1) };
                         known = now;
-                        other && matches!(self.choose(), Choice::Device(_))
+                        looks > 0 && matches!(self.choose(), Choice::Device(_))
                     })?;
                     if stop.is_set() {
                         return Ok(());
