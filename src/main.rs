@@ -4,11 +4,10 @@ use berrymse::camera::v4l2::find;
 use berrymse::cli::{Cli, Command, RootHelper};
 use berrymse::config::Config;
 use berrymse::http;
-use berrymse::serve::{load, serve};
+use berrymse::serve::{from_here, load, serve};
 use berrymse::system::{self, helper::Helper};
 use clap::Parser;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -99,13 +98,7 @@ fn health(
         Some(url) => url,
         None => {
             let config = load(config, last_good).map_err(|error| error.to_string())?.config;
-            let mut address = config.server.listen;
-            match address.ip() {
-                ip if !ip.is_unspecified() => {}
-                IpAddr::V4(_) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-                IpAddr::V6(_) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-            }
-            format!("http://{address}/healthz")
+            format!("http://{}/healthz", from_here(config.server.listen))
         }
     };
     let (status, text) = runtime()?.block_on(http::client::get(&url))?;

@@ -5,9 +5,9 @@ use crate::cli;
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Network, System};
 use crate::http::{self, Context, Door, Server, Settings, Shutdown};
 use crate::system::mdns::{self, Announcement};
-use crate::system::{self, Found, as_shipped};
+use crate::system::{self, Found, as_shipped, notify};
 use crate::update::{Updater, check};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,12 +56,16 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), String> {
     };
     loop {
         let running = Running::start(&options, &mut lasting, &found)?;
+        notify::tell("READY=1");
         let again = tokio::select! {
             _ = interrupt.recv() => false,
             _ = terminate.recv() => false,
             _ = lasting.changed.notified() => true,
         };
         log::info!("{}", if again { "starting anew, as configured" } else { "stopping" });
+        if !again {
+            notify::tell("STOPPING=1");
+        }
         // A second signal does not wait for anybody.
         tokio::select! {
             _ = running.end() => {}
@@ -97,6 +101,7 @@ struct Running {
     cameras: Cameras,
     server: JoinHandle<()>,
     updates: JoinHandle<()>,
+    watchdog: JoinHandle<()>,
     stop: watch::Sender<bool>,
     announcement: Option<Announcement>,
 }
@@ -141,13 +146,16 @@ impl Running {
         let updates = check::run(lasting.updater.clone(), config.update, options.helper.clone());
         let updates = tokio::spawn(updates);
         log::info!("streaming at http://{}/", reachable(address));
+        notify::tell(&format!("STATUS=streaming at http://{}/", reachable(address)));
+        let watchdog = tokio::spawn(notify::watchdog(from_here(address)));
         let announcement = announce(options, &lasting.at_start.0, address);
-        Ok(Running { cameras, server, updates, stop, announcement })
+        Ok(Running { cameras, server, updates, watchdog, stop, announcement })
     }
 
     async fn end(self) {
         self.stop.send_replace(true);
         self.updates.abort();
+        self.watchdog.abort();
         let _ = self.server.await;
         // Says goodbye; joins the cameras' threads, which end their programs.
         let rest = (self.announcement, self.cameras);
@@ -205,6 +213,16 @@ fn greet(config: &Config, found: &Found) {
     if config.server.password.is_none() {
         log::warn!("no password is set: whoever reaches this machine sees the picture");
     }
+}
+
+/// Where a program on this machine reaches a server that listens on `address`.
+pub fn from_here(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        ip if !ip.is_unspecified() => {}
+        IpAddr::V4(_) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(_) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+    }
+    address
 }
 
 /// How a browser on this machine reaches `address`.

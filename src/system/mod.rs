@@ -10,6 +10,7 @@ pub mod helper;
 mod last_good;
 pub mod mdns;
 mod network;
+pub mod notify;
 
 pub use apply::{Paths, Report, apply};
 pub use files::replace;
