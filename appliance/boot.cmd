@@ -105,17 +105,21 @@ fi
 run save
 echo "BerryMSE: slot ${slot}, ${left} more attempts"
 
-# What the slot says of itself: kernel (gzip), initrd and device tree if it has any, arguments.
+# What the slot says of itself: kernel (gzip; with start=bootz a zImage, for 32-bit machines), initrd and
+# device tree if it has any, arguments.
 setenv kernel
 setenv initrd
 setenv tree
 setenv arguments
+setenv start
 if load ${devtype} ${devnum}:${boot} ${text} slot.txt; then
-    env import -t ${text} ${filesize} kernel initrd tree arguments
+    env import -t ${text} ${filesize} kernel initrd tree arguments start
 fi
+setenv unpack 'unzip ${packed} ${kernel_addr_r}'
+if test "${start}" = bootz; then setenv unpack true; fi
 part uuid ${devtype} ${devnum}:${root} root_uuid
 setenv ramdisk_at -
-if load ${devtype} ${devnum}:${boot} ${packed} ${kernel} && unzip ${packed} ${kernel_addr_r}; then
+if load ${devtype} ${devnum}:${boot} ${packed} ${kernel} && run unpack; then
     if test -n "${initrd}"; then
         load ${devtype} ${devnum}:${boot} ${ramdisk} ${initrd} && setenv ramdisk_at ${ramdisk}:${filesize}
     fi
@@ -127,7 +131,11 @@ if load ${devtype} ${devnum}:${boot} ${packed} ${kernel} && unzip ${packed} ${ke
     if fdt addr ${fdt_addr}; then fdt get value firmware /chosen bootargs; fi
     # A panic starts over, which takes the next attempt.
     setenv bootargs "root=PARTUUID=${root_uuid} rootwait ro rauc.slot=${slot} panic=5 ${firmware} ${arguments}"
-    booti ${kernel_addr_r} ${ramdisk_at} ${fdt_addr}
+    if test "${start}" = bootz; then
+        bootz ${packed} ${ramdisk_at} ${fdt_addr}
+    else
+        booti ${kernel_addr_r} ${ramdisk_at} ${fdt_addr}
+    fi
 fi
 echo "BerryMSE: slot ${slot} has no kernel that starts"
 reset
