@@ -1,0 +1,55 @@
+# The image type "card": what is written to an SD card, made by appliance/assemble as for every other image
+# of this project. `IMAGE_FSTYPES = "card.xz card.bmap"` also has it compressed, and its block map.
+
+IMAGE_TYPES += "card card.xz card.bmap"
+IMAGE_TYPEDEP:card = "squashfs-zst"
+
+# What the FAT partition holds beside boot.scr, berrymse.toml, config.txt and cmdline.txt: a Raspberry Pi's
+# firmware, its device trees, U-Boot. FILE or PATTERN, with ";NAME" where it is to have another name.
+BERRYMSE_BOOT_FILES ?= ""
+BERRYMSE_BOOT_FILES:rpi ?= " \
+    ${BOOTFILES_DIR_NAME}/*.bin ${BOOTFILES_DIR_NAME}/*.dat ${BOOTFILES_DIR_NAME}/*.elf \
+    u-boot.bin ${@make_dtb_boot_files(d)} \
+"
+# Lines that are added to config.txt.
+BERRYMSE_CONFIG_TXT ?= ""
+# 32-bit, and the firmware drives the camera (bcm2835-v4l2): camera modules 1, 2 and HQ.
+BERRYMSE_CONFIG_TXT:raspberrypi0-wifi ?= "arm_64bit=0\ncamera_auto_detect=0\nstart_x=1\ngpu_mem=128"
+
+IMAGE_CMD:card () {
+    boot=${WORKDIR}/card-boot
+    rm -rf $boot
+    ${BERRYMSE_TREE}/appliance/assemble boot $boot
+    files="${BERRYMSE_BOOT_FILES}"
+    set -f
+    for entry in $files; do
+        pattern=${entry%%;*}
+        set +f
+        for file in ${DEPLOY_DIR_IMAGE}/$pattern; do
+            case $entry in
+                *\;*) name=${entry#*;} ;;
+                *) name=${file##*/} ;;
+            esac
+            install -D -m 0644 $file $boot/$name
+        done
+        set -f
+    done
+    set +f
+    if [ -n "${BERRYMSE_CONFIG_TXT}" ]; then
+        printf '\n%b\n' '${BERRYMSE_CONFIG_TXT}' >> $boot/config.txt
+    fi
+    find $boot -exec touch -h -d @${REPRODUCIBLE_TIMESTAMP_ROOTFS} '{}' +
+    ${BERRYMSE_TREE}/appliance/assemble card ${IMGDEPLOYDIR}/${IMAGE_NAME}.card $boot \
+        ${DEPLOY_DIR_IMAGE}/berrymse-slot-${MACHINE}.img ${IMGDEPLOYDIR}/${IMAGE_NAME}.squashfs-zst
+}
+do_image_card[file-checksums] += "${BERRYMSE_TREE}/appliance:True"
+do_image_card[depends] += " \
+    berrymse-slot:do_deploy \
+    dosfstools-native:do_populate_sysroot \
+    e2fsprogs-native:do_populate_sysroot \
+    mtools-native:do_populate_sysroot \
+    u-boot-tools-native:do_populate_sysroot \
+    util-linux-native:do_populate_sysroot \
+    virtual/bootloader:do_deploy \
+"
+do_image_card[depends] += "${@'rpi-bootfiles:do_deploy virtual/kernel:do_deploy' if 'rpi' in d.getVar('OVERRIDES').split(':') else ''}"

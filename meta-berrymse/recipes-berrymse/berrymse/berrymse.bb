@@ -1,0 +1,69 @@
+SUMMARY = "A camera's H.264, live in any browser, at the least delay"
+DESCRIPTION = "Wraps the H.264 that a camera's hardware has encoded in MP4 fragments and sends them over a \
+WebSocket to the page that it serves. Nothing is transcoded."
+SECTION = "multimedia"
+LICENSE = "MIT | Apache-2.0"
+LIC_FILES_CHKSUM = "\
+    file://LICENSE-MIT;md5=0d3b5823ca663b030dda0fb2c7f9f721 \
+    file://LICENSE-APACHE;md5=3b83ef96387f14655fc854ddc3c6bd57 \
+"
+
+require conf/distro/include/berrymse-version.inc
+require berrymse-crates.inc
+PV = "${BERRYMSE_VERSION}"
+
+# From the repository that this layer is in: what Cargo needs to build, and nothing that would build it
+# anew without need. V4L2's bindings are in bindings/, ready made: neither libclang nor new kernel headers
+# are needed (docs/yocto.md).
+FILESEXTRAPATHS:prepend := "${BERRYMSE_TREE}:${BERRYMSE_TREE}/appliance/systemd:"
+SRC_URI += "\
+    file://Cargo.toml \
+    file://Cargo.lock \
+    file://LICENSE-MIT \
+    file://LICENSE-APACHE \
+    file://appliance/berrymse.toml \
+    file://benches \
+    file://bindings \
+    file://src \
+    file://web \
+    file://berrymse.init \
+    file://berrymse.service \
+"
+S = "${UNPACKDIR}"
+
+inherit cargo systemd update-rc.d useradd
+
+# OpenEmbedded strips it itself, and keeps what a debugger wants in berrymse-dbg.
+export CARGO_PROFILE_RELEASE_STRIP = "none"
+
+do_install:append:class-target() {
+    # The appliance has both elsewhere: its configuration on the FAT partition, its inittab in appliance/root.
+    if ${@bb.utils.contains_any('DISTRO_FEATURES', 'systemd sysvinit', 'true', 'false', d)}; then
+        install -D -m 0640 ${S}/appliance/berrymse.toml ${D}${sysconfdir}/berrymse.toml
+        chown root:berrymse ${D}${sysconfdir}/berrymse.toml
+    fi
+    if ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
+        install -D -m 0644 ${S}/berrymse.service ${D}${systemd_system_unitdir}/berrymse.service
+    fi
+    if ${@bb.utils.contains('DISTRO_FEATURES', 'sysvinit', 'true', 'false', d)}; then
+        install -D -m 0755 ${S}/berrymse.init ${D}${sysconfdir}/init.d/berrymse
+    fi
+}
+
+CONFFILES:${PN} = "${@bb.utils.contains_any('DISTRO_FEATURES', 'systemd sysvinit', '${sysconfdir}/berrymse.toml', '', d)}"
+
+SYSTEMD_SERVICE:${PN} = "berrymse.service"
+INITSCRIPT_NAME = "berrymse"
+INITSCRIPT_PARAMS = "defaults 80 20"
+
+# Its own user; cameras belong to the group video.
+USERADD_PACKAGES = "${PN}"
+GROUPADD_PARAM:${PN} = "--system video"
+USERADD_PARAM:${PN} = "--system --user-group --groups video --no-create-home --home-dir ${localstatedir}/lib/berrymse \
+    --shell /bin/false --comment BerryMSE berrymse"
+
+# `rpicam`: rpicam-vid, with meta-openembedded's meta-multimedia. An announcement of updates over TLS: curl.
+RRECOMMENDS:${PN}:append:class-target = " ca-certificates tzdata-core"
+RSUGGESTS:${PN} = "curl"
+
+BBCLASSEXTEND = "native"
