@@ -1,0 +1,185 @@
+"""The Buildroot tree, as far as it can be checked without a build, and without Buildroot: `ci/buildroot
+check` needs that. The tools are Debian's: mkimage, mtools, mkfs, sfdisk, QEMU and a U-Boot for it."""
+
+import gzip
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+TREE = ROOT / "buildroot-external"
+ASSEMBLE = ROOT / "appliance/assemble"
+BOARDS = sorted(file.parent.name for file in TREE.glob("board/*/board.config"))
+MIB = 1024 * 1024
+
+
+def run(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def settings(text):
+    """What a file in Kconfig's syntax sets: "# X is not set" does, too."""
+    lines = [line for line in text.splitlines() if line.startswith(("BR2_", "CONFIG_", "# BR2_", "# CONFIG_"))]
+    assert len(set(lines)) == len(lines), sorted(line for line in lines if lines.count(line) > 1)
+    return set(lines)
+
+
+def layout():
+    rows = (line.split() for line in (ROOT / "appliance/layout").read_text().splitlines())
+    return {row[0]: (int(row[3]), int(row[4])) for row in rows if row and row[0] != "#"}
+
+
+def test_boards_and_configurations_are_the_same():
+    assert {f"berrymse_{board}_defconfig" for board in BOARDS} == set(os.listdir(TREE / "configs"))
+    assert {"rpi0w", "rpi0_2w_rpi3_64", "rpi4_64", "rpi4", "qemu_aarch64"} <= set(BOARDS)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_configuration_is_its_fragments(board):
+    """Minimal and in order it is by savedefconfig, which made it; here: that nobody forgot to."""
+    own = (TREE / f"board/{board}/board.config").read_text()
+    shared = own.splitlines()[0].removeprefix("# with: ").split()
+    assert shared[0] == "common"
+    text = "\n".join([(TREE / f"board/common/{name}.config").read_text() for name in shared] + [own])
+    made = (TREE / f"configs/berrymse_{board}_defconfig").read_text()
+    assert settings(text) == settings(made), "run ci/buildroot configs"
+    assert len(settings(made)) == len(made.splitlines())
+    for file in re.findall(r"\$\(BR2_EXTERNAL_BERRYMSE_PATH\)/([\w./-]+)", made):
+        assert (TREE / file).is_file(), file
+
+
+def test_the_kernel_has_what_is_asked_of_it():
+    lines = (TREE / "board/common/linux.symbols").read_text().splitlines()
+    known = {line.split()[0] for line in lines if not line.startswith("#")}
+    for file in TREE.glob("board/*/linux*"):
+        if file.suffix in (".fragment", ".config"):
+            asked = settings(file.read_text())
+            names = {re.search(r"CONFIG_(\w+)", line)[1] for line in asked}
+            assert names <= known, (file, names - known, "ci/buildroot symbols")
+
+
+def environment(tmp_path, config=""):
+    """What Buildroot tells its scripts."""
+    (tmp_path / "config").write_text(config)
+    (tmp_path / "host/bin").mkdir(parents=True, exist_ok=True)
+    base = {
+        "HOST_DIR": tmp_path / "host",
+        "BASE_DIR": tmp_path,
+        "BR2_CONFIG": tmp_path / "config",
+        "SOURCE_DATE_EPOCH": "1750000000",
+    }
+    return os.environ | {name: str(value) for name, value in base.items()}
+
+
+def test_the_root_gets_everything_that_the_appliance_promises(tmp_path):
+    target = tmp_path / "target"
+    # As Buildroot leaves it.
+    for folder in ("etc/init.d", "etc/dbus-1/system.d", "usr/share/dbus-1", "usr/lib", "tmp", "run"):
+        (target / folder).mkdir(parents=True)
+    (target / "etc/init.d/S01syslogd").write_text("")
+    (target / "etc/resolv.conf").symlink_to("../tmp/resolv.conf")
+    (target / "etc/dropbear").symlink_to("../var/run/dropbear")
+    script = TREE / "board/common/post-build.sh"
+    run(script, target, "rpi4_64", env=environment(tmp_path))
+    promised = [file for file in (ROOT / "appliance/root").rglob("*") if file.is_file()]
+    assert len(promised) > 10
+    for file in promised:
+        there = target / file.relative_to(ROOT / "appliance/root")
+        assert there.is_file(), there
+        assert os.access(there, os.X_OK) == os.access(file, os.X_OK), there
+        assert not re.search(r"@[A-Z_0-9]+@", there.read_text()), there
+    assert "compatible=berrymse-rpi4-64" in (target / "etc/rauc/system.conf").read_text()
+    assert (target / "etc/rauc/keyring.pem").read_text() == (tmp_path / "keys/ca.pem").read_text()
+    assert (target / "etc/berrymse-development").exists(), "these keys are in a build folder"
+    assert not (target / "etc/init.d/S01syslogd").exists()
+    assert not (target / "etc/resolv.conf").is_symlink()
+
+    # With keys of one's own it is no image for development any more.
+    own = environment(tmp_path, f'BR2_PACKAGE_BERRYMSE_KEYRING="{tmp_path}/keys/stranger.pem"\n')
+    run(script, target, "rpi4_64", env=own)
+    assert (target / "etc/rauc/keyring.pem").read_text() == (tmp_path / "keys/stranger.pem").read_text()
+    assert not (target / "etc/berrymse-development").exists()
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory):
+    return make_card(tmp_path_factory.mktemp("card"))
+
+
+def make_card(at):
+    """A card with a root and a kernel that are none."""
+    (at / "slot").mkdir()
+    (at / "slot/image.gz").write_bytes(gzip.compress(b"no kernel" * 1000, mtime=0))
+    (at / "slot/slot.txt").write_text("kernel=image.gz\narguments=quiet\n")
+    (at / "root.img").write_bytes(b"hsqs" + b"root" * 5000)
+    epoch = os.environ | {"SOURCE_DATE_EPOCH": "1750000000", "TZ": "UTC"}
+    run(ASSEMBLE, "boot", at / "boot", env=epoch)
+    for file in [*at.glob("slot/*"), *at.glob("boot/*")]:
+        os.utime(file, (1750000000, 1750000000))
+    run(ASSEMBLE, "slot", at / "slot.img", at / "slot", env=epoch)
+    run(ASSEMBLE, "card", at / "card.img", at / "boot", at / "slot.img", at / "root.img", env=epoch)
+    return at / "card.img"
+
+
+def test_the_card_is_as_the_layout_says(card):
+    places = layout()
+    with card.open("rb") as file:
+
+        def at(name, length):
+            file.seek(places[name][0] * MIB)
+            return file.read(length)
+
+        file.seek(510)
+        assert file.read(2) == b"\x55\xaa"
+        assert at("root-a", 8) == b"hsqsroot"
+        assert at("boot", 512)[510:] == at("boot-a", 512)[510:] == b"\x55\xaa"
+        assert b"BOOT_ORDER=A B\0" in at("env-1", 200)
+        # ext4's magic number, in its superblock.
+        assert at("data", 2048)[1024 + 56 : 1024 + 58] == b"\x53\xef"
+    end = max(start + size for start, size in places.values())
+    assert card.stat().st_size == end * MIB
+
+
+def test_the_same_makes_the_same_card(card, tmp_path):
+    again = make_card(tmp_path)
+    assert subprocess.run(["cmp", card, again]).returncode == 0
+
+
+def test_the_boot_script_runs_in_u_boot(card, tmp_path):
+    """Each line of it but the last ones: the kernel is none. So the attempts are counted down, and then the
+    other slot has none either, and it starts over."""
+    copy = tmp_path / "card.img"
+    run("cp", "--sparse=always", card, copy)
+    console = tmp_path / "console"
+    qemu = subprocess.Popen(
+        [
+            "qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-m", "512", "-display", "none", "-monitor", "none",
+            "-nic", "none", "-serial", f"file:{console}", "-bios", "/usr/lib/u-boot/qemu_arm64/u-boot.bin",
+            "-drive", f"file={copy},format=raw,if=none,id=card", "-device", "virtio-blk-pci,drive=card",
+        ],
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        text = ""
+        for _ in range(600):
+            assert qemu.poll() is None, "QEMU has ended"
+            text = console.read_text(errors="replace") if console.exists() else ""
+            if text.count("more attempts") > 3:
+                break
+            try:
+                qemu.wait(0.5)
+            except subprocess.TimeoutExpired:
+                pass
+    finally:
+        qemu.kill()
+        qemu.wait()
+    assert re.findall(r"BerryMSE: slot (\w), (\w) more attempts", text)[:4] == [("A", "2"), ("A", "1"), ("A", "0"), ("A", "2")], text
+    assert "no attempts left in either slot" in text
+    assert "slot A has no kernel that starts" in text or "Bad Linux ARM64 Image magic" in text, text
+    for mistake in ("Unknown command", "syntax error", "Usage:", "neither copy"):
+        assert mistake not in text, text
