@@ -1,6 +1,7 @@
 //! The command line. `docs/berrymse.1` is made from it (`ci/man`).
 
 use crate::system::helper::SOCKET;
+use crate::system::wifi::REPORT;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -68,6 +69,9 @@ pub enum Command {
     /// Do for the server what only root may do: save the configuration, restart the machine
     #[command(hide = true)]
     RootHelper(RootHelper),
+    /// Join the appliance's wireless network, or open an access point where none is configured
+    #[command(hide = true)]
+    Wifi(Wifi),
     /// Ask a running server whether every camera delivers pictures
     ///
     /// Exits with 0 while every camera does, otherwise with 1 and says which one does not.
@@ -107,6 +111,9 @@ pub struct Serve {
     /// Where uploads lie until they are installed, and why the last update was given up
     #[arg(long, value_name = "DIR", default_value = crate::update::DATA, hide = true)]
     pub data: PathBuf,
+    /// What `berrymse wifi` says of the wireless network
+    #[arg(long, value_name = "FILE", default_value = REPORT, hide = true)]
+    pub wifi: PathBuf,
     /// Say more in the log; twice: everything
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -127,4 +134,21 @@ pub struct RootHelper {
     /// Where it keeps the last good copy
     #[arg(long, value_name = "FILE", default_value = "/data/berrymse/berrymse.toml")]
     pub last_good: PathBuf,
+}
+
+/// Options of `wifi`.
+#[derive(Debug, Args)]
+pub struct Wifi {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+    pub config: PathBuf,
+    /// Copy of it that is in force while that file is missing or broken
+    #[arg(long, value_name = "FILE", default_value = "/data/berrymse/berrymse.toml")]
+    pub last_good: PathBuf,
+    /// Where it is kept which network has worked
+    #[arg(long, value_name = "FILE", default_value = "/data/berrymse/state/wifi")]
+    pub state: PathBuf,
+    /// Where it says how it is doing
+    #[arg(long, value_name = "FILE", default_value = REPORT)]
+    pub report: PathBuf,
 }

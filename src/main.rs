@@ -1,11 +1,11 @@
 //! The executable: command line → configuration → run.
 
 use berrymse::camera::v4l2::find;
-use berrymse::cli::{Cli, Command, RootHelper};
+use berrymse::cli::{Cli, Command, RootHelper, Wifi};
 use berrymse::config::Config;
 use berrymse::http;
 use berrymse::serve::{from_here, load, serve};
-use berrymse::system::{self, helper::Helper};
+use berrymse::system::{self, helper::Helper, wifi};
 use clap::Parser;
 use std::io::Write;
 use std::path::PathBuf;
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Cameras { json } => cameras(json),
         Command::Apply { config, last_good, root } => apply(config, last_good, root),
         Command::RootHelper(options) => root_helper(options),
+        Command::Wifi(options) => keep_wifi(options),
         Command::Health { url, config, last_good } => health(url, config, last_good),
     };
     match result {
@@ -50,6 +51,13 @@ fn root_helper(options: RootHelper) -> Result<(), String> {
         reboot: system::helper::reboot,
     };
     helper.run(&options.socket, options.group.as_deref())
+}
+
+/// `berrymse wifi`
+fn keep_wifi(options: Wifi) -> ! {
+    start_log(0);
+    let Wifi { config, last_good, state, report } = options;
+    wifi::Keeper::new(wifi::Files { config, last_good, state, report }).run()
 }
 
 /// `berrymse cameras`

@@ -122,20 +122,22 @@ impl Running {
         let address = listener.local_addr().map_err(cannot)?;
         lasting.listening = Some(address);
         let cameras = Cameras::start(&config.cameras).map_err(cannot)?;
+        let mut settings = Settings {
+            file: found.file.clone().unwrap_or_else(|| DEFAULT_PATH.into()),
+            helper: options.helper.clone(),
+            wifi: options.wifi.clone(),
+            problem,
+            reboot: false,
+            at_start: lasting.at_start.clone(),
+            changed: lasting.changed.clone(),
+            writing: Default::default(),
+        };
+        settings.reboot = settings.needs_restart(&config);
         let (stop, shutdown) = Shutdown::new();
         let context = Context {
             cameras: cameras.all.clone(),
             door: Door::new(&config.server),
-            settings: Settings {
-                file: found.file.clone().unwrap_or_else(|| DEFAULT_PATH.into()),
-                helper: options.helper.clone(),
-                problem,
-                reboot: (&config.system, &config.network)
-                    != (&lasting.at_start.0, &lasting.at_start.1),
-                at_start: lasting.at_start.clone(),
-                changed: lasting.changed.clone(),
-                writing: Default::default(),
-            },
+            settings,
             server: config.server,
             updater: lasting.updater.clone(),
             update_url: config.update.url.clone(),

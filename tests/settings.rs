@@ -256,3 +256,80 @@ async fn a_restart_that_is_needed_is_said_and_can_be_asked_for() {
     server.started(3).await;
     assert_eq!(server.status().await["reboot_needed"], false);
 }
+
+/// What `berrymse wifi` would say; this here needs no radio.
+const ACCESS_POINT: &str = r#"{"access_point": "BerryMSE-1a2b", "error": "no network called \"x\" is in reach",
+    "networks": [{"ssid": "Home", "signal": -50, "locked": true}]}"#;
+
+#[tokio::test]
+async fn the_wireless_network_is_set_and_nothing_else_in_the_file() {
+    let folder = Folder::new();
+    let report = folder.path("wifi.json");
+    let server = Server::start_as(CARD, &["--wifi", report.to_str().unwrap()], &[]).await;
+    let wish = json!({ "ssid": "Home", "psk": "very secret", "country": "DE" }).to_string();
+    assert_eq!(server.get("/api/wifi").await.json(), json!({ "available": false }));
+    let answer = server.put("/api/wifi", wish.clone()).await;
+    assert_eq!(answer.status, StatusCode::NOT_IMPLEMENTED, "{}", answer.text);
+
+    folder.write("wifi.json", ACCESS_POINT);
+    let state = server.get("/api/wifi").await.json();
+    assert_eq!(state["available"], true);
+    assert_eq!(state["access_point"], "BerryMSE-1a2b");
+    assert_eq!(state["networks"][0]["ssid"], "Home");
+    for (broken, says) in [
+        ("", "EOF"),
+        (r#"{"ssid": "x"}"#, "country"),
+        (r#"{"ssid": "x", "psk": "short", "country": "DE"}"#, "8 to 63"),
+        (r#"{"ssid": "x", "country": "Germany"}"#, "no country"),
+    ] {
+        let answer = server.put("/api/wifi", broken).await;
+        assert!(answer.status.is_client_error() && answer.text.contains(says), "{}", answer.text);
+    }
+    assert_eq!(server.get("/api/config").await.text, CARD);
+    // In force at once: nothing has to be started anew.
+    let answer = server.put("/api/wifi", wish).await;
+    assert_eq!(answer.json(), json!({ "reboot": false }), "{}", answer.text);
+    let line = "wifi = { ssid = \"Home\", psk = \"very secret\", country = \"DE\" }";
+    let text = std::fs::read_to_string(server.folder.path("berrymse.toml")).unwrap();
+    assert_eq!(text, format!("{CARD}\n[network]\n{line}\n"));
+    server.started(2).await;
+    let state = server.get("/api/wifi").await;
+    assert_eq!((&state.json()["ssid"], &state.json()["country"]), (&json!("Home"), &json!("DE")));
+    assert!(!state.text.contains("very secret"));
+    let evil = server.request("/api/wifi").method("PUT").header(ORIGIN, "https://evil.example");
+    assert_eq!(server.ask_with(evil, "{}").await.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn in_the_access_point_every_name_leads_to_the_page() {
+    let folder = Folder::new();
+    let report = folder.path("wifi.json");
+    let config = format!("{CARD}[server]\npassword = \"asked for later\"\n");
+    let server = Server::start_as(&config, &["--wifi", report.to_str().unwrap()], &[]).await;
+    let visit = async |host: &str, path: &str| {
+        let mut request = server.request(path);
+        request.headers_mut().unwrap().insert(HOST, host.parse().unwrap());
+        server.ask(request).await
+    };
+    let probes = [
+        ("connectivitycheck.gstatic.com", "/generate_204"),
+        ("captive.apple.com", "/hotspot-detect.html"),
+        ("www.msftconnecttest.com", "/connecttest.txt"),
+        ("nmcheck.gnome.org", "/check_network_status.txt"),
+    ];
+    for (host, path) in probes {
+        assert_eq!(visit(host, path).await.status, StatusCode::UNAUTHORIZED, "no access point");
+    }
+    folder.write("wifi.json", ACCESS_POINT);
+    for (host, path) in probes {
+        let answer = visit(host, path).await;
+        assert_eq!(answer.status, StatusCode::FOUND);
+        assert_eq!(answer.headers["location"], "http://10.20.20.1/settings.html");
+    }
+    for host in ["10.20.20.1", "berrymse.local", "berrymse"] {
+        let answer = visit(host, "/settings.html").await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "under our own names as always");
+    }
+    folder.write("wifi.json", r#"{"joined": "Home", "networks": []}"#);
+    assert_eq!(visit(probes[0].0, probes[0].1).await.status, StatusCode::UNAUTHORIZED);
+}

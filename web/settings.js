@@ -13,6 +13,8 @@ let loaded = '';
 let uploading = false;
 let installed = false;
 let timer = 0;
+/** This machine's, before .local. */
+let name = 'berrymse';
 
 const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
@@ -99,6 +101,105 @@ async function back(patience) {
   return false;
 }
 
+// ---- Wi-Fi ----
+
+// ISO 3166: the countries whose radio rules the kernel knows.
+const COUNTRIES = 'AD AE AF AI AL AM AN AR AS AT AU AW AZ BA BB BD BE BF BG BH BL BM BN BO BR BS BT BY BZ CA CF CH CI CL CN '
+  + 'CO CR CU CX CY CZ DE DK DM DO DZ EC EE EG ES ET FI FM FR GB GD GE GF GH GL GP GR GT GU GY HK HN HR HT HU '
+  + 'ID IE IL IN IR IS IT JM JO JP KE KH KN KP KR KW KY KZ LB LC LI LK LS LT LU LV MA MC MD ME MF MH MK MN MO '
+  + 'MP MQ MR MT MU MV MW MX MY NG NI NL NO NP NZ OM PA PE PF PG PH PK PL PM PR PT PW PY QA RE RO RS RU RW SA '
+  + 'SE SG SI SK SN SR SV SY TC TD TG TH TN TR TT TW TZ UA UG US UY UZ VC VE VI VN VU WF WS XK YE YT ZA ZW';
+/** In the list of networks: none of these. */
+const ANOTHER = '';
+/** What is in the form: it is not filled in again while somebody types. */
+let offered = null;
+/** What was sent to be joined. */
+let joining = null;
+
+function option(value, text) {
+  const element = document.createElement('option');
+  element.value = value;
+  element.textContent = text;
+  return element;
+}
+
+function fillCountries(chosen) {
+  let name = (code) => code;
+  try {
+    const names = new Intl.DisplayNames([navigator.language, 'en'], { type: 'region' });
+    name = (code) => names.of(code);
+  } catch { /* The codes will do. */ }
+  const all = COUNTRIES.split(' ').map((code) => [code, name(code)]);
+  if (chosen && !all.some(([code]) => code === chosen)) all.push([chosen, name(chosen)]);
+  all.sort((a, b) => a[1].localeCompare(b[1]));
+  at('wifi-country').replaceChildren(option('', 'Choose…'), ...all.map(([code, text]) => option(code, text)));
+  const here = chosen ?? navigator.language.split('-')[1] ?? '';
+  at('wifi-country').value = all.some(([code]) => code === here) ? here : '';
+}
+
+const bars = (signal) => (signal >= -60 ? 'strong' : signal >= -75 ? 'fair' : 'weak');
+
+function fillWifi(now) {
+  const names = now.networks.map(({ ssid, signal, locked }) => option(ssid, `${ssid} (${bars(signal)}${locked ? '' : ', open'})`));
+  if (now.ssid && !now.networks.some(({ ssid }) => ssid === now.ssid)) names.unshift(option(now.ssid, now.ssid));
+  at('wifi-network').replaceChildren(...names, option(ANOTHER, names.length ? 'Another…' : 'Its name:'));
+  at('wifi-network').value = now.ssid ?? names[0]?.value ?? ANOTHER;
+  fillCountries(now.country);
+  chosen();
+}
+
+function chosen() {
+  at('wifi-name').hidden = at('wifi-network').value !== ANOTHER;
+}
+
+function tellWifi(now) {
+  at('wifi').hidden = !now.available;
+  if (!now.available) return;
+  name = now.host;
+  const offer = JSON.stringify([now.networks, now.ssid, now.country]);
+  if (offer !== offered && !at('wifi-form').contains(document.activeElement)) {
+    offered = offer;
+    fillWifi(now);
+  }
+  const failed = now.error ? `${now.error[0] === '"' ? '' : 'Not joined: '}${now.error}.` : '';
+  if (joining) return;
+  if (now.joined) say('wifi-state', `This machine is in the network ${now.joined}.`);
+  else if (failed) say('wifi-state', failed, true);
+  else if (now.joining) say('wifi-state', `Joining ${now.joining}…`);
+  else if (now.access_point) {
+    say('wifi-state', `You are in this machine's own network, ${now.access_point}. Tell it which one to join.`);
+  } else say('wifi-state', 'No wireless network is configured.');
+}
+
+async function join(event) {
+  event.preventDefault();
+  const ssid = at('wifi-network').value || at('wifi-name').value;
+  const country = at('wifi-country').value;
+  if (!ssid || !country) {
+    say('wifi-state', ssid ? 'Which country is this machine in?' : 'What is the network called?', true);
+    return;
+  }
+  const psk = at('wifi-password').value;
+  at('wifi-join').disabled = true;
+  joining = ssid;
+  say('wifi-state', 'Saving…');
+  const body = JSON.stringify({ ssid, country, ...(psk && { psk }) });
+  const answer = await ask('api/wifi', { method: 'PUT', body });
+  at('wifi-join').disabled = false;
+  if (!answer.ok) {
+    joining = null;
+    say('wifi-state', answer.status === 422 ? JSON.parse(answer.text).error : answer.text, true);
+    return;
+  }
+  at('wifi-password').value = '';
+  say('wifi-state', `Saved. This machine joins ${ssid} now, and leaves its own network: connect to ${ssid}, too, `
+    + `and open http://${name}.local/. If it cannot join, its own network is back within a minute, and this page `
+    + 'says why.');
+  load();
+  // Whoever is still here then, through a cable or because it failed, is told how it went.
+  setTimeout(() => { joining = null; status(); }, 20000);
+}
+
 // ---- Updates ----
 
 const SAYS = {
@@ -140,7 +241,7 @@ function tellUpdate(now) {
 
 async function status() {
   clearTimeout(timer);
-  const [general, update] = await Promise.all([ask('api/status'), ask('api/update')]);
+  const [general, update, wifi] = await Promise.all([ask('api/status'), ask('api/update'), ask('api/wifi')]);
   let wait = ASK.idle;
   if (general.ok) {
     const now = JSON.parse(general.text);
@@ -149,6 +250,7 @@ async function status() {
     at('open').hidden = now.password;
     if (now.reboot_needed) say('reboot-state', 'Needed for what was changed under [system] or [network].');
   }
+  if (wifi.ok) tellWifi(JSON.parse(wifi.text));
   if (update.ok) {
     const now = JSON.parse(update.text);
     tellUpdate(now);
@@ -212,6 +314,9 @@ async function reboot() {
   else say('reboot-state', 'It has not come back yet. Has it got another address?', true);
 }
 
+at('wifi-network').onchange = chosen;
+at('wifi-show').onchange = () => { at('wifi-password').type = at('wifi-show').checked ? 'text' : 'password'; };
+at('wifi-form').onsubmit = join;
 config.oninput = edited;
 at('save').onclick = save;
 at('load').onclick = () => load();

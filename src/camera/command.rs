@@ -8,6 +8,7 @@
 use super::stop::timespec;
 use super::{Failure, Output, STALL, Source, Stop};
 use crate::h264::{PauseRule, Splitter};
+use crate::system::end_with_us;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -46,15 +47,7 @@ impl Command {
         command.args(&self.command[1..]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0);
-        let end_with_us = || {
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            Ok(())
-        };
-        // SAFETY: between fork and exec only a system call is made, which is safe there.
-        #[allow(unsafe_code)]
-        unsafe {
-            command.pre_exec(end_with_us);
-        }
+        end_with_us(&mut command);
         let child = command.spawn().map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
                 format!("{program:?} cannot be started: no such program (installed? in PATH?)")

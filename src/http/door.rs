@@ -99,6 +99,11 @@ impl Door {
         Door { password, origins: config.origins.clone(), hosts: config.hosts.clone() }
     }
 
+    /// Whether the request came under one of our names, or under none.
+    pub fn is_ours(&self, headers: &HeaderMap) -> bool {
+        !headers.contains_key(HOST) || self.check_host(headers).is_ok()
+    }
+
     /// Whether everybody may come in.
     pub fn is_open(&self) -> bool {
         self.password.is_none()

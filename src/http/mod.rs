@@ -7,6 +7,7 @@
 //!                                                         ├─ status    /api/status, /healthz
 //!                                                         ├─ settings  /api/config, /api/reboot
 //!                                                         ├─ update    /api/update
+//!                                                         ├─ wifi      /api/wifi
 //!                                                         └─ metrics   /metrics
 //! ```
 
@@ -23,6 +24,7 @@ mod site;
 mod status;
 mod update;
 pub mod websocket;
+mod wifi;
 
 pub use door::Door;
 pub use server::{Server, listen};

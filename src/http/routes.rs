@@ -3,7 +3,7 @@
 use super::fanout::Fanout;
 use super::server::{Guest, busy, plain};
 use super::settings::Body;
-use super::{Context, endless, live, metrics, settings, site, status, update};
+use super::{Context, endless, live, metrics, settings, site, status, update, wifi};
 use bytes::Buf;
 use futures_util::{Stream, StreamExt};
 use hyper::header::{ALLOW, HeaderMap, HeaderValue, SEC_WEBSOCKET_VERSION};
@@ -60,12 +60,16 @@ pub(super) fn all(
     let update = changes(warp::path!("api" / "update").boxed())
         .and(warp::body::stream().map(boxed))
         .then(update::update);
+    let wifi = changes(warp::path!("api" / "wifi").boxed())
+        .and(warp::body::stream().map(boxed))
+        .then(wifi::wifi);
     let reboot = changes(warp::path!("api" / "reboot").boxed()).then(settings::reboot);
 
     let read: BoxedFilter<(Response,)> = read()
         .and(api.or(health).unify().or(metrics).unify().or(streams).unify().or(site).unify())
         .boxed();
-    let routes = config.or(update).unify().or(reboot).unify().or(read).unify().boxed();
+    let routes =
+        config.or(update).unify().or(wifi).unify().or(reboot).unify().or(read).unify().boxed();
     routes.recover(refused).unify()
 }
 

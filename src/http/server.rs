@@ -5,7 +5,7 @@
 
 use super::door::Entry;
 use super::fanout::Fanout;
-use super::{Context, routes};
+use super::{Context, routes, wifi};
 use hyper::header::{
     CONTENT_TYPE, HeaderValue, RETRY_AFTER as RETRY_AFTER_HEADER, SET_COOKIE, WWW_AUTHENTICATE,
 };
@@ -233,6 +233,9 @@ where
     S: hyper::service::Service<Request<hyper::body::Incoming>, Response = Response>,
 {
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    if let Some(response) = wifi::captive(context, &method, request.headers()) {
+        return response;
+    }
     let entry = context.door.check(&method, &uri, request.headers()).await;
     let mut response = match &entry {
         Err(refusal) => {

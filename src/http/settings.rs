@@ -13,6 +13,7 @@ use crate::config::{
     Camera, Config, ConfigError, MAX_CONFIG, Network, Source, System, line_column, place,
 };
 use crate::system::helper::{self, Refused, no_new_key};
+use crate::system::without_wifi;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use hyper::header::{ALLOW, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH};
@@ -54,6 +55,8 @@ pub struct Settings {
     pub file: PathBuf,
     /// Where the helper listens, on an appliance.
     pub helper: PathBuf,
+    /// What `berrymse wifi` says of the wireless network.
+    pub wifi: PathBuf,
     /// What is wrong with the file, and what is in force in its place.
     pub problem: Option<String>,
     /// What the machine was set up with when it started.
@@ -64,6 +67,14 @@ pub struct Settings {
     pub changed: Arc<Notify>,
     /// One at a time.
     pub writing: tokio::sync::Mutex<()>,
+}
+
+impl Settings {
+    /// Whether this is more than the running machine obeys at once.
+    pub fn needs_restart(&self, new: &Config) -> bool {
+        let (system, network) = &self.at_start;
+        new.system != *system || without_wifi(&new.network) != without_wifi(network)
+    }
 }
 
 /// `GET /api/config`, `PUT /api/config`
@@ -192,7 +203,6 @@ fn unmasked(text: &str, old: &str) -> Result<String, (String, Option<(usize, usi
 }
 
 async fn put(context: &Context, headers: &HeaderMap, mut body: Body) -> Result<Response, Response> {
-    let settings = &context.settings;
     let mut text = vec![];
     while let Some(piece) =
         next(&mut body).await.map_err(|error| plain(StatusCode::BAD_REQUEST, &error))?
@@ -204,6 +214,16 @@ async fn put(context: &Context, headers: &HeaderMap, mut body: Body) -> Result<R
         text.extend_from_slice(&piece);
     }
     let text = String::from_utf8(text).map_err(|_| wrong("this is not UTF-8 text", None))?;
+    change(context, headers, |old| unmasked(&text, old)).await
+}
+
+/// Saves what `new` makes of the text that is there, if it is good, and puts it in force.
+pub(super) async fn change(
+    context: &Context,
+    headers: &HeaderMap,
+    new: impl FnOnce(&str) -> Result<String, (String, Option<(usize, usize)>)>,
+) -> Result<Response, Response> {
+    let settings = &context.settings;
     let _one_at_a_time = settings.writing.lock().await;
     let old = Config::read(&settings.file).ok();
     if let Some(expected) = headers.get(IF_MATCH) {
@@ -216,7 +236,7 @@ async fn put(context: &Context, headers: &HeaderMap, mut body: Body) -> Result<R
         }
     }
     let old = old.unwrap_or_default();
-    let text = unmasked(&text, &old).map_err(|(why, at)| wrong(&why, at))?;
+    let text = new(&old).map_err(|(why, at)| wrong(&why, at))?;
     let file = settings.file.display().to_string();
     let config = Config::parse(&text, &file).map_err(|e| wrong(&e.message, e.at))?;
     let old = Config::parse(&old, "").unwrap_or_default();
@@ -230,7 +250,7 @@ async fn put(context: &Context, headers: &HeaderMap, mut body: Body) -> Result<R
     save(settings, text).await?;
     log::info!("the configuration was changed over the network");
     settings.changed.notify_one();
-    let reboot = (config.system, config.network) != settings.at_start;
+    let reboot = settings.needs_restart(&config);
     Ok(warp::reply::json(&json!({ "reboot": reboot })).into_response())
 }
 

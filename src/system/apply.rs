@@ -6,9 +6,6 @@ use super::network;
 use crate::config::{Config, ConfigError, line_column, place};
 use std::path::{Path, PathBuf};
 
-/// The name of a machine that has been given none.
-const HOSTNAME: &str = "berrymse";
-
 /// Where everything is.
 #[derive(Debug)]
 pub struct Paths {
@@ -73,7 +70,7 @@ impl Machine<'_> {
     }
 
     fn names(&mut self, config: &Config) {
-        let name = config.system.hostname.as_deref().unwrap_or(HOSTNAME);
+        let name = config.system.hostname.as_deref().unwrap_or(network::HOSTNAME);
         self.write("etc/hostname", &format!("{name}\n"), 0o644);
         let hosts =
             format!("{}127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost\n", network::HEAD);
@@ -86,7 +83,7 @@ impl Machine<'_> {
     }
 
     fn network(&mut self, config: &Config) {
-        let name = config.system.hostname.as_deref().unwrap_or(HOSTNAME);
+        let name = config.system.hostname.as_deref().unwrap_or(network::HOSTNAME);
         let interfaces = network::interfaces(&config.network, name);
         self.write("etc/network/interfaces", &interfaces, 0o644);
         if let Some(servers) = network::resolv_conf(&config.network) {

@@ -2,16 +2,22 @@
 //!
 //! `berrymse apply` does it early at every start of the appliance, as root. Everything is written
 //! anew from the configuration alone, so nothing of an earlier one is left, and what has not changed
-//! is not written again.
+//! is not written again. The radio is kept by `berrymse wifi`, which obeys a change at once.
 
 mod apply;
+mod captive;
 mod files;
 pub mod helper;
 mod last_good;
 pub mod mdns;
 mod network;
 pub mod notify;
+mod process;
+mod supplicant;
+pub mod wifi;
 
 pub use apply::{Paths, Report, apply};
 pub use files::replace;
 pub use last_good::{CONFIG_ERROR, Found, as_shipped, load, problem_at_start};
+pub use network::without_wifi;
+pub(crate) use process::end_with_us;

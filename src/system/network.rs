@@ -1,44 +1,39 @@
-//! The files that BusyBox' ifup and wpa_supplicant read.
+//! The files that BusyBox' ifup and udhcpd and wpa_supplicant read.
 
 use crate::config::{Address, Network, Wifi};
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// The name of a machine that has been given none.
+pub const HOSTNAME: &str = "berrymse";
 
 /// In front of every file that is written: whoever looks at it must know where to change it.
 pub const HEAD: &str = "# Written by `berrymse apply` at every start, from berrymse.toml.\n";
 
-/// `/etc/network/interfaces`
-pub fn interfaces(network: &Network, hostname: &str) -> String {
-    let mut text = format!("{HEAD}\nauto lo\niface lo inet loopback\n");
-    // One address is one interface's: the wireless one's, where there is one.
-    let wired = if network.wifi.is_some() { &Address::Dhcp } else { &network.address };
-    interface(&mut text, "eth0", wired, network.gateway, hostname);
-    if network.wifi.is_some() {
-        interface(&mut text, "wlan0", &network.address, network.gateway, hostname);
-        text.push_str(
-            "\tpre-up wpa_supplicant -B -i wlan0 -c /etc/wpa_supplicant.conf \
-             -P /run/wpa_supplicant.pid\n\
-             \tpost-down kill $(cat /run/wpa_supplicant.pid)\n",
-        );
+/// The same for what changes without a start.
+const WIFI_HEAD: &str = "# Written by `berrymse wifi`, from berrymse.toml.\n";
+
+/// What a network without its wireless part is: one fixed address is one interface's, the wireless
+/// one's where there is one. It is in force after a restart; the wireless part is at once.
+pub fn without_wifi(network: &Network) -> Network {
+    match network.wifi {
+        Some(_) => Network::default(),
+        None => network.clone(),
     }
-    text
 }
 
-fn interface(
-    text: &mut String,
-    name: &str,
-    address: &Address,
-    gateway: Option<IpAddr>,
-    host: &str,
-) {
-    let _ = write!(text, "\nauto {name}\niface {name} ");
-    let _ = match address {
-        // -b: a cable that comes later gets its address then. The router is told the name.
+/// `/etc/network/interfaces`: the cable. The radio is `berrymse wifi`'s.
+pub fn interfaces(network: &Network, hostname: &str) -> String {
+    let network = without_wifi(network);
+    let mut text = format!("{HEAD}\nauto lo\niface lo inet loopback\n\nauto eth0\niface eth0 ");
+    let _ = match network.address {
+        // -b: a cable that comes later gets its address then. The router is told the name, and may
+        // name a time server.
         Address::Dhcp => {
-            write!(text, "inet dhcp\n\thostname {host}\n\tudhcpc_opts -b\n")
+            write!(text, "inet dhcp\n\thostname {hostname}\n\tudhcpc_opts -b -O ntpsrv\n")
         }
         Address::Fixed(IpAddr::V4(address), prefix) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(*prefix)).unwrap_or(0);
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
             let mask = std::net::Ipv4Addr::from(mask);
             write!(text, "inet static\n\taddress {address}\n\tnetmask {mask}\n")
         }
@@ -46,9 +41,10 @@ fn interface(
             write!(text, "inet6 static\n\taddress {address}\n\tnetmask {prefix}\n")
         }
     };
-    if let (Address::Fixed(..), Some(gateway)) = (address, gateway) {
+    if let (Address::Fixed(..), Some(gateway)) = (network.address, network.gateway) {
         let _ = writeln!(text, "\tgateway {gateway}");
     }
+    text
 }
 
 /// `/etc/resolv.conf`, where the router does not tell the name servers.
@@ -62,8 +58,7 @@ pub fn resolv_conf(network: &Network) -> Option<String> {
 
 /// `/etc/wpa_supplicant.conf`
 pub fn wpa_supplicant(wifi: &Wifi) -> String {
-    // In hexadecimal digits any byte is safe.
-    let ssid: String = wifi.ssid.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let ssid = hexadecimal(&wifi.ssid);
     let key = match &wifi.psk {
         None => "\tkey_mgmt=NONE\n".into(),
         // The key itself, of which WPA3 knows nothing.
@@ -73,9 +68,39 @@ pub fn wpa_supplicant(wifi: &Wifi) -> String {
             format!("\tkey_mgmt=WPA-PSK SAE\n\tieee80211w=1\n\tpsk=\"{password}\"\n")
         }
     };
-    let country = &wifi.country;
+    let head = supplicant_head(Some(&wifi.country));
     // scan_ssid: networks that hide their name are found, too.
-    format!("{HEAD}country={country}\nnetwork={{\n\tssid={ssid}\n\tscan_ssid=1\n{key}}}\n")
+    format!("{head}network={{\n\tssid={ssid}\n\tscan_ssid=1\n{key}}}\n")
+}
+
+/// The same file for an access point that anybody may join, which is not open yet. Without a country,
+/// the kernel keeps to what all of them allow.
+pub fn access_point(name: &str, country: Option<&str>) -> String {
+    let head = supplicant_head(country);
+    let ssid = hexadecimal(name);
+    format!("{head}network={{\n\tssid={ssid}\n\tmode=2\n\tkey_mgmt=NONE\n\tdisabled=1\n}}\n")
+}
+
+fn supplicant_head(country: Option<&str>) -> String {
+    let country = country.map(|country| format!("country={country}\n")).unwrap_or_default();
+    let sockets = super::supplicant::SOCKETS;
+    format!("{WIFI_HEAD}ctrl_interface={sockets}\np2p_disabled=1\n{country}")
+}
+
+/// In hexadecimal digits any byte is safe.
+fn hexadecimal(name: &str) -> String {
+    name.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `udhcpd.conf`: addresses for who joins the access point. Leases are short: when it closes, the
+/// phone is to look for another network.
+pub fn udhcpd(interface: &str, own: Ipv4Addr) -> String {
+    let [a, b, c, _] = own.octets();
+    format!(
+        "{WIFI_HEAD}interface {interface}\nstart {a}.{b}.{c}.10\nend {a}.{b}.{c}.250\n\
+         max_leases 240\nlease_file /run/berrymse/leases\npidfile /run/berrymse/udhcpd.pid\n\
+         opt subnet 255.255.255.0\nopt router {own}\nopt dns {own}\nopt lease 300\n"
+    )
 }
 
 #[cfg(test)]
@@ -106,7 +131,9 @@ mod tests {
         let wifi = format!("{fixed}wifi = {{ ssid = \"x\", country = \"de\" }}");
         let text = interfaces(&network(&wifi), "cam");
         assert!(text.contains("iface eth0 inet dhcp"), "{text}");
-        assert!(text.contains(&format!("iface wlan0 {stanza}")), "{text}");
+        assert!(!text.contains("wlan0"), "{text}");
+        assert_eq!(without_wifi(&network(&wifi)), Network::default());
+        assert_eq!(without_wifi(&network(fixed)), network(fixed));
         assert!(resolv_conf(&network(fixed)).unwrap().ends_with("\nnameserver 9.9.9.9\n"));
         let text = interfaces(&network("address = \"10.0.0.1/1\"\ngateway = \"10.0.0.2\""), "cam");
         assert!(text.contains("netmask 128.0.0.0"), "{text}");
@@ -124,11 +151,20 @@ mod tests {
         };
         let text = wpa_supplicant(&wifi);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[3], "\tssid=61220a7d0a6e6574776f726b3d7bc3a4");
+        assert_eq!(lines[5], "\tssid=61220a7d0a6e6574776f726b3d7bc3a4");
         assert_eq!(
-            lines[5..],
+            lines[7..],
             ["\tkey_mgmt=WPA-PSK SAE", "\tieee80211w=1", "\tpsk=\"\"} #\\ ssid=x\"\"", "}"]
         );
+    }
+
+    #[test]
+    fn an_access_point_obeys_the_country_where_there_is_one() {
+        let text = access_point("BerryMSE-1a2b", Some("DE"));
+        assert!(text.contains("country=DE\n") && text.contains("\tmode=2\n"), "{text}");
+        assert!(!access_point("x", None).contains("country"));
+        let text = udhcpd("wlan0", Ipv4Addr::new(10, 20, 20, 1));
+        assert!(text.contains("start 10.20.20.10\n") && text.contains("opt dns 10.20.20.1\n"));
     }
 
     #[test]

@@ -23,13 +23,13 @@ export const otherHost = 'example.local';
 /** A name of the public DNS that somebody has pointed here. */
 export const publicHost = 'cam.example.org';
 
-/** Starts the server; `config` is TOML. `port`: 0 finds a free one. */
-export async function serve(config = '', port = 0) {
+/** Starts the server; `config` is TOML. `port`: 0 finds a free one. `options`: more of them. */
+export async function serve(config = '', port = 0, options = []) {
   if (!existsSync(executable)) throw new Error(`${executable} is missing: cargo build --release`);
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
   const file = join(folder, 'berrymse.toml');
   writeFileSync(file, config || '[[camera]]\nsource = "test-card"\n');
-  const child = spawn(executable, ['--config', file, '--listen', `127.0.0.1:${port}`]);
+  const child = spawn(executable, ['--config', file, '--listen', `127.0.0.1:${port}`, ...options]);
   let log = '';
   const started = new Promise((resolve, reject) => {
     child.stderr.on('data', (data) => {

@@ -3,6 +3,8 @@
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { browser as launch, open, results, serve } from './lib.mjs';
 
@@ -109,4 +111,53 @@ test('an upload with its bar, its end and its refusal (stand-in for RAUC)', asyn
   await page.click('#offer');
   await says(page, 'update-state', 'Installing');
   assert.deepEqual(JSON.parse(posted[1].body), { url: 'https://x/y', downgrade: false });
+});
+
+test('Wi-Fi from a phone (stand-in for what the radio says)', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'berrymse-wifi-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const report = join(folder, 'wifi.json');
+  const radio = (now) => writeFileSync(report, JSON.stringify(now));
+  const networks = [{ ssid: 'Home', signal: -52, locked: true }, { ssid: 'Café "x"', signal: -80, locked: false }];
+  radio({ access_point: 'BerryMSE-1a2b', networks });
+  const server = await serve(CARD, 0, ['--wifi', report]);
+  t.after(server.stop);
+  const phone = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2, locale: 'de-DE' };
+  const page = await open(browser, `${server.url}settings.html`, phone);
+  await says(page, 'wifi-state', 'own network, BerryMSE-1a2b');
+  assert.equal(await page.locator('#wifi-network').inputValue(), 'Home', 'the strongest');
+  assert.equal(await page.locator('#wifi-country').inputValue(), 'DE', 'what the phone speaks');
+  assert.ok(await page.locator('#wifi-name').isHidden());
+  const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  assert.equal(over, 0, 'nothing sticks out');
+  await page.screenshot({ path: join(results, 'wifi-phone.png') });
+
+  await page.fill('#wifi-password', 'short');
+  await page.tap('#wifi-join');
+  await says(page, 'wifi-state', '8 to 63');
+  await page.fill('#wifi-password', 'correct "horse"');
+  await page.check('#wifi-show');
+  assert.equal(await page.locator('#wifi-password').getAttribute('type'), 'text');
+  await page.tap('#wifi-join');
+  await says(page, 'wifi-state', 'connect to Home, too');
+  const text = await (await fetch(`http://127.0.0.1:${server.port}/api/config`)).text();
+  assert.equal(text, `${CARD}\n[network]\nwifi = { ssid = "Home", psk = "********", country = "DE" }\n`);
+  await page.screenshot({ path: join(results, 'wifi-phone-saved.png') });
+
+  // It did not work: the phone comes back, and is told why.
+  radio({ access_point: 'BerryMSE-1a2b', networks, error: 'the password for "Home" is wrong' });
+  await page.reload();
+  await says(page, 'wifi-state', 'Not joined: the password for "Home" is wrong.');
+  await page.screenshot({ path: join(results, 'wifi-phone-wrong.png') });
+  await page.selectOption('#wifi-network', { label: 'Another…' });
+  await page.fill('#wifi-name', 'hidden');
+  await page.tap('#wifi-join');
+  await says(page, 'wifi-state', 'connect to hidden, too');
+  assert.match(await (await fetch(`http://127.0.0.1:${server.port}/api/config`)).text(), /wifi = \{ ssid = "hidden", country = "DE" \}/);
+
+  // A machine without a radio.
+  rmSync(report);
+  await page.reload();
+  await says(page, 'update-state', 'Not updated from here');
+  assert.ok(await page.locator('#wifi').isHidden());
 });

@@ -1,0 +1,122 @@
+//! DNS in the access point's network: every name is this machine. A phone that asks whether there is
+//! an Internet so finds our page, and shows it by itself.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How long an answer holds, seconds: afterwards the phone is in another network.
+const TTL: u32 = 1;
+
+/// Answers until it is dropped.
+pub(super) struct Names(Arc<AtomicBool>);
+
+impl Names {
+    /// Every name is `address`, which is also where it listens.
+    pub(super) fn start(address: Ipv4Addr) -> std::io::Result<Names> {
+        let socket = UdpSocket::bind(SocketAddr::from((address, 53)))?;
+        socket.set_read_timeout(Some(Duration::from_millis(250)))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        std::thread::Builder::new().name("names".into()).spawn(move || {
+            let mut question = [0; 1500];
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((length, from)) = socket.recv_from(&mut question) else { continue };
+                if let Some(answer) = answer(&question[..length], address) {
+                    let _ = socket.send_to(&answer, from);
+                }
+            }
+        })?;
+        Ok(Names(stop))
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The answer to a question (RFC 1035, 4.1): the address where one is asked for, nothing where
+/// anything else is. `None`: not a question.
+fn answer(message: &[u8], address: Ipv4Addr) -> Option<Vec<u8>> {
+    let header = message.get(..12)?;
+    let number = |at: usize| Some(u16::from_be_bytes([*message.get(at)?, *message.get(at + 1)?]));
+    // A response, another operation than a query, or not exactly one question.
+    if header[2] & 0xf8 != 0 || number(4)? != 1 {
+        return None;
+    }
+    let mut end = 12;
+    loop {
+        match *message.get(end)? {
+            0 => break,
+            length @ 1..=63 => end += 1 + usize::from(length),
+            // A question has nothing before it that it could point to.
+            _ => return None,
+        }
+        if end > 12 + 255 {
+            return None;
+        }
+    }
+    let (kind, class) = (number(end + 1)?, number(end + 3)?);
+    let question = message.get(12..end + 5)?;
+    let found = kind == 1 && class == 1;
+    let mut answer = header[..2].to_vec();
+    // Response, authoritative, recursion as desired and available; no error.
+    answer.extend([0x84 | header[2] & 1, 0x80, 0, 1, 0, u8::from(found), 0, 0, 0, 0]);
+    answer.extend(question);
+    if found {
+        // The name is that of the question, at byte 12.
+        answer.extend([0xc0, 12, 0, 1, 0, 1]);
+        answer.extend(TTL.to_be_bytes());
+        answer.extend([0, 4]);
+        answer.extend(address.octets());
+    }
+    Some(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const QUESTION: &[u8] =
+        b"\x12\x34\x01\x00\0\x01\0\0\0\0\0\0\x07captive\x05apple\x03com\0\0\x01\0\x01";
+    const HERE: Ipv4Addr = Ipv4Addr::new(10, 20, 20, 1);
+
+    #[test]
+    fn every_name_is_here() {
+        let got = answer(QUESTION, HERE).unwrap();
+        assert_eq!(&got[..12], b"\x12\x34\x85\x80\0\x01\0\x01\0\0\0\0");
+        assert_eq!(&got[12..QUESTION.len()], &QUESTION[12..]);
+        assert_eq!(&got[QUESTION.len()..], b"\xc0\x0c\0\x01\0\x01\0\0\0\x01\0\x04\x0a\x14\x14\x01");
+        // AAAA: the name exists, but has none.
+        let mut question = QUESTION.to_vec();
+        question[QUESTION.len() - 3] = 28;
+        let got = answer(&question, HERE).unwrap();
+        assert_eq!((got[3] & 15, got[7], got.len()), (0, 0, question.len()));
+    }
+
+    #[test]
+    fn what_is_no_question_gets_no_answer() {
+        let mut response = QUESTION.to_vec();
+        response[2] |= 0x80;
+        let mut two = QUESTION.to_vec();
+        two[5] = 2;
+        let mut pointing = QUESTION.to_vec();
+        pointing[12] = 0xc0;
+        for message in [&response, &two, &pointing, &QUESTION[..20].to_vec(), &vec![]] {
+            assert_eq!(answer(message, HERE), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes(message in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let got = answer(&message, HERE);
+            // Never more than a little longer: nobody can use it to flood somebody else.
+            prop_assert!(got.is_none_or(|got| got.len() <= message.len() + 16));
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! The appliance's wireless network: joins what is configured, and where nothing is, opens an access
+//! point, so that a phone can reach the page and configure it.
+//!
+//! ```text
+//!             ┌── nothing configured, no cable for 20 s ──────────────┐
+//!  start ─────┤                                                       ▼
+//!             └── configured ──► join ── never worked, refused ──► access point
+//!                                 ▲  │                              │ │
+//!                                 │  └─ works: stays, tries for ever│ │ cable: closed
+//!                                 └─── saved, or 3 min without a phone┘
+//! ```
+//!
+//! The access point is open, because a password would have to be known to everybody who has read the
+//! manual. So it is there for the first configuration only: never where a cable has had a link since
+//! the start, never once the configured network has let this machine in. Nobody opens it by jamming
+//! a network or by pulling a router's plug.
+
+use super::captive::Names;
+use super::files::write;
+use super::last_good::load;
+use super::network;
+use super::process::{Process, run};
+use super::supplicant::{Control, SOCKETS, Seen, channel, mismatch, reason, scan_results};
+use crate::config::{Address, Config, Network, Wifi};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::io::{Error, Result};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+/// The radio, and the cable.
+const RADIO: &str = "wlan0";
+const CABLE: &str = "eth0";
+
+/// This machine in its access point's network.
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 20, 20, 1);
+
+/// What is known about it all, for the server.
+pub const REPORT: &str = "/run/berrymse/wifi.json";
+
+/// A cable's link takes some seconds to come up.
+const CABLE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Finding a network, its password's check and an address take a few seconds, more if the router is
+/// starting, too.
+const JOIN_PATIENCE: Duration = Duration::from_secs(45);
+
+/// An access point that nobody uses is closed after so long, to try the configured network again:
+/// it may have been its router that was not ready.
+const TRY_AGAIN: Duration = Duration::from_secs(180);
+
+/// Time for the page to hear that what it has saved is saved.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A scan of all channels.
+const SCAN: Duration = Duration::from_secs(10);
+
+/// A program to be ready.
+const READY: Duration = Duration::from_secs(15);
+
+/// How often cable and configuration are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Where everything is.
+#[derive(Debug)]
+pub struct Files {
+    /// The configuration.
+    pub config: PathBuf,
+    /// The last one that was good.
+    pub last_good: PathBuf,
+    /// Which configuration has worked: what lasts.
+    pub state: PathBuf,
+    /// What is known, for the server.
+    pub report: PathBuf,
+}
+
+/// What is known about it all.
+#[derive(Debug, Default, Clone, Serialize)]
+struct Report {
+    /// The access point's name, while it is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_point: Option<String>,
+    /// The network that has let this machine in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joined: Option<String>,
+    /// The network that is being tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joining: Option<String>,
+    /// Why it is not joined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// What was in reach when the access point opened.
+    networks: Vec<Seen>,
+}
+
+/// How a try to join ended.
+enum End {
+    /// There is something else to do now.
+    Changed,
+    /// It never worked, and does not.
+    Refused,
+}
+
+/// Keeps the radio busy with the right thing.
+pub struct Keeper {
+    files: Files,
+    network: Network,
+    host: String,
+    /// When the configuration was written.
+    written: [Option<SystemTime>; 2],
+    started: Instant,
+    /// Whether the cable has had a link.
+    cable: bool,
+    report: Report,
+}
+
+impl Keeper {
+    /// Knows nothing yet.
+    pub fn new(files: Files) -> Keeper {
+        Keeper {
+            files,
+            network: Network::default(),
+            host: String::new(),
+            written: [None; 2],
+            started: Instant::now(),
+            cable: false,
+            report: Report::default(),
+        }
+    }
+
+    /// Does what is to be done, for ever.
+    pub fn run(mut self) -> ! {
+        self.look();
+        loop {
+            if !is_there() {
+                // A server that finds no report shows nothing of Wi-Fi.
+                let _ = super::files::remove(&self.files.report);
+                std::thread::sleep(TICK);
+                self.look();
+                continue;
+            }
+            self.tell();
+            if let Err(error) = self.turn() {
+                self.report.access_point = None;
+                self.report.joined = None;
+                self.report.error = Some(error.to_string());
+                log::error!("Wi-Fi: {error}");
+                self.tell();
+                std::thread::sleep(5 * TICK);
+                self.look();
+            }
+        }
+    }
+
+    /// One thing, until there is another to do.
+    fn turn(&mut self) -> Result<()> {
+        unblock();
+        if let Some(wifi) = self.network.wifi.clone() {
+            if matches!(self.join(&wifi)?, End::Refused) && !self.cable {
+                self.open(Some(TRY_AGAIN))?;
+            }
+            return Ok(());
+        }
+        self.report.error = None;
+        // A fixed address is a network that is configured.
+        let open = self.network == Network::default();
+        loop {
+            let waited = self.started.elapsed() > CABLE_PATIENCE;
+            if open && !self.cable && waited {
+                return self.open(None);
+            }
+            std::thread::sleep(TICK);
+            if self.look() || !is_there() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Joins the configured network, and stays in it.
+    fn join(&mut self, wifi: &Wifi) -> Result<End> {
+        let ssid = &wifi.ssid;
+        let mut proved = self.has_proved(wifi);
+        let mut supplicant = Supplicant::start(&network::wpa_supplicant(wifi))?;
+        self.report.joining = Some(ssid.clone());
+        self.tell();
+        let (mut connected, mut addresses) = (false, None);
+        let mut why = format!("{ssid:?} does not answer");
+        let mut without = Instant::now();
+        let end = loop {
+            if self.look() || !is_there() {
+                break End::Changed;
+            }
+            let mut last = false;
+            if let Some(event) = supplicant.event(TICK)? {
+                if event.starts_with("CTRL-EVENT-CONNECTED") {
+                    connected = true;
+                    why = format!("{ssid:?} lets this machine in, but gives it no address (DHCP)");
+                    drop(addresses.take());
+                    addresses = Some(self.get_address()?);
+                } else if event.starts_with("CTRL-EVENT-DISCONNECTED") {
+                    connected = false;
+                } else if let Some((said, is_last)) = reason(&event, ssid) {
+                    (why, last) = (said, is_last);
+                }
+            }
+            let joined = self.report.joined.is_some();
+            if connected && (joined || has_address()) {
+                without = Instant::now();
+                if !joined {
+                    self.say(&format!("joined {ssid:?}"));
+                    self.report.joined = Some(ssid.clone());
+                    self.report.joining = None;
+                    self.report.error = None;
+                    self.tell();
+                    self.prove(wifi);
+                    proved = true;
+                }
+                continue;
+            }
+            if joined {
+                self.report.joined = None;
+                self.report.joining = Some(ssid.clone());
+                self.tell();
+            }
+            if (last && !proved) || without.elapsed() > JOIN_PATIENCE {
+                let seen = scan_results(&supplicant.control.ask("SCAN_RESULTS")?);
+                let said = mismatch(&seen, ssid, wifi.psk.is_some()).unwrap_or_else(|| why.clone());
+                if self.report.error.as_ref() != Some(&said) {
+                    self.say(&said);
+                    self.report.error = Some(said);
+                    self.tell();
+                }
+                if !proved {
+                    break End::Refused;
+                }
+            }
+        };
+        self.report.joined = None;
+        self.report.joining = None;
+        drop((addresses, supplicant));
+        let _ = run(&["ip", "addr", "flush", "dev", RADIO]);
+        self.tell();
+        Ok(end)
+    }
+
+    /// The address in the network that has been joined: a program that keeps it, if it needs one.
+    fn get_address(&self) -> Result<Option<Process>> {
+        let Address::Fixed(address, prefix) = self.network.address else {
+            let name = format!("hostname:{}", self.host);
+            let words = ["udhcpc", "-f", "-i", RADIO, "-x", &name, "-O", "ntpsrv", "-t", "5", "-T"];
+            return Process::start(&[&words[..], &["2", "-A", "5"]].concat()).map(Some);
+        };
+        run(&["ip", "addr", "replace", &format!("{address}/{prefix}"), "dev", RADIO])?;
+        if let Some(gateway) = self.network.gateway {
+            let gateway = gateway.to_string();
+            run(&["ip", "route", "replace", "default", "via", &gateway, "dev", RADIO])?;
+        }
+        if let Some(text) = network::resolv_conf(&self.network) {
+            write(Path::new("/etc/resolv.conf"), text.as_bytes(), 0o644)?;
+            // What a router says to a cable does not replace it.
+            write(Path::new("/run/berrymse/dns"), b"", 0o644)?;
+        }
+        Ok(None)
+    }
+
+    /// Opens the access point, until there is something better.
+    fn open(&mut self, try_again: Option<Duration>) -> Result<()> {
+        let name = name_of(&std::fs::read_to_string(format!("/sys/class/net/{RADIO}/address"))?);
+        let country = self.network.wifi.as_ref().map(|wifi| wifi.country.as_str());
+        let mut supplicant = Supplicant::start(&network::access_point(&name, country))?;
+        // Most radios cannot look around while they are an access point.
+        self.report.networks = supplicant.scan().unwrap_or_else(|error| {
+            log::warn!("Wi-Fi: {error}");
+            vec![]
+        });
+        let frequency = channel(&self.report.networks);
+        supplicant.control.ask(&format!("SET_NETWORK 0 frequency {frequency}"))?;
+        supplicant.control.ask("SELECT_NETWORK 0")?;
+        supplicant.wait_for("AP-ENABLED", READY)?;
+        let address = format!("{ADDRESS}/24");
+        run(&["ip", "addr", "flush", "dev", RADIO])?;
+        run(&["ip", "addr", "add", &address, "dev", RADIO])?;
+        let leases = Path::new("/run/berrymse/udhcpd.conf");
+        write(leases, network::udhcpd(RADIO, ADDRESS).as_bytes(), 0o644)?;
+        let addresses = Process::start(&["udhcpd", "-f", &leases.to_string_lossy()])?;
+        let names = Names::start(ADDRESS)?;
+        self.say(&format!("the access point {name:?} is open: join it and open http://{ADDRESS}/"));
+        self.report.access_point = Some(name);
+        self.tell();
+        let mut phones = HashSet::new();
+        let mut unused = Instant::now();
+        let mut written = self.written;
+        while is_there() {
+            if let Some(event) = supplicant.event(TICK)? {
+                let mut words = event.split_whitespace();
+                match (words.next(), words.next()) {
+                    (Some("AP-STA-CONNECTED"), Some(phone)) => {
+                        phones.insert(phone.to_string());
+                    }
+                    (Some("AP-STA-DISCONNECTED"), Some(phone)) => {
+                        phones.remove(phone);
+                    }
+                    _ => {}
+                }
+            }
+            let changed = self.look();
+            // Saved once more as it was: somebody wants it tried.
+            let again = written != self.written && self.network.wifi.is_some();
+            written = self.written;
+            if changed || again {
+                std::thread::sleep(LAST_WORDS);
+                break;
+            }
+            if !phones.is_empty() {
+                unused = Instant::now();
+            }
+            if self.cable || try_again.is_some_and(|patience| unused.elapsed() > patience) {
+                break;
+            }
+        }
+        self.say("the access point closes");
+        self.report.access_point = None;
+        self.tell();
+        drop((names, addresses, supplicant));
+        let _ = run(&["ip", "addr", "flush", "dev", RADIO]);
+        Ok(())
+    }
+
+    /// Looks at cable and configuration; whether the network is configured otherwise than before.
+    fn look(&mut self) -> bool {
+        let link = std::fs::read_to_string(format!("/sys/class/net/{CABLE}/carrier"));
+        self.cable |= link.is_ok_and(|link| link.trim() == "1");
+        let time = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+        let written = [time(&self.files.config), time(&self.files.last_good)];
+        if written == self.written {
+            return false;
+        }
+        self.written = written;
+        let Config { network, system, .. } = load(&self.files.config, &self.files.last_good).config;
+        self.host = system.hostname.unwrap_or_else(|| network::HOSTNAME.into());
+        let changed = network != self.network;
+        self.network = network;
+        changed
+    }
+
+    fn tell(&self) {
+        let text = serde_json::to_vec(&self.report).unwrap_or_default();
+        if let Err(error) = write(&self.files.report, &text, 0o644) {
+            log::warn!("{}: {error}", self.files.report.display());
+        }
+    }
+
+    /// For the log and for whoever looks at the screen.
+    fn say(&self, text: &str) {
+        log::info!("Wi-Fi: {text}");
+        let _ = std::fs::write("/dev/console", format!("berrymse: Wi-Fi: {text}\n"));
+    }
+
+    fn has_proved(&self, wifi: &Wifi) -> bool {
+        std::fs::read_to_string(&self.files.state).is_ok_and(|text| text == print_of(wifi))
+    }
+
+    fn prove(&self, wifi: &Wifi) {
+        if let Err(error) = write(&self.files.state, print_of(wifi).as_bytes(), 0o600) {
+            log::warn!("{}: {error}", self.files.state.display());
+        }
+    }
+}
+
+/// Tells one configuration from another.
+fn print_of(wifi: &Wifi) -> String {
+    let digest = Sha256::digest(format!("{:?} {:?}", wifi.ssid, wifi.psk));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The access point's name: two of them in one house have different ones.
+fn name_of(hardware_address: &str) -> String {
+    let digits: String = hardware_address.chars().filter(char::is_ascii_hexdigit).collect();
+    format!("BerryMSE-{}", &digits[digits.len().saturating_sub(4)..])
+}
+
+fn is_there() -> bool {
+    Path::new(&format!("/sys/class/net/{RADIO}")).exists()
+}
+
+fn has_address() -> bool {
+    run(&["ip", "-o", "addr", "show", "dev", RADIO, "scope", "global"])
+        .is_ok_and(|text| text.contains("inet"))
+}
+
+/// Some systems switch radios off until somebody switches them on.
+fn unblock() {
+    for switch in std::fs::read_dir("/sys/class/rfkill").into_iter().flatten().flatten() {
+        let file = |name: &str| switch.path().join(name);
+        if std::fs::read_to_string(file("type")).is_ok_and(|kind| kind.trim() == "wlan") {
+            let _ = std::fs::write(file("soft"), "0");
+        }
+    }
+}
+
+/// wpa_supplicant at work.
+struct Supplicant {
+    control: Control,
+    process: Process,
+}
+
+impl Supplicant {
+    fn start(configuration: &str) -> Result<Supplicant> {
+        let file = Path::new("/etc/wpa_supplicant.conf");
+        write(file, configuration.as_bytes(), 0o600)?;
+        let theirs = Path::new(SOCKETS).join(RADIO);
+        super::files::remove(&theirs)?;
+        let words = ["wpa_supplicant", "-i", RADIO, "-D", "nl80211", "-c"];
+        let mut process = Process::start(&[&words[..], &[&file.to_string_lossy()]].concat())?;
+        let end = Instant::now() + READY;
+        loop {
+            match Control::connect(&theirs, Path::new("/run/berrymse/wpa_control")) {
+                Ok(control) => return Ok(Supplicant { control, process }),
+                Err(error) if Instant::now() > end || !process.runs() => {
+                    return Err(Error::other(format!("wpa_supplicant does not answer: {error}")));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    fn event(&mut self, patience: Duration) -> Result<Option<String>> {
+        if !self.process.runs() {
+            return Err(Error::other("wpa_supplicant has ended"));
+        }
+        self.control.event(Instant::now() + patience)
+    }
+
+    fn wait_for(&mut self, event: &str, patience: Duration) -> Result<()> {
+        let end = Instant::now() + patience;
+        while Instant::now() < end {
+            if self.event(TICK)?.is_some_and(|happened| happened.starts_with(event)) {
+                return Ok(());
+            }
+        }
+        Err(Error::other(format!("wpa_supplicant: no {event} within {patience:?}")))
+    }
+
+    /// What is in reach.
+    fn scan(&mut self) -> Result<Vec<Seen>> {
+        self.control.ask("SCAN")?;
+        self.wait_for("CTRL-EVENT-SCAN-RESULTS", SCAN)?;
+        Ok(scan_results(&self.control.ask("SCAN_RESULTS")?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_point_is_named_by_its_hardware() {
+        assert_eq!(name_of("dc:a6:32:01:1a:2b\n"), "BerryMSE-1a2b");
+        assert_eq!(name_of(""), "BerryMSE-");
+    }
+}
