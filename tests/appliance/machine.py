@@ -6,6 +6,7 @@ the same methods, and the tests stay as they are.
 """
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from pathlib import Path
 from card import Card
 
 BOOT_STARTS = 12 * 1024 * 1024
+# Where the host is busy with other things, everything may take so many times as long.
+PATIENCE = float(os.environ.get("PATIENCE", "1"))
 
 
 class Machine:
@@ -35,6 +38,7 @@ class Machine:
         self.key = self.folder / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
         self.seen = 0
+        self.ssh_options = []
 
     # Its card, while it is off.
 
@@ -63,7 +67,6 @@ class Machine:
         self.card = Card(self.card_file, address, write_speed)
         self.card.on_write = on_write
         tools = self.built / "tools"
-        forward = f"hostfwd=tcp:127.0.0.1:{self.http_port}-:80,hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"
         self.qemu = subprocess.Popen(
             [
                 "qemu-system-aarch64", "-L", tools / "usr/share/qemu", "-M", "virt", "-cpu", "cortex-a53",
@@ -71,11 +74,18 @@ class Machine:
                 "-serial", f"file:{self.console_file}.{self.seen}", "-bios", self.built / "u-boot.bin",
                 "-drive", f"file=nbd+unix:///?socket={address},format=raw,if=none,id=card,cache=writeback",
                 "-device", "virtio-blk-pci,drive=card",
-                "-netdev", f"user,id=net,{forward}", "-device", "virtio-net-pci,netdev=net,romfile=",
+                *self.network(),
                 "-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset",
             ],
             stdin=subprocess.DEVNULL,
         )
+
+    def forward(self):
+        """The way in: what QEMU's user network hands on."""
+        return f"hostfwd=tcp:127.0.0.1:{self.http_port}-:80,hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"
+
+    def network(self):
+        return ["-netdev", f"user,id=net,{self.forward()}", "-device", "virtio-net-pci,netdev=net,romfile="]
 
     def power_off(self, dice=None):
         """At once. Says what became of what was not flushed."""
@@ -100,7 +110,7 @@ class Machine:
         return re.findall(r"BerryMSE: slot ([AB]), \S+ more attempts", self.console())
 
     def wait(self, what, seconds, condition):
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds * PATIENCE
         while time.monotonic() < end:
             result = condition()
             if result:
@@ -145,10 +155,10 @@ class Machine:
         result = subprocess.run(
             [
                 "ssh", "-q", "-i", self.key, "-p", str(self.ssh_port), "-o", "StrictHostKeyChecking=no",
-                "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20",
-                "root@127.0.0.1", command,
+                "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={20 * PATIENCE:.0f}",
+                *self.ssh_options, "root@127.0.0.1", command,
             ],
-            capture_output=True, timeout=timeout, input=data,
+            capture_output=True, timeout=timeout * PATIENCE, input=data,
         )
         text = (result.stdout + result.stderr).decode(errors="replace")
         assert not check or result.returncode == 0, f"{command}: {result.returncode}\n{text}"

@@ -1,0 +1,339 @@
+"""Wi-Fi and its access point, the machine's name and its time: with radios that only hear each other
+(mac80211_hwsim), and with a second machine at the other end of the cable.
+
+Run by `./ci/appliance network`. The card is the appliance's; tests/appliance/lab is what is put beside it:
+radios, and a second network card (eth1), on which the tests come in. The appliance knows nothing of that.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from machine import Machine
+
+LAB = Path(os.environ["APPLIANCE_LAB"])
+
+PHONE, ROUTER = "phone", "router"
+ROUTER_ADDRESS = "192.168.77.1"
+
+
+class LabMachine(Machine):
+    """A cable (eth0) that can be pulled, and the tests' own way in (eth1)."""
+
+    def __init__(self, folder, cable="user", linked=True):
+        super().__init__(LAB, folder)
+        self.cable, self.linked = cable, linked
+        # A path that a socket can have, wherever the tests are.
+        self.sockets = Path(tempfile.mkdtemp(prefix="lab"))
+        self.monitor_file = self.sockets / "monitor"
+        # One connection for all commands: there are many.
+        self.ssh_options = ["-o", "ControlMaster=auto", "-o", f"ControlPath={self.sockets}/ssh", "-o", "ControlPersist=100"]
+
+    def network(self):
+        return [
+            "-netdev", f"{self.cable},id=cable", "-device", "virtio-net-pci,netdev=cable,id=eth0,romfile=",
+            "-netdev", f"user,id=way-in,net=10.0.9.0/24,{self.forward()}", "-device", "virtio-net-pci,netdev=way-in,romfile=",
+            "-qmp", f"unix:{self.monitor_file},server=on,wait=off", "-S",
+        ]
+
+    def power_on(self, **options):
+        super().power_on(**options)
+        self.wait("QEMU's monitor", 30, self.monitor_file.exists)
+        self.plug(self.linked)
+        self.monitor("cont")
+
+    def power_off(self, dice=None):
+        subprocess.run(["ssh", "-q", *self.ssh_options, "-O", "exit", "x"], capture_output=True)
+        shutil.rmtree(self.sockets, ignore_errors=True)
+        return super().power_off(dice)
+
+    def monitor(self, command, **arguments):
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.connect(str(self.monitor_file))
+            lines = monitor.makefile("rw")
+            lines.readline()
+            for order in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
+                lines.write(json.dumps(order) + "\n")
+                lines.flush()
+                answer = json.loads(lines.readline())
+                while "event" in answer:
+                    answer = json.loads(lines.readline())
+                assert "return" in answer, answer
+
+    def plug(self, linked):
+        self.monitor("set_link", name="eth0", up=linked)
+
+    # Others in the air: each in a network namespace of its own, with a radio.
+
+    def namespace(self, name, radio):
+        """A name server of its own, too."""
+        self.ssh(f"""
+            mkdir -p /tmp/{name} && : >/tmp/{name}/resolv.conf
+            unshare -n -m sh -c 'mount --bind /tmp/{name}/resolv.conf /etc/resolv.conf; exec sleep 100000' \\
+                >/dev/null 2>&1 </dev/null & echo $! >/tmp/{name}/pid
+            sleep 1; iw phy phy{radio} set netns $(cat /tmp/{name}/pid)
+        """)
+        self.inside(name, f"ip link set lo up; ip link set wlan{radio} up")
+
+    def inside(self, name, command, **options):
+        # Whose first program is sleep: unshare has become sh, and sh sleep.
+        return self.ssh(f"nsenter -t $(cat /tmp/{name}/pid) -n -m sh -c {shlex.quote(command)}", **options)
+
+    def supplicant(self, name, radio, network):
+        """wpa_supplicant, anew, with this network."""
+        self.ssh(f"printf %s {shlex.quote(network)} >/tmp/{name}/wpa.conf")
+        self.inside(name, f"""
+            [ ! -e /tmp/{name}/wpa.pid ] || kill $(cat /tmp/{name}/wpa.pid); sleep 1
+            wpa_supplicant -B -i wlan{radio} -c /tmp/{name}/wpa.conf -P /tmp/{name}/wpa.pid -f /tmp/{name}/wpa.log >/dev/null 2>&1 </dev/null
+        """)
+
+    def start_router(self, ssid, psk=None, kind="WPA-PSK"):
+        """An access point with DHCP, as people have at home."""
+        key = f'\n\tpsk="{psk}"\n\tproto=RSN\n\tpairwise=CCMP' if psk else ""
+        key += "\n\tieee80211w=2" if kind == "SAE" else ""
+        self.supplicant(ROUTER, 2, "ctrl_interface=/tmp/router/wpa\ncountry=DE\nnetwork={\n\tssid=\"%s\"\n\tmode=2\n"
+                        "\tfrequency=2412\n\tkey_mgmt=%s%s\n}\n" % (ssid, kind if psk else "NONE", key))
+        self.inside(ROUTER, f"""
+            ip addr replace {ROUTER_ADDRESS}/24 dev wlan2
+            printf '%s\\n' 'interface wlan2' 'start 192.168.77.20' 'end 192.168.77.90' 'lease_file /tmp/router/leases' \\
+                'pidfile /tmp/router/udhcpd.pid' 'opt subnet 255.255.255.0' 'opt router {ROUTER_ADDRESS}' >/tmp/router/udhcpd.conf
+            [ -e /tmp/router/udhcpd.pid ] || udhcpd /tmp/router/udhcpd.conf >/dev/null 2>&1 </dev/null
+        """)
+
+    def phone_joins(self, ssid):
+        """Joins an open network; the phone's address."""
+        self.supplicant(PHONE, 1, f'ctrl_interface=/tmp/phone/wpa\nnetwork={{\n\tssid="{ssid}"\n\tkey_mgmt=NONE\n}}\n')
+        self.inside(PHONE, "udhcpc -i wlan1 -n -q -t 20 -T 3 -s /usr/lib/lab/addresses", timeout=120)
+        return re.search(r"inet (\S+)/", self.inside(PHONE, "ip -4 addr show dev wlan1")).group(1)
+
+    def phone_asks(self, method, path, body="", host="10.20.20.1"):
+        """Status and body."""
+        request = (f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
+                   f"Content-Length: {len(body.encode())}\r\n\r\n{body}")
+        self.ssh(f"printf %s {shlex.quote(request)} >/tmp/phone/request")
+        answer = self.inside(PHONE, f"(cat /tmp/phone/request; sleep 3) | nc {host} 80")
+        head, _, text = answer.partition("\r\n\r\n")
+        return int(head.split()[1]), text
+
+    def wifi(self):
+        """What the appliance says of itself."""
+        status, text = self.http("/api/wifi")
+        return json.loads(text) if status == 200 else {}
+
+    def wait_wifi(self, what, seconds, condition):
+        return self.wait(what, seconds, lambda: condition(self.wifi()))
+
+    def wait_open(self, seconds=120):
+        return self.wait_wifi("the access point", seconds, lambda now: now.get("access_point"))
+
+
+@pytest.fixture
+def sockets():
+    with tempfile.TemporaryDirectory(prefix="lab") as folder:
+        yield folder
+
+
+@pytest.fixture
+def lab(tmp_path):
+    machines = []
+
+    def make(name, config="", **options):
+        folder = tmp_path / name
+        folder.mkdir()
+        machine = LabMachine(folder, **options)
+        machine.allow_ssh(config)
+        machines.append(machine)
+        return machine
+
+    yield make
+    for machine in machines:
+        machine.power_off()
+
+
+def wish(ssid, psk=None):
+    return json.dumps({"ssid": ssid, "country": "DE", **({"psk": psk} if psk else {})})
+
+
+def test_from_a_phone_into_the_network_at_home(lab):
+    """Nothing configured, no cable. The whole way of somebody with a phone."""
+    machine = lab("pi", linked=False)
+    machine.power_on()
+    machine.wait_ssh(180)
+    machine.namespace(PHONE, 1)
+    machine.namespace(ROUTER, 2)
+    machine.start_router("Home", "correct horse")
+    name = machine.wait_open()
+    hardware = machine.ssh("cat /sys/class/net/wlan0/address").strip().replace(":", "")
+    assert name == f"BerryMSE-{hardware[-4:]}"
+    machine.wait("the console says so", 10, lambda: f'access point "{name}" is open' in machine.console())
+
+    # Joins, gets an address, and is shown the page, whatever it asks for.
+    address = machine.phone_joins(name)
+    assert re.fullmatch(r"10\.20\.20\.\d+", address)
+    for host, path in [("connectivitycheck.gstatic.com", "generate_204"), ("captive.apple.com", "hotspot-detect.html"),
+                       ("www.msftconnecttest.com", "connecttest.txt")]:
+        shown = machine.inside(PHONE, f"wget -S -O - http://{host}/{path} 2>&1")
+        assert "302 Found" in shown and "Settings · BerryMSE" in shown, shown
+    assert "10.20.20.1" in machine.inside(PHONE, "nslookup anything.example 10.20.20.1")
+    seen = {network["ssid"] for network in json.loads(machine.phone_asks("GET", "/api/wifi")[1])["networks"]}
+    print(f"\nseen before the access point opened: {seen}")
+
+    # A network that is not there, a wrong password: the access point is back, and says why.
+    status, text = machine.phone_asks("PUT", "/api/wifi", wish("Hme", "correct horse"))
+    assert (status, json.loads(text)) == (200, {"reboot": False}), text
+    machine.wait_wifi("it closes", 30, lambda now: not now.get("access_point"))
+    machine.wait_open()
+    assert 'no network called "Hme" is in reach' in machine.wifi()["error"]
+    assert "Home" in {network["ssid"] for network in machine.wifi()["networks"]}
+    machine.phone_joins(name)
+    machine.phone_asks("PUT", "/api/wifi", wish("Home", "wrong horse"))
+    machine.wait_wifi("it closes", 30, lambda now: not now.get("access_point"))
+    machine.wait_open()
+    assert machine.wifi()["error"] == 'the password for "Home" is wrong'
+    machine.phone_joins(name)
+    error = json.loads(machine.phone_asks("GET", "/api/wifi")[1])["error"]
+    assert error == 'the password for "Home" is wrong'
+
+    # Right: it is in, with an address from the router, and the access point is gone.
+    started = time.monotonic()
+    machine.phone_asks("PUT", "/api/wifi", wish("Home", "correct horse"))
+    machine.wait_wifi("joined", 90, lambda now: now.get("joined") == "Home")
+    print(f"joined {time.monotonic() - started:.0f} s after it was saved")
+    assert "error" not in machine.wifi() and "access_point" not in machine.wifi()
+    address = re.search(r"inet (192\.168\.77\.\d+)/", machine.ssh("ip -4 addr show dev wlan0")).group(1)
+    assert "BerryMSE" in machine.inside(ROUTER, f"wget -q -O - http://{address}/")
+    assert "10.20.20.1" not in machine.ssh("ip addr; netstat -lun")
+    assert 'psk = "correct horse"' in machine.ssh("cat /boot/berrymse.toml")
+
+    # It has worked: from now on no access point opens, whoever switches the router off.
+    machine.inside(ROUTER, "kill $(cat /tmp/router/wpa.pid)")
+    machine.wait_wifi("it says so", 120, lambda now: "in reach" in now.get("error", ""))
+    time.sleep(10)
+    assert "access_point" not in machine.wifi()
+    machine.start_router("Home", "correct horse")
+    machine.wait_wifi("joined again", 120, lambda now: now.get("joined") == "Home" and "error" not in now)
+
+
+def test_wpa3_and_an_open_network(lab):
+    machine = lab("pi", linked=False)
+    machine.power_on()
+    machine.wait_ssh(180)
+    machine.namespace(ROUTER, 2)
+    machine.start_router("Modern", "correct horse", kind="SAE")
+    machine.wait_open()
+    put = {"method": "PUT"}
+    assert machine.http("/api/wifi", body=wish("Modern", "wrong horse"), **put)[0] == 200
+    machine.wait_wifi("it closes", 30, lambda now: not now.get("access_point"))
+    machine.wait_open()
+    assert machine.wifi()["error"] == 'the password for "Modern" is wrong'
+    machine.http("/api/wifi", body=wish("Modern"), **put)
+    machine.wait_wifi("it closes", 30, lambda now: not now.get("access_point"))
+    machine.wait_open()
+    assert machine.wifi()["error"] == '"Modern" wants a password, and none is given'
+    machine.http("/api/wifi", body=wish("Modern", "correct horse"), **put)
+    machine.wait_wifi("joined", 90, lambda now: now.get("joined") == "Modern")
+    status = machine.ssh("wpa_cli -p /run/wpa_supplicant -i wlan0 status")
+    assert "key_mgmt=SAE" in status and "pmf=1" in status or "pmf=2" in status, status
+    machine.start_router("Café")
+    machine.http("/api/wifi", body=wish("Café"), **put)
+    machine.wait_wifi("joined", 90, lambda now: now.get("joined") == "Café")
+
+
+def test_a_cable_closes_the_access_point(lab):
+    machine = lab("pi", linked=False)
+    machine.power_on()
+    machine.wait_ssh(180)
+    machine.wait_open()
+    machine.plug(True)
+    machine.wait_wifi("it closes", 30, lambda now: not now.get("access_point"))
+    machine.wait("the cable's address", 60, lambda: "inet 10.0.2." in machine.ssh("ip -4 addr show dev eth0"))
+    # A router that is switched off does not open it again.
+    machine.plug(False)
+    time.sleep(30)
+    assert "access_point" not in machine.wifi()
+    # Only what is asked for listens.
+    listening = machine.ssh("netstat -lntu")
+    assert not re.search(r":(53|67|123|323) ", listening), listening
+
+
+def test_with_a_cable_there_is_none(lab):
+    machine = lab("pi")
+    machine.power_on()
+    machine.wait_ssh(180)
+    time.sleep(30)
+    assert machine.wifi()["networks"] == [] and "access_point" not in machine.wifi()
+
+
+ROUTERS = f'[network]\naddress = "{ROUTER_ADDRESS}/24"\ngateway = "192.168.77.254"\n'
+
+
+def test_name_and_time_from_another_machine(lab, sockets):
+    """Two machines and a cable between them: one has DHCP, a time server and Avahi, as a home network
+    has; the other is the appliance as it is shipped."""
+    cable = f"{sockets}/cable"
+    router = lab("router", ROUTERS, cable=f"stream,server=on,addr.type=unix,addr.path={cable}")
+    machine = lab("pi", cable=f"stream,server=off,addr.type=unix,addr.path={cable}")
+    # As shipped: no host name in it.
+    machine.write_config(machine.read_config().replace('hostname = "tested"', ""))
+    router.power_on()
+    router.wait_ssh(180)
+    ahead = 400 * 86400
+    router.ssh(textwrap.dedent(f"""
+        date -s @$(($(date +%s) + {ahead}))
+        chronyd -u nobody 'local stratum 5' 'allow' 'cmdport 0' 'bindcmdaddress /' 'pidfile /tmp/chronyd.pid' >/dev/null 2>&1 </dev/null
+        printf '%s\\n' 'interface eth0' 'start 192.168.77.20' 'end 192.168.77.90' 'lease_file /tmp/leases' \\
+            'opt subnet 255.255.255.0' 'opt router {ROUTER_ADDRESS}' 'opt ntpsrv {ROUTER_ADDRESS}' >/tmp/udhcpd.conf
+        udhcpd /tmp/udhcpd.conf >/dev/null 2>&1 </dev/null
+        printf '%s\\n' '[server]' 'enable-dbus=no' 'use-ipv6=no' 'allow-interfaces=eth0' '[publish]' 'disable-publishing=yes' \\
+            >/tmp/avahi.conf
+        mkdir -p /run/avahi-daemon
+        avahi-daemon --daemonize --no-drop-root --no-chroot --no-rlimits -f /tmp/avahi.conf >/dev/null 2>&1 </dev/null
+    """))
+    machine.power_on()
+    # It starts with the time of its image, more than a year behind, and streams.
+    machine.wait_healthy(240)
+    # http://berrymse.local/, by another machine's resolver.
+    def asks(url):
+        # Its resolver is glibc's with nss-mdns, which asks Avahi.
+        return "status 0" in router.ssh(f"berrymse health --url {url}; echo status $?", check=False)
+
+    router.wait("berrymse.local", 60, lambda: asks("http://berrymse.local"))
+    assert asks("http://berrymse.local/settings.html")
+    assert not asks("http://nobody.local")
+    machine.wait_ssh(120)
+
+    def difference():
+        now = [int(one.ssh("date +%s")) for one in (router, machine)]
+        return abs(now[0] - now[1])
+
+    started = time.monotonic()
+    machine.wait("the router's time", 180, lambda: difference() < 5)
+    print(f"\nthe clock is right {time.monotonic() - started:.0f} s after SSH answers")
+    assert "chronyd" in machine.ssh("ps") and ROUTER_ADDRESS in machine.ssh("ps")
+    assert machine.http("/healthz")[0] == 200
+
+    # A jump of the clock under a viewer's eyes: the picture goes on.
+    stream = machine.ssh(f"""
+        wget -q -O /tmp/seen http://127.0.0.1/live.mp4 & viewer=$!
+        sleep 5; before=$(stat -c %s /tmp/seen)
+        date -s @$(($(date +%s) - 200 * 86400)) >/dev/null
+        sleep 5; wrong=$(stat -c %s /tmp/seen)
+        killall chronyd; sleep 20
+        after=$(stat -c %s /tmp/seen); kill $viewer
+        echo $before $wrong $after
+    """, timeout=120)
+    before, wrong, after = map(int, stream.split()[-3:])
+    print(f"bytes of one viewer before, with a wrong clock, and when it was put right: {before} {wrong} {after}")
+    assert 0 < before < wrong < after
+    machine.wait("the time again", 120, lambda: difference() < 5)
+    assert machine.http("/healthz")[0] == 200
+    assert [camera["restarts"] for camera in machine.status()["cameras"]] == [0]
