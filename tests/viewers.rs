@@ -111,6 +111,22 @@ async fn a_page_that_may_watch_may_also_ask_how_the_camera_is() {
     }
 }
 
+/// The test card begins with what has been on since its last key frame, all at once.
+#[tokio::test]
+async fn what_was_there_at_the_start_does_not_count_as_a_higher_rate() {
+    let server = Server::start("[[camera]]\nsource = \"test-card\"\n").await;
+    loop {
+        let status = server.status().await;
+        let camera = &status["cameras"][0];
+        if camera["frames"].as_u64().unwrap() > 20 {
+            let rate = camera["framerate"].as_f64().unwrap();
+            assert!(rate > 1.0 && rate < 31.0, "{camera}");
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_new_viewer_has_a_picture_at_once_wherever_in_ten_seconds_it_joins() {
     let folder = Folder::new();

@@ -71,8 +71,8 @@ struct State {
     damaged: u64,
     early_cuts: u64,
     restarts: u64,
-    /// Arrival and size of the frames of the last [`MEASURE`].
-    recent: VecDeque<(Instant, usize)>,
+    /// Arrival, capture by the source's clock, and size of the frames of the last [`MEASURE`].
+    recent: VecDeque<(Instant, Duration, usize)>,
     last_frame: Option<Instant>,
     last_error: Option<String>,
     notes: Vec<String>,
@@ -157,12 +157,16 @@ impl Camera {
         let mut state = self.state();
         let now = Instant::now();
         state.forget_before(now);
-        let span = state.recent.front().zip(state.recent.back()).map(|(a, b)| b.0 - a.0);
+        // What a source had ready as it started comes at once, but took as long as its times say.
+        let span = state.recent.front().zip(state.recent.back()).map(|(first, last)| {
+            let captured = last.1.saturating_sub(first.1);
+            (last.0 - first.0).max(if captured <= 2 * MEASURE { captured } else { Duration::ZERO })
+        });
         let per_second = |amount: f64| {
             span.filter(|span| *span > Duration::ZERO).map_or(0.0, |s| amount / s.as_secs_f64())
         };
         // The bytes and the frames between the first arrival and the last.
-        let bytes: usize = state.recent.iter().skip(1).map(|(_, bytes)| bytes).sum();
+        let bytes: usize = state.recent.iter().skip(1).map(|(_, _, bytes)| bytes).sum();
         let steps = state.recent.len().saturating_sub(1);
         let name = match state.phase {
             Phase::Starting => "starting",
@@ -203,7 +207,7 @@ impl Camera {
 
 impl State {
     fn forget_before(&mut self, now: Instant) {
-        while self.recent.front().is_some_and(|(at, _)| now - *at > MEASURE) {
+        while self.recent.front().is_some_and(|(at, ..)| now - *at > MEASURE) {
             self.recent.pop_front();
         }
     }
@@ -343,7 +347,7 @@ impl Output {
                 state.frames += 1;
                 state.key_frames += u64::from(key);
                 state.last_frame = Some(now);
-                state.recent.push_back((now, len));
+                state.recent.push_back((now, time, len));
                 state.forget_before(now);
                 Ok(true)
             }
