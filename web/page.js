@@ -37,11 +37,14 @@ async function ask() {
   timer = setTimeout(ask, document.hidden ? 60000 : (ASK[player.state] ?? ASK.other));
 }
 
-function tell({ cameras, password }) {
+function tell({ cameras, password, config_error: problem, reboot_needed: reboot }) {
   const camera = cameras.find(({ name }) => name === wanted()) ?? cameras[0];
   at('title').textContent = cameras.length && camera?.name !== 'camera' ? camera.name : 'BerryMSE';
   document.title = camera && camera.name !== 'camera' ? `${camera.name} · BerryMSE` : 'BerryMSE';
   at('facts').textContent = camera ? facts(camera) : '';
+  // What the machine is set up with is not what was meant: said first, and where to mend it.
+  at('mistake').hidden = !problem && !reboot;
+  at('mistake').textContent = problem ?? 'What was changed is in force after a restart: see the settings.';
   at('warning').hidden = password;
   at('warning').textContent =
     'Open to everybody in this network: set a password in berrymse.toml, under [server].';

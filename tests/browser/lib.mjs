@@ -23,7 +23,7 @@ export const otherHost = 'example.local';
 /** A name of the public DNS that somebody has pointed here. */
 export const publicHost = 'cam.example.org';
 
-/** Starts the server; `config` is TOML. `port`: 0 finds a free one. `options`: more of them. */
+/** Starts the server; `config` is TOML. `port`: 0 finds a free one. `options`: more of the command line. */
 export async function serve(config = '', port = 0, options = []) {
   if (!existsSync(executable)) throw new Error(`${executable} is missing: cargo build --release`);
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
@@ -122,6 +122,13 @@ export async function open(browser, url, { before, ...options } = {}) {
   await page.goto(url);
   return page;
 }
+
+/** Says that the page is hidden, or shown again: headless Chromium has no other tabs. */
+export const hide = (page, hidden) => page.evaluate((hidden) => {
+  Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+  Object.defineProperty(document, 'visibilityState', { value: hidden ? 'hidden' : 'visible', configurable: true });
+  document.dispatchEvent(new Event('visibilitychange'));
+}, hidden);
 
 /** Waits until the element is in this state. */
 export const state = (page, wanted, timeout = 15000) =>

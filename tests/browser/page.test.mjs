@@ -2,6 +2,8 @@
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
   browser as launch, clip, files, frameNumber, host, open, otherHost, publicHost,
@@ -151,6 +153,25 @@ test('the size changes in mid-stream: the page plays on', async (t) => {
   await sleep(1500);
   assert.ok((await video(page)).total > total + 20);
   assert.deepEqual(page.complaints, []);
+});
+
+test('a mistake in the configuration is said, and the settings are a click away', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const good = join(folder, 'good.toml'); // what an appliance keeps of what was right last
+  writeFileSync(good, '[[camera]]\nsource = "test-card"\n');
+  const server = await serve('[[camera]]\nwidht = 640\n', 0, ['--last-good', good]);
+  t.after(server.stop);
+  for (const viewport of [{ width: 1280, height: 800 }, { width: 390, height: 844 }]) {
+    const page = await open(browser, server.url, { viewport });
+    await state(page, 'playing');
+    await page.getByText(':2:1: no such key: `widht`').waitFor();
+    await page.screenshot({ path: join(results, `mistake-${viewport.width}.png`) });
+    assert.deepEqual(page.complaints, []);
+    await page.getByRole('link', { name: 'Settings' }).click();
+    await page.getByRole('alert').getByText('`widht`').waitFor();
+    assert.ok(page.url().endsWith('/settings.html'));
+  }
 });
 
 test('with a password: asked for once, then the picture plays', async (t) => {

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { camera, longGroup, material } from './camera.mjs';
 import { element, measure, notes, pages, rows, web } from './delay.mjs';
-import { browser as launch, clip, host, open, otherHost, serve, site, sleep, state } from './lib.mjs';
+import { browser as launch, clip, hide, host, open, otherHost, serve, site, sleep, state } from './lib.mjs';
 
 let browser, stuff;
 before(async () => { [browser, stuff] = await Promise.all([launch(), material()]); });
@@ -268,13 +268,6 @@ for (const mode of ['auto', 'webcodecs']) {
   });
 }
 
-/** Says that the page is hidden, or shown again: headless Chromium has no other tabs. */
-const hide = (page, hidden) => page.evaluate((hidden) => {
-  Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
-  Object.defineProperty(document, 'visibilityState', { value: hidden ? 'hidden' : 'visible', configurable: true });
-  document.dispatchEvent(new Event('visibilitychange'));
-}, hidden);
-
 test('hidden it costs nothing; shown again it is live at once', async (t) => {
   const { cam, page } = await play(t, { before: [states] });
   await sleep(1000);
@@ -304,6 +297,8 @@ test('hidden it costs nothing; shown again it is live at once', async (t) => {
   const times = [];
   for (let n = 0; n < 3; n++) {
     if (n) { await hide(page, true); await sleep(5500); }
+    // By the page's clock it was five minutes; ./ci/bench soak really waits for them.
+    await page.evaluate(() => { const now = Date.now; Date.now = () => now() + 300_000; });
     const moment = performance.now();
     await hide(page, false);
     times.push(await live(page, cam, moment));

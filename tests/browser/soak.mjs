@@ -1,12 +1,15 @@
 // ./ci/bench soak: plays the server's test card for MINUTES (60) and says once a minute how old the picture
 // is and how much memory Chromium's renderers and the page's script take. Fails where the last quarter
-// takes a tenth and 20 MB more than the second, or the age has drifted by more than 20 ms.
+// takes a tenth and 20 MB more than the second, or the age has drifted by more than 20 ms. Then the page is
+// hidden for HIDDEN (5) minutes, frozen as browsers do it, and has to be live within 300 ms of being shown.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { browser as launch, open, serve, sleep, state } from './lib.mjs';
+import { notes } from './delay.mjs';
+import { browser as launch, hide, open, serve, sleep, state } from './lib.mjs';
 
 const minutes = Number(process.env.MINUTES ?? 60);
+const hidden = Number(process.env.HIDDEN ?? 5);
 const results = fileURLToPath(new URL('../../bench-results', import.meta.url));
 const server = await serve();
 const browser = await launch();
@@ -43,6 +46,24 @@ for (let minute = 1; minute <= minutes; minute++) {
   console.log(`${String(minute).padStart(6)} ${row.age.toFixed(1).padStart(8)} ${heap.toFixed(1).padStart(10)} `
     + `${row.renderer.toFixed(0).padStart(12)} ${String(row.skipped).padStart(8)}`);
 }
+
+// The hour's page is left alone: nothing there may remember every frame.
+const other = await open(browser, server.url, { before: notes });
+await state(other, 'playing');
+const life = await other.context().newCDPSession(other);
+await hide(other, true);
+await sleep(6000);
+await life.send('Page.setWebLifecycleState', { state: 'frozen' });
+await sleep(hidden * 60_000);
+await life.send('Page.setWebLifecycleState', { state: 'active' });
+const moment = await other.evaluate(() => { window.shown.length = 0; return performance.now(); });
+await hide(other, false);
+await other.waitForFunction(() => window.shown.length > 30);
+const [, back] = await other.evaluate(() => window.shown.find(([, , , lag]) => lag < 0.2) ?? [0, Infinity]);
+const away = back - moment;
+console.log(`hidden for ${hidden} minutes, then shown: live after ${away.toFixed(0)} ms`);
+page.complaints.push(...other.complaints);
+
 await browser.close();
 await server.stop();
 mkdirSync(results, { recursive: true });
@@ -53,4 +74,5 @@ const grown = minutes < 8 ? 0 : quarter(3, 'renderer') - 1.1 * quarter(1, 'rende
 if (page.complaints.length) console.log(`the console complains: ${page.complaints}`);
 if (drift > 20) console.log(`the age has drifted by ${drift} ms`);
 if (grown > 0) console.log('the memory grows');
-process.exit(drift > 20 || grown > 0 || page.complaints.length ? 1 : 0);
+if (away > 300) console.log('that is too late');
+process.exit(drift > 20 || grown > 0 || away > 300 || page.complaints.length ? 1 : 0);
