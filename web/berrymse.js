@@ -5,11 +5,11 @@
 
 /** This much of the past stays in the source buffer. Seconds. */
 const KEEP = 8;
-/** It stops for a moment after a jump, and when it runs dry. */
+/** It starts its pipeline anew for every other rate, and for every jump: best left alone. */
 const webkit = !/Chrom(e|ium)|Gecko\//.test(navigator.userAgent);
 /** So far behind it hurries, it jumps. Seconds. */
-const HURRY = webkit ? 0.5 : 0.2;
-const JUMP = 3;
+const HURRY = webkit ? 0.08 : 0.2;
+const JUMP = webkit ? 1 : 3;
 /** Running dry makes the distance grow; so long that counts. Seconds. */
 const FORGIVE = 20;
 /** Connected, but no picture has come for so long: say so. */
@@ -54,17 +54,15 @@ const POLICIES = {
   nudge: {
     surface: () => Mse,
     suits: () => true,
-    rate: ({ behind, rate }) => (webkit
-      ? (behind > 0.03 ? 1.25 : behind < 0 ? 1 : Math.min(rate, 1.25))
-      : 1 + Math.max(-0.1, Math.min(0.25, 2 * behind))),
+    rate: ({ behind }) => (webkit ? 1 : 1 + Math.max(-0.1, Math.min(0.25, 2 * behind))),
     edge: ({ step, slack }) => distance(step, slack),
   },
   webcodecs: { surface: () => Codec, suits: () => true },
 };
 
 const ORDER = ['run-ahead', 'webcodecs', 'nudge'];
-/** A little below one frame a refresh: at it, some are skipped. */
-const runAhead = (step, screen) => Math.min(2, (0.87 * step) / screen);
+/** A little below one frame a refresh: at it, and at 2, some are skipped. */
+const runAhead = (step, screen) => Math.min(1.75, (0.87 * step) / screen);
 const distance = (step, slack) => 0.035 + step + slack;
 
 /** Seconds from one refresh of the screen to the next. */
@@ -189,7 +187,7 @@ class Mse {
     // iPhone: it says when it wants data. What has waited long is of no use.
     source.addEventListener('startstreaming', () => (this.#stale ? again() : this.#pump()));
     video.onwaiting = () => {
-      if (this.policy === POLICIES.nudge && !video.seeking) this.#slack = Math.min(0.2, this.#slack + 0.02);
+      if (!webkit && this.policy === POLICIES.nudge && !video.seeking) this.#slack = Math.min(0.2, this.#slack + 0.02);
     };
     video.src = URL.createObjectURL(source);
   }
@@ -264,9 +262,10 @@ class Mse {
     this.#slack *= 1 - step / FORGIVE;
     if (!this.#jumped || behind > JUMP || lag < -1 || (behind > HURRY && this.#keys.at(-1) > currentTime)) {
       if (Math.abs(behind) > 0.08) video.currentTime = end - edge;
-    } else if (behind > HURRY / 2) {
+      if (webkit && this.#jumped) this.#slack = Math.min(0.2, this.#slack + 0.02); // not every time
+    } else if (behind > HURRY / 2 && !webkit) {
       // Most of the way until the next frame comes.
-      rate = webkit ? 2 : Math.max(rate, Math.min(16, 1 + (0.7 * behind) / step));
+      rate = Math.max(rate, Math.min(16, 1 + (0.7 * behind) / step));
       // It was the network: no distance helps against that.
       if (behind > HURRY) this.#slack = Math.max(0, this.#slack - 0.02);
     }

@@ -50,7 +50,7 @@ export function reader(got) {
   };
 }
 
-/** The test card with one key frame in 10 s (in `folder`). */
+/** The test card with one key frame in 10 s (in `folder`); `options`: more for ffmpeg. */
 export function longGroup(folder, options = []) {
   const file = join(folder, 'long.h264');
   if (!existsSync(file)) {
@@ -61,10 +61,10 @@ export function longGroup(folder, options = []) {
   return file;
 }
 
-/** Init text, init segment and the 300 fragments of a clip, as the real executable makes them. */
-export async function material() {
+/** Init text, init segment and the fragments of one group of pictures, as the real executable makes them. */
+export async function material(frames = 300) {
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
-  const command = JSON.stringify(['sh', '-c', `cat ${longGroup(folder)}; sleep 60`]);
+  const command = JSON.stringify(['sh', '-c', `cat ${longGroup(folder, ['-g', frames, '-keyint_min', frames])}; sleep 60`]);
   const server = await serve(`[[camera]]\nsource = { command = ${command} }\n`);
   try {
     while ((await server.status()).cameras[0].frames < 299) await sleep(50);
@@ -103,7 +103,7 @@ export async function material() {
  * The server. `period`: from frame to frame, ms; `jitter`: each frame is up to so many ms late;
  * `pages`: path → body, for what else it serves; `init(segment)`: may spoil the init segment.
  *
- * It has been streaming for `history` frames already (at most 299) when somebody comes.
+ * It has been streaming for `history` frames already (fewer than a group has) when somebody comes.
  */
 export async function camera({ text, init, fragments }, options = {}) {
   const { period = 33.4, jitter = 0, history = 0, pages = () => undefined, spoil = (bytes) => bytes } = options;

@@ -11,8 +11,9 @@ import { element, first, notes, pages, rows } from './delay.mjs';
 import { engines } from './engines.mjs';
 import { clip, host, open, serve, site, sleep, state } from './lib.mjs';
 
+// Key frames every two seconds, as a camera of ours has them: WebKit becomes live again at one.
 let stuff;
-before(async () => { stuff = await material(); });
+before(async () => { stuff = await material(60); });
 
 /** Notes what goes wrong: WebKit's driver does not tell. */
 const complaints = () => {
@@ -49,12 +50,11 @@ const iPhone = () => {
 /** WebKit takes every address here for a secure one: without this, it would use WebCodecs. */
 const plain = () => { delete window.VideoDecoder; };
 
-// How old a picture may be that counts as live: WebKitGTK does not always play faster when it is told to,
-// and then stays half a second behind (an open fault). The age itself is for ./ci/bench delay: others use this machine.
+// `fresh`: how old a picture may be that counts as live. The age itself is for ./ci/bench delay: others use this machine.
 for (const [name, { engine, scripts, address, policy, fresh }] of Object.entries({
   Firefox: { engine: 'firefox', scripts: [], address: host, policy: 'run-ahead', fresh: 150 },
-  WebKit: { engine: 'webkit', scripts: [plain], address: '127.0.0.1', policy: 'nudge', fresh: 700 },
-  'WebKit as on an iPhone': { engine: 'webkit', scripts: [iPhone], address: '127.0.0.1', policy: 'nudge', fresh: 700 },
+  WebKit: { engine: 'webkit', scripts: [plain], address: '127.0.0.1', policy: 'nudge', fresh: 200 },
+  'WebKit as on an iPhone': { engine: 'webkit', scripts: [iPhone], address: '127.0.0.1', policy: 'nudge', fresh: 200 },
 })) {
   test(name, { timeout: 150_000 }, async (t) => {
     const html = (attributes) => first(element(attributes), complaints, notes, sayings, ...scripts);
@@ -142,7 +142,7 @@ for (const [name, { engine, scripts, address, policy, fresh }] of Object.entries
         await sleep(1500);
       }
       t.diagnostic(`live after ${times.map(Math.round)} ms`);
-      assert.ok(Math.min(...times) < (engine === 'firefox' ? 300 : 2000), `${times}`);
+      assert.ok(Math.min(...times) < (engine === 'firefox' ? 300 : 2500), `${times}`);
       await quiet(page);
     });
 
