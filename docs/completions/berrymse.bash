@@ -34,6 +34,9 @@ _berrymse() {
             berrymse,serve)
                 cmd="berrymse__subcmd__serve"
                 ;;
+            berrymse,wifi)
+                cmd="berrymse__subcmd__wifi"
+                ;;
             *)
                 ;;
         esac
@@ -41,7 +44,7 @@ _berrymse() {
 
     case "${cmd}" in
         berrymse)
-            opts="-v -h -V --config --last-good --listen --mdns --helper --data --verbose --help --version serve check cameras apply root-helper health"
+            opts="-v -h -V --config --last-good --listen --mdns --helper --data --wifi --verbose --help --version serve check cameras apply root-helper wifi health"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -64,6 +67,10 @@ _berrymse() {
                     return 0
                     ;;
                 --data)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wifi)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -185,7 +192,7 @@ _berrymse() {
             return 0
             ;;
         berrymse__subcmd__serve)
-            opts="-v -h --config --last-good --listen --mdns --helper --data --verbose --help"
+            opts="-v -h --config --last-good --listen --mdns --helper --data --wifi --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -208,6 +215,40 @@ _berrymse() {
                     return 0
                     ;;
                 --data)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wifi)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        berrymse__subcmd__wifi)
+            opts="-h --config --last-good --state --report --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --last-good)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --report)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
