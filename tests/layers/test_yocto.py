@@ -162,6 +162,26 @@ def test_appends_change_nothing_but_in_our_distribution(path, tmp_path):
         assert all(where for _, where in files), files
 
 
+def options(path):
+    found = re.findall(r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)$", path.read_text(), re.M)
+    return {name or off: value if name else "n" for name, value, off in found}
+
+
+@pytest.mark.parametrize("theirs, ours", (
+    ("busybox.fragment", "recipes-core/busybox/files/berrymse.cfg"),
+    ("linux.fragment", "recipes-kernel/linux/files/berrymse.cfg"),
+    ("linux-raspberrypi.fragment", "dynamic-layers/raspberrypi/recipes-kernel/linux/files/berrymse-rpi.cfg"),
+    ("uboot.fragment", "recipes-bsp/u-boot/files/berrymse.cfg"),
+    ("uboot-raspberrypi.fragment", "recipes-bsp/u-boot/files/berrymse-rpi.cfg"),
+))
+def test_the_appliance_is_configured_as_in_the_other_images(theirs, ours):
+    """What Buildroot's images switch on is on here, too. (What they leave out is their own affair.)"""
+    wanted = options(ROOT / "buildroot-external/board/common" / theirs)
+    have = options(LAYER / ours)
+    assert wanted
+    assert {name: value for name, value in wanted.items() if value != "n" and have.get(name) != value} == {}
+
+
 # What the layer's shell does with the appliance's files, done.
 
 
