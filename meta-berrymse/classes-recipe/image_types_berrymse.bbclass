@@ -42,7 +42,14 @@ IMAGE_CMD:card () {
     ${BERRYMSE_TREE}/appliance/assemble card ${IMGDEPLOYDIR}/${IMAGE_NAME}.card $boot \
         ${DEPLOY_DIR_IMAGE}/berrymse-slot-${MACHINE}.img ${IMGDEPLOYDIR}/${IMAGE_NAME}.squashfs-zst
 }
-do_image_card[file-checksums] += "${BERRYMSE_TREE}/appliance:True"
+do_image_card[file-checksums] += " \
+    ${BERRYMSE_TREE}/appliance/assemble:True \
+    ${BERRYMSE_TREE}/appliance/berrymse.toml:True \
+    ${BERRYMSE_TREE}/appliance/boot.cmd:True \
+    ${BERRYMSE_TREE}/appliance/cmdline.txt:True \
+    ${BERRYMSE_TREE}/appliance/config.txt:True \
+    ${BERRYMSE_TREE}/appliance/layout:True \
+"
 do_image_card[depends] += " \
     berrymse-slot:do_deploy \
     dosfstools-native:do_populate_sysroot \

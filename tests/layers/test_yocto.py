@@ -162,6 +162,18 @@ def test_appends_change_nothing_but_in_our_distribution(path, tmp_path):
         assert all(where for _, where in files), files
 
 
+def test_bitbake_can_watch_the_appliances_files(tmp_path):
+    """What a task is done again for. BitBake warns of links to nowhere."""
+    d = recipes.config(tmp_path, BERRYMSE_KEYRING="ca.pem")
+    image = recipes.read(LAYER / "recipes-core/images/berrymse-image.bb", d)[""]
+    recipes.append(LAYER / "classes-recipe/image_types_berrymse.bbclass", image)
+    watched = image.getVarFlag("do_rootfs", "file-checksums") + image.getVarFlag("do_image_card", "file-checksums")
+    for entry in watched.split():
+        path = pathlib.Path(entry.removesuffix(":True"))
+        for file in [path, *path.rglob("*")]:
+            assert file.exists(), file
+
+
 def options(path):
     found = re.findall(r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)$", path.read_text(), re.M)
     return {name or off: value if name else "n" for name, value, off in found}

@@ -97,6 +97,10 @@ berrymse_appliance() {
     # The executable comes last: what is before it stays where it is, and an update need not fetch it.
     echo "${bindir}/berrymse -1" | sed 's|^/||' > ${WORKDIR}/squashfs.sort
 }
-do_rootfs[file-checksums] += "${BERRYMSE_TREE}/appliance:True"
+do_rootfs[file-checksums] += " \
+    ${BERRYMSE_TREE}/appliance/assemble:True \
+    ${BERRYMSE_TREE}/appliance/layout:True \
+    ${BERRYMSE_TREE}/appliance/root:True \
+"
 do_rootfs[depends] += "${@'berrymse-development-keys:do_keys' if d.getVar('BERRYMSE_DEVELOPMENT_KEYS') else ''}"
 EXTRA_IMAGECMD:squashfs-zst = "-Xcompression-level 19 -b 128k -no-xattrs -no-progress -sort ${WORKDIR}/squashfs.sort"
