@@ -313,7 +313,7 @@ async fn an_upload_is_installed_with_progress_and_goes_away() {
     rauc.go.notify_one();
     server.started(2).await;
     let now = state_becomes(&server, "installed").await;
-    assert_eq!(now["error"], Json::Null);
+    assert_eq!((&now["error"], &now["progress"]), (&Json::Null, &json!(100)));
     let installed = rauc.known.lock().unwrap().installed.clone();
     assert_eq!(installed, [(bus.upload().display().to_string(), new)]);
     assert!(!bus.upload().exists());
@@ -366,14 +366,24 @@ async fn raucs_failures_are_told_in_plain_words_and_in_its_own() {
     assert!(now["error"].as_str().unwrap().contains("not enough room"), "{now}");
     assert_eq!(now["detail"], error);
 
-    // RAUC itself ends in the middle.
+    // RAUC itself ends in the middle, and init has not started it again yet.
     server.post("/api/update", bundle("2.0", "berrymse-test")).await;
     state_becomes(&server, "installing").await;
     connection.close().await.unwrap();
-    wait_until("RAUC's end", async || (update(&server).await["available"] == false).then_some(()))
-        .await;
-    wait_until("the log", async || server.log().contains("no update: RAUC does not").then_some(()))
-        .await;
+    let now = state_becomes(&server, "failed").await;
+    assert!(now["error"].as_str().unwrap().contains("stopped in the middle"), "{now}");
+    assert_eq!(now["available"], false);
+    assert!(now["why"].as_str().unwrap().contains("started again"), "{now}");
+
+    // It ends, and is there again before anybody looks: it knows of no error, and has installed nothing.
+    let (_rauc, connection) = bus.rauc().await;
+    server.post("/api/update", bundle("2.0", "berrymse-test")).await;
+    state_becomes(&server, "installing").await;
+    connection.close().await.unwrap();
+    let (_rauc, _connection) = bus.rauc().await;
+    let now = state_becomes(&server, "failed").await;
+    assert!(now["error"].as_str().unwrap().contains("stopped in the middle"), "{now}");
+    assert_eq!((&now["available"], &now["installing"]), (&json!(true), &json!("2.0")));
 }
 
 #[tokio::test]

@@ -215,7 +215,9 @@ function tellUpdate(now) {
   at('update-form').hidden = !now.available;
   at('check').hidden = !now.available;
   if (!now.available) {
-    say('update-state', `Not updated from here: ${now.why ?? ''}.`);
+    // RAUC may have ended in the middle of an update: that has its own words.
+    const failed = now.state === 'failed';
+    say('update-state', failed ? SAYS.failed(now) : `Not updated from here: ${now.why ?? ''}.`, failed);
     return;
   }
   const busy = uploading || ['receiving', 'checking', 'installing'].includes(now.state);
@@ -223,7 +225,7 @@ function tellUpdate(now) {
     const failed = now.state === 'failed';
     say('update-state', SAYS[now.state](now) + (now.state === 'idle' && now.error
       ? ` The last update failed: ${now.error}.` : ''), failed);
-    at('progress').hidden = !busy;
+    at('progress').hidden = !busy && now.state !== 'installed';
     if (now.progress === undefined) at('progress').removeAttribute('value');
     else at('progress').value = now.progress;
   }
@@ -290,6 +292,8 @@ function upload() {
   at('progress').value = 0;
   say('update-state', `Uploading ${file.name}…`);
   request.upload.onprogress = ({ loaded: bytes, total }) => { at('progress').value = 100 * bytes / total; };
+  // All of it is there: progress is told from time to time only.
+  request.upload.onload = () => { at('progress').value = 100; };
   request.onload = () => done(request.responseText, request.status >= 300);
   request.onerror = () => done('The upload broke off: try it again.', true);
   request.open('POST', 'api/update');

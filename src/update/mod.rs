@@ -86,6 +86,14 @@ impl Failure {
 
 const ABSENT: &str = "RAUC does not run here: only the appliance is updated this way";
 
+/// It was there before: the appliance's init starts it again.
+const STOPPED: &str =
+    "RAUC, which installs the updates, has stopped: it is started again in a moment";
+
+/// Reading a damaged block of a bundle may end it, where it has mapped the bundle into its memory.
+const BROKE_OFF: &str = "RAUC stopped in the middle of the update, as it may if the update is damaged: \
+                         the running system is as it was; download the update again";
+
 /// A newer version that was announced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Offer {
@@ -216,11 +224,41 @@ impl Updater {
             let rauc = rauc::connect().await?;
             self.ask(&rauc).await.map_err(why_not)
         };
-        match tokio::time::timeout(ANSWER, asked).await {
-            Ok(Ok(report)) => report,
-            Ok(Err(why)) => Report { why: Some(why), ..Report::default() },
-            Err(_) => Report { why: Some("RAUC does not answer".into()), ..Report::default() },
+        let why = match tokio::time::timeout(ANSWER, asked).await {
+            Ok(Ok(report)) => return report,
+            Ok(Err(why)) => why,
+            Err(_) => "RAUC does not answer".into(),
+        };
+        let known = self.known();
+        let was_there = !known.slots.is_empty();
+        let why = if was_there && why == ABSENT { STOPPED.into() } else { why };
+        Report { why: Some(why), ..known }
+    }
+
+    /// What there is to say without asking anybody.
+    fn known(&self) -> Report {
+        let state = self.state();
+        let mut report = Report {
+            state: state.phase,
+            installing: state.version.clone(),
+            offer: state.offer.clone(),
+            check_error: state.check_error.clone(),
+            slots: state.slots.clone(),
+            ..Report::default()
+        };
+        if let Some(failure) = &state.failure {
+            report.error = Some(failure.message.clone());
+            report.detail = failure.detail.clone();
         }
+        report.progress = match state.phase {
+            Phase::Receiving => {
+                let (bytes, of) = state.received;
+                of.map(|of| (bytes * 100 / of.max(1)) as i32)
+            }
+            Phase::Installed => Some(100),
+            _ => None,
+        };
+        report
     }
 
     async fn ask(&self, rauc: &InstallerProxy<'_>) -> zbus::Result<Report> {
@@ -233,39 +271,25 @@ impl Updater {
         {
             self.state().slots = slots;
         }
-        let state = self.state();
+        let known = self.known();
         let mut report = Report {
             available: true,
-            version: Some(running(&state.slots)),
+            version: Some(running(&known.slots)),
             compatible: Some(compatible),
-            state: state.phase,
-            installing: state.version.clone(),
-            fell_back: fell_back(&state.slots, &self.health_error),
-            offer: state.offer.clone(),
-            check_error: state.check_error.clone(),
-            slots: state.slots.clone(),
-            ..Report::default()
+            fell_back: fell_back(&known.slots, &self.health_error),
+            ..known
         };
-        match (&state.failure, state.phase) {
-            (Some(failure), _) => {
-                report.error = Some(failure.message.clone());
-                report.detail = failure.detail.clone();
-            }
+        if report.state == Phase::Idle && report.error.is_none() {
             // Somebody installs by other means, or did before this program was started anew.
-            (None, Phase::Idle) if operation == "installing" => report.state = Phase::Installing,
-            (None, Phase::Idle) if !last_error.is_empty() => {
+            if operation == "installing" {
+                report.state = Phase::Installing;
+            } else if !last_error.is_empty() {
                 report.error = Some(rauc::plain_words(&last_error).into());
                 report.detail = Some(last_error);
             }
-            _ => {}
         }
-        match report.state {
-            Phase::Receiving => {
-                let (bytes, of) = state.received;
-                report.progress = of.map(|of| (bytes * 100 / of.max(1)) as i32);
-            }
-            Phase::Installing => (report.progress, report.step) = (Some(percent), Some(step)),
-            _ => {}
+        if report.state == Phase::Installing {
+            (report.progress, report.step) = (Some(percent), Some(step));
         }
         Ok(report)
     }
@@ -291,6 +315,7 @@ impl Updater {
         may_follow(bundle.version.as_deref(), &running(&slots), downgrade).map_err(Failure::new)?;
         self.state().phase = Phase::Installing;
         let mut completed = rauc.receive_completed().await.map_err(of_rauc)?;
+        let mut ends = rauc.inner().receive_owner_changed().await.map_err(of_rauc)?;
         log::info!("installing version {}", bundle.version.unwrap_or_default());
         rauc.install_bundle(source, Default::default()).await.map_err(of_rauc)?;
         let mut idle = 0;
@@ -301,10 +326,17 @@ impl Updater {
                         break done.result;
                     }
                 }
+                // The next one, which init starts, knows nothing of this update and of no error.
+                Some(_) = ends.next() => return Err(Failure::new(BROKE_OFF)),
                 _ = tokio::time::sleep(LOOK) => {}
             }
-            // The word may have been lost with RAUC itself.
-            match rauc.operation().await.map_err(of_rauc)?.as_str() {
+            let operation =
+                rauc.operation().await.map_err(|error| match rauc::is_absent(&error) {
+                    true => Failure::new(BROKE_OFF),
+                    false => of_rauc(error),
+                })?;
+            // Its word may have been missed.
+            match operation.as_str() {
                 "idle" if idle > 1 => {
                     break i32::from(!rauc.last_error().await.unwrap_or_default().is_empty());
                 }

@@ -154,6 +154,12 @@ pub fn plain_words(error: &str) -> &'static str {
         "the update is for another device"
     } else if has(&["no space left", "not enough space", "too small", "does not fit"]) {
         "there is not enough room for the update"
+    } else if has(&["format 'plain'"]) {
+        "the update is of a format that this machine does not take: it has to be a verity bundle"
+    } else if has(&["not responding"]) && has(&["https:"]) {
+        // It says no more than that.
+        "the update cannot be downloaded: the server does not answer, or has a certificate that this \
+         machine does not trust"
     } else if has(&["verity", "input/output error", "corrupt", "checksum", "digest"])
         && !has(&["signature verification failed"])
     {
@@ -163,9 +169,14 @@ pub fn plain_words(error: &str) -> &'static str {
     } else if has(&["invalid bundle", "signature size", "identifier", "not a bundle", "magic"])
         || has(&["no signature", "signature verification failed", "failed to decode"])
     {
-        "this is no update, or it was cut short or changed on its way: download it again"
-    } else if has(&["resolve host", "could not connect", "couldn't connect", "timed out"])
-        || has(&["http", "curl", "download", "nbd"])
+        "this is no signed update, or it was cut short or changed on its way: download it again"
+    } else if has(&[
+        "not responding",
+        "resolve host",
+        "could not connect",
+        "couldn't connect",
+        "timed out",
+    ]) || has(&["http", "curl", "download", "nbd"])
     {
         "the update cannot be downloaded"
     } else if has(&["already processing", "busy"]) {
@@ -194,8 +205,15 @@ mod tests {
                 "trusts",
             ),
             ("signature verification failed: Verify error: certificate is not yet valid", "clock"),
-            ("Signature size (6504122418421497188) exceeds bundle size", "no update"),
-            ("Invalid bundle identifier: hsqs", "no update"),
+            ("Signature size (6504122418421497188) exceeds bundle size", "no signed update"),
+            ("Invalid bundle identifier: hsqs", "no signed update"),
+            ("Invalid bundle format: Signature size is 0", "no signed update"),
+            ("Bundle format 'plain' not allowed", "format"),
+            (
+                "Failed to stream bundle https://example.org/x.raucb: failed to configure streaming: \
+                 server not responding",
+                "certificate",
+            ),
             (
                 "Compatible mismatch: Expected 'berrymse-virt' but bundle manifest has 'x'",
                 "another",
