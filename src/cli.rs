@@ -74,7 +74,8 @@ pub enum Command {
     Wifi(Wifi),
     /// Ask a running server whether every camera delivers pictures
     ///
-    /// Exits with 0 while every camera does, otherwise with 1 and says which one does not.
+    /// Exits with 0 while every camera does; with 3 if the server answers, and says which camera does
+    /// not; with 1 if it does not answer.
     Health {
         /// Address to ask; by default the one that the configuration listens on
         #[arg(long, value_name = "URL")]

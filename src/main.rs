@@ -7,9 +7,14 @@ use berrymse::http;
 use berrymse::serve::{from_here, load, serve};
 use berrymse::system::{self, helper::Helper, wifi};
 use clap::Parser;
+use hyper::StatusCode;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// `berrymse health`: the server answers, and a camera does not deliver. (2 is clap's, for a command
+/// line that is wrong.)
+const ILL: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -23,7 +28,13 @@ fn main() -> ExitCode {
         Command::Apply { config, last_good, root } => apply(config, last_good, root),
         Command::RootHelper(options) => root_helper(options),
         Command::Wifi(options) => keep_wifi(options),
-        Command::Health { url, config, last_good } => health(url, config, last_good),
+        Command::Health { url, config, last_good } => match health(url, config, last_good) {
+            Ok(Some(ill)) => {
+                eprintln!("berrymse: {ill}");
+                return ILL.into();
+            }
+            well => well.map(drop),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,11 +105,12 @@ fn apply(config: Option<PathBuf>, last_good: Option<PathBuf>, root: PathBuf) -> 
     }
 }
 
+/// `berrymse health`: which cameras do not deliver, if any. The error: there is no such answer.
 fn health(
     url: Option<String>,
     config: Option<PathBuf>,
     last_good: Option<PathBuf>,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     let url = match url {
         // `http://cam:2020` or a whole address: what is asked is /healthz.
         Some(url) if url.matches('/').count() <= 2 => format!("{url}/healthz"),
@@ -110,9 +122,10 @@ fn health(
         }
     };
     let (status, text) = runtime()?.block_on(http::client::get(&url))?;
-    match status.is_success() {
-        true => Ok(()),
-        false => Err(text),
+    match status {
+        StatusCode::OK => Ok(None),
+        StatusCode::SERVICE_UNAVAILABLE => Ok(Some(text)),
+        status => Err(format!("{url} answers {status}: is that BerryMSE? {text}")),
     }
 }
 
