@@ -51,23 +51,24 @@ class Card:
         self._listener.listen()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def power_off(self, dice=None):
-        """The end of this card's power. With dice, what was not flushed is lost, or not."""
+    def power_off(self, dice=None, share=None):
+        """The end of this card's power. With dice, what was not flushed is lost, or not: `share` of it
+        is kept, or as the dice fall."""
         with self._lock:
             self.cut.set()
             self._listener.close()
             report = "nothing was pending"
             if dice is not None and self._pending:
-                report = self._lose(dice)
+                report = self._lose(dice, share)
             os.fsync(self._file)
             os.close(self._file)
         return report
 
-    def _lose(self, dice):
+    def _lose(self, dice, share):
         for sector, data in self._kept.items():
             os.pwrite(self._file, data, sector * SECTOR)
         # Everything from "all is lost" to "all is there".
-        share = dice.choice([0, 1, dice.random()])
+        share = dice.choice([0, 1, dice.random()]) if share is None else share
         kept = torn = 0
         for offset, data in self._pending:
             if dice.random() < share:

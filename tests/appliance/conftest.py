@@ -3,6 +3,8 @@
 import http.server
 import os
 import re
+import ssl
+import subprocess
 import threading
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 from machine import Machine
 
 BUILT = Path(os.environ["APPLIANCE"])
+# This machine, as it is seen from QEMU's user network.
+HOST = "10.0.2.2"
 
 
 @pytest.fixture
@@ -24,14 +28,31 @@ class Depot(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder):
+    def __init__(self, folder, certificate=None, key=None):
         self.folder = folder
         self.sent = 0
+        self.scheme = "https" if certificate else "http"
         super().__init__(("127.0.0.1", 0), Download)
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key)
+            # Each visitor's own thread shakes hands.
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
 
     def url(self, name):
-        # 10.0.2.2: the host, from QEMU's user network.
-        return f"http://10.0.2.2:{self.server_port}/{name}"
+        return f"{self.scheme}://{HOST}:{self.server_port}/{name}"
+
+    def handle_error(self, request, client_address):
+        # Whoever does not trust us hangs up.
+        pass
 
 
 class Download(http.server.BaseHTTPRequestHandler):
@@ -71,7 +92,18 @@ class Download(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def depot():
-    depot = Depot(BUILT / "bundles")
-    threading.Thread(target=depot.serve_forever, daemon=True).start()
-    yield depot
-    depot.shutdown()
+    with Depot(BUILT / "bundles") as depot:
+        yield depot
+
+
+def make_certificate(folder):
+    """A certificate for the host, and its key: nobody trusts it yet."""
+    certificate, key = folder / "host.pem", folder / "host.key"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "30",
+            "-subj", "/CN=depot", "-addext", f"subjectAltName=IP:{HOST}", "-keyout", key, "-out", certificate,
+        ],
+        check=True, capture_output=True,
+    )
+    return certificate, key

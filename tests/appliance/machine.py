@@ -5,6 +5,7 @@ network. A real board, driven by labgrid for instance (PowerProtocol, USBSDMuxDr
 the same methods, and the tests stay as they are.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from card import Card
 
-BOOT_STARTS = 12 * 1024 * 1024
+LAYOUT = Path(__file__).parents[2] / "appliance/layout"
 # Where the host is busy with other things, everything may take so many times as long.
 PATIENCE = float(os.environ.get("PATIENCE", "1"))
 
@@ -44,9 +45,29 @@ class Machine:
 
     def _mtools(self, *arguments, **options):
         command, *rest = arguments
+        start, _ = self.place("boot")
         return subprocess.run(
-            [command, "-i", f"{self.card_file}@@{BOOT_STARTS}", *rest], check=True, capture_output=True, **options
+            [command, "-i", f"{self.card_file}@@{start}", *rest], check=True, capture_output=True, **options
         ).stdout
+
+    @staticmethod
+    def place(name):
+        """Where a partition is, and its size, as the layout says."""
+        for line in LAYOUT.read_text().splitlines():
+            if line.split()[:1] == [name]:
+                start, size = line.split()[3:5]
+                return int(start) << 20, int(size) << 20
+        raise KeyError(name)
+
+    def content(self, *partitions):
+        """What is in them, as a checksum. (Also while it runs.)"""
+        sums = hashlib.sha256()
+        with self.card_file.open("rb") as card:
+            for name in partitions:
+                start, size = self.place(name)
+                card.seek(start)
+                sums.update(card.read(size))
+        return sums.hexdigest()
 
     def read_config(self):
         return self._mtools("mtype", "::berrymse.toml").decode()
@@ -61,20 +82,30 @@ class Machine:
 
     # Its power.
 
-    def power_on(self, write_speed=None, on_write=None):
+    def power_on(self, write_speed=None, on_write=None, wire=None, skip_waiting=False):
+        """`wire`: a Unix socket that Ethernet frames go to, instead of a way out and back in.
+        `skip_waiting`: time is what the processor has computed, and passes at once where it has nothing
+        to do. So a minute of waiting costs nothing, and a busy host does not make it slow; but whoever
+        waits for somebody outside may find that he has waited long."""
         assert self.qemu is None
         address = self.folder / "card.socket"
         self.card = Card(self.card_file, address, write_speed)
         self.card.on_write = on_write
         tools = self.built / "tools"
+        network = self.network()
+        if wire:
+            network = ["-netdev", f"stream,id=net,addr.type=unix,addr.path={wire}", "-device", "virtio-net-pci,netdev=net,romfile="]
+        processor = ["-smp", "2", "-accel", "tcg,thread=multi"]
+        if skip_waiting:
+            processor = ["-smp", "1", "-accel", "tcg,thread=single", "-icount", "shift=2,sleep=off"]
         self.qemu = subprocess.Popen(
             [
                 "qemu-system-aarch64", "-L", tools / "usr/share/qemu", "-M", "virt", "-cpu", "cortex-a53",
-                "-smp", "2", "-m", "512", "-accel", "tcg,thread=multi", "-display", "none", "-monitor", "none",
+                *processor, "-m", "512", "-display", "none", "-monitor", "none",
                 "-serial", f"file:{self.console_file}.{self.seen}", "-bios", self.built / "u-boot.bin",
                 "-drive", f"file=nbd+unix:///?socket={address},format=raw,if=none,id=card,cache=writeback",
                 "-device", "virtio-blk-pci,drive=card",
-                *self.network(),
+                *network,
                 "-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset",
             ],
             stdin=subprocess.DEVNULL,
@@ -87,14 +118,14 @@ class Machine:
     def network(self):
         return ["-netdev", f"user,id=net,{self.forward()}", "-device", "virtio-net-pci,netdev=net,romfile="]
 
-    def power_off(self, dice=None):
+    def power_off(self, dice=None, share=None):
         """At once. Says what became of what was not flushed."""
         if self.qemu is None:
             return ""
         self.qemu.kill()
         self.qemu.wait()
         self.qemu = None
-        report = self.card.power_off(dice)
+        report = self.card.power_off(dice, share)
         self.seen += 1
         return report
 
@@ -122,8 +153,8 @@ class Machine:
     def http(self, path, method="GET", body=None, timeout=5, headers=None):
         """Status and text; 0 if nobody answers."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.http_port}{path}", method=method, data=body.encode() if body else None,
-            headers=headers or {},
+            f"http://127.0.0.1:{self.http_port}{path}", method=method, headers=headers or {},
+            data=body.encode() if isinstance(body, str) else body,
         )
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:
@@ -140,6 +171,33 @@ class Machine:
 
     def status(self):
         return json.loads(self.http("/api/status")[1])
+
+    def update(self):
+        """How its update stands; nothing where it can't say that."""
+        status, text = self.http("/api/update")
+        return json.loads(text) if status == 200 else {}
+
+    def start_update(self, url=None, upload=None, downgrade=False):
+        """As the page does it."""
+        if url:
+            body, headers = json.dumps({"url": url, "downgrade": downgrade}), {"Content-Type": "application/json"}
+        else:
+            body, headers = Path(upload).read_bytes(), {"Content-Type": "application/octet-stream"}
+            headers |= {"Berrymse-Downgrade": "true"} if downgrade else {}
+        status, text = self.http("/api/update", "POST", body, timeout=120, headers=headers)
+        assert status == 202, f"{status} {text}"
+
+    def wait_update(self, seconds=300):
+        """Until it is installed or has failed. What it says then, and how far it was seen to be."""
+        seen = []
+
+        def ended():
+            now = self.update()
+            if now.get("state") == "installing" and now.get("progress") not in seen:
+                seen.append(now.get("progress"))
+            return now if now.get("state") in ("installed", "failed") else None
+
+        return self.wait("the end of the update", seconds, ended), seen
 
     def wait_healthy(self, seconds=150):
         self.wait("it streams", seconds, lambda: self.http("/healthz")[0] == 200)

@@ -1,8 +1,8 @@
 """The power goes at any moment, and the next start is a good one.
 
-`./ci/appliance powercut N`: N cuts, one after the other over everything that writes. Which write a cut
-meets, and what of the unflushed writes is lost, is rolled from POWER_SEED (printed), so that a failure
-can be had again.
+`./ci/appliance powercut N`: N cuts, over everything that writes, on POWER_LIVES devices at a time. Which
+write a cut meets, how fast the card is, and what of the unflushed writes is lost, is rolled from
+POWER_SEED, so that a failure can be had again. What became of each stands in $APPLIANCE/powercut.log.
 
 After each cut: the machine starts by itself and streams, its configuration is in force, what was in /data
 and flushed is there, and the slot is marked good.
@@ -17,16 +17,28 @@ from card import dice
 from conftest import BUILT
 from machine import Machine
 
-# On one machine, in this order.
-pytestmark = pytest.mark.xdist_group("power cuts")
-
 CUTS = int(os.environ.get("POWER_CUTS", "5"))
+LIVES = int(os.environ.get("POWER_LIVES", "1"))
 SEED = int(os.environ.get("POWER_SEED", time.time_ns() % 1_000_000))
 MOMENTS = ["first-start", "install", "slot-switch", "mark-good", "config"]
 # The two copies of the boot state: appliance/layout.
 BOOT_STATE = [range(4 << 20, 5 << 20), range(8 << 20, 9 << 20)]
 
-cuts = [(number, MOMENTS[number % len(MOMENTS)]) for number in range(CUTS)]
+# So many writes an update makes, at least.
+INSTALL_WRITES = 100
+# Bytes a second that a card writes; None: as fast as it can.
+SPEEDS = [None, 4_000_000, 1_500_000]
+
+
+def of_life(number):
+    """Those of one device, one after the other."""
+    return pytest.mark.xdist_group(f"life {number % LIVES}")
+
+
+cuts = [
+    pytest.param(number, MOMENTS[number % len(MOMENTS)], marks=of_life(number), id=f"{number}-{MOMENTS[number % len(MOMENTS)]}")
+    for number in range(CUTS)
+]
 
 
 class Die:
@@ -45,6 +57,11 @@ class Die:
 
 def is_boot_state(offset):
     return any(offset in copy for copy in BOOT_STATE)
+
+
+def note(text):
+    with (BUILT / "powercut.log").open("a") as log:
+        print(text, file=log, flush=True)
 
 
 def configuration(name):
@@ -83,7 +100,7 @@ class Life:
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory):
-    print(f"\nPOWER_SEED={SEED}")
+    note(f"POWER_SEED={SEED} POWER_LIVES={LIVES}")
     life = Life(tmp_path_factory.mktemp("life"))
     yield life
     if life.machine:
@@ -98,25 +115,55 @@ def wait_cut(machine, seconds):
     return machine.card.cut.is_set()
 
 
+@of_life(0)
+def test_the_card_forgets_what_was_not_flushed(life):
+    """Or the cuts below would show nothing: killing QEMU alone keeps every write."""
+    machine = life.settled("control")
+    start, _ = machine.place("root-b")
+    write = "dd if=/dev/urandom of=/dev/berrymse/root-b bs=64k count=8 oflag=direct conv=notrunc"
+
+    def there():
+        with machine.card_file.open("rb") as card:
+            card.seek(start)
+            return card.read(512 << 10)
+
+    blank = there()
+    machine.ssh(f"{write},fsync")
+    flushed = there()
+    assert flushed != blank
+    machine.ssh(write)
+    # The card has taken it, and would give it back to whoever reads it ...
+    assert there() != flushed
+    note(f"control: {machine.power_off(dice(SEED), share=0)}")
+    # ... but it is gone with the power.
+    assert there() == flushed
+    machine.power_on()
+    machine.wait_good()
+
+
 @pytest.mark.parametrize("number, moment", cuts)
 def test_the_power_goes(life, depot, number, moment):
     roll = dice(f"{SEED} {number}")
     precious = moment != "first-start"
+    # Another one than last time: what is there already is not written again.
+    bundle = depot.url(("good.raucb", "next.raucb")[number // len(MOMENTS) % 2 ^ MOMENTS.index(moment) % 2])
+    write_speed = roll.choice(SPEEDS)
     if moment == "first-start":
         machine = life.fresh(number)
         die = Die(roll, 45)
         die.armed = True
-        machine.power_on(on_write=die)
+        machine.power_on(write_speed, die)
         wait_cut(machine, 40)
     else:
         machine = life.settled(number)
         if moment == "install":
-            die = Die(roll, 60)
+            die = Die(roll, INSTALL_WRITES)
         elif moment == "config":
             die = Die(roll, 12)
         else:
             die = Die(roll, 4, is_boot_state)
         machine.card.on_write = die
+        machine.card.write_speed = write_speed
         if moment == "config":
             name = f"camera-{number}"
             status, text = machine.http("/api/config")
@@ -132,18 +179,20 @@ def test_the_power_goes(life, depot, number, moment):
         else:
             # Installed once only for all that need it; then the power goes when the next one starts.
             if moment == "mark-good":
-                assert "status 0" in machine.ssh(f"rauc install {depot.url('next.raucb')} 2>&1; echo status $?", timeout=300)
+                before = machine.card.writes
+                assert "status 0" in machine.ssh(f"rauc install {bundle} 2>&1; echo status $?", timeout=300)
+                note(f"{number}: {machine.card.writes - before} writes for an update")
             die.armed = True
             if moment == "mark-good":
                 machine.reboot()
                 wait_cut(machine, 60)
             else:
-                machine.ssh(f"rauc install {depot.url('next.raucb')} >/dev/null 2>&1 &", check=False)
+                machine.ssh(f"rauc install {bundle} >/dev/null 2>&1 &", check=False)
                 wait_cut(machine, 60)
     met = machine.card.cut.is_set()
     writes = machine.card.writes
     lost = machine.power_off(roll)
-    print(f"{number} {moment}: cut {'at a write' if met else 'in quiet'} ({writes} writes), {lost}", flush=True)
+    note(f"{number} {moment}: cut {'at a write' if met else 'in quiet'} ({writes} writes, {write_speed or 'any'} B/s), {lost}")
 
     machine.power_on()
     machine.wait_good(seconds=400)
@@ -155,3 +204,4 @@ def test_the_power_goes(life, depot, number, moment):
     if precious:
         assert machine.ssh("cat /data/precious").strip() == "precious"
     assert "tmpfs" not in machine.ssh("df /data | tail -n 1")
+    note(f"{number} {moment}: good")

@@ -1,25 +1,71 @@
-"""The life of a device, from its first start on."""
+"""The life of a device, from its first start on.
+
+What belongs to one device happens to one device, in the order of this file: tests of the same group
+(`xdist_group`) share a machine, and each leaves it as the next one expects it.
+"""
 
 import json
 import re
 import socket
 
 import pytest
+from browser import Browser
+from conftest import BUILT, Depot, make_certificate
+from machine import Machine
+from neighbor import THEIRS, Neighbor
+
+
+class Shared:
+    """A machine for several tests. One that a failed test has left somewhere is not used again."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.machine = None
+        self.count = 0
+
+    def running(self):
+        if self.machine is None:
+            self.count += 1
+            folder = self.folder / str(self.count)
+            folder.mkdir()
+            self.machine = Machine(BUILT, folder)
+            self.machine.allow_ssh()
+            self.machine.power_on()
+            self.machine.wait_good("A")
+            self.machine.wait_ssh()
+            self.machine.ssh("echo precious >/data/precious && sync")
+        return self.machine
+
+    def give_up(self):
+        if self.machine:
+            self.machine.power_off()
+        self.machine = None
+
+
+@pytest.fixture(scope="module")
+def devices(tmp_path_factory):
+    devices = {}
+    yield lambda name: devices.setdefault(name, Shared(tmp_path_factory.mktemp(name)))
+    for device in devices.values():
+        device.give_up()
 
 
 @pytest.fixture
-def running(machine):
-    """A machine that runs, with SSH, its slot marked good."""
-    machine.allow_ssh()
-    machine.power_on()
-    machine.wait_good("A")
-    machine.wait_ssh()
-    return machine
+def running(devices, request):
+    """The machine of this test's group: it runs, with SSH, its slot marked good."""
+    device = devices(request.node.get_closest_marker("xdist_group").args[0])
+    failed = request.session.testsfailed
+    yield device.running()
+    if request.session.testsfailed != failed:
+        device.give_up()
 
 
 def install(machine, depot, bundle):
-    """What RAUC says; raises if it does not refuse and does not install."""
+    """With RAUC itself."""
     return machine.ssh(f"rauc install {depot.url(bundle)} 2>&1; echo status $?", timeout=300)
+
+
+# ---- It starts ----
 
 
 def test_power_on_and_it_streams(machine):
@@ -37,8 +83,23 @@ def test_power_on_and_it_streams(machine):
             assert visitor.recv(100) == b""
         except ConnectionResetError:
             pass
+    # Whoever sits in front of it is not asked for a name either.
+    assert not re.search(r"login:|[Pp]assword:|/ #", machine.console())
 
 
+def test_nothing_listens_but_the_page_and_its_name(machine, tmp_path):
+    network = Neighbor(tmp_path)
+    machine.power_on(wire=network.address)
+    machine.wait_good("A")
+    assert network.scan_tcp(range(1, 65536)) == {80}
+    # 5353: mDNS. 68: DHCP's client, while it asks.
+    assert network.scan_udp([*range(1, 1025), 1900, 3702, 4500, 5353, 5355, 5683]) <= {68, 5353}
+    network.ask_name("berrymse.local")
+    machine.wait("its name's address", 10, lambda: any(THEIRS in answer for answer in network.names))
+    network.close()
+
+
+@pytest.mark.xdist_group("update")
 def test_the_first_start(running):
     # The card had 512 MiB, the image 432.
     size = int(running.ssh("df -m /data | awk 'END { print $2 }'"))
@@ -50,27 +111,53 @@ def test_the_first_start(running):
     # The server is nobody in particular, and can do what it has to.
     assert re.search(r"^ *\d+ berrymse +berrymse serve ", running.ssh("ps"), re.M)
     assert "can't create" in running.ssh("su -s /bin/sh -c 'echo x >/boot/berrymse.toml' berrymse 2>&1", check=False)
-    # HTTP, SSH because it was asked for, DHCP's client (raw). Nothing else.
-    listening = {line.split()[3] for line in running.ssh("netstat -ltn").splitlines() if "LISTEN" in line}
-    assert listening == {"0.0.0.0:80", "0.0.0.0:22"} or listening == {"0.0.0.0:80", "0.0.0.0:22", ":::22"}, listening
-    # No password opens anything.
-    assert re.fullmatch(r"root:\*:.*", running.ssh("grep ^root: /etc/shadow").strip())
+
+
+@pytest.mark.xdist_group("update")
+def test_with_keys_ssh_listens_too_and_nothing_else(running):
+    # All of them, IPv4 and IPv6, bound to whatever: state 0A is LISTEN.
+    def ports(table, state):
+        lines = [line.split() for line in running.ssh(f"cat /proc/net/{table} /proc/net/{table}6").splitlines()]
+        return {int(line[1].rsplit(":", 1)[1], 16) for line in lines if len(line) > 3 and line[3] == state}
+
+    assert ports("tcp", "0A") == {80, 22}, running.ssh("netstat -ltnp")
+    # mDNS; 68 is DHCP's client while it renews its lease.
+    assert ports("udp", "07") <= {5353, 68}, running.ssh("netstat -lunp")
+    # No password opens anything: there is none.
+    for line in running.ssh("cat /etc/shadow").splitlines():
+        assert line.split(":")[1] in ("*", "!"), line
+    assert "dropbear -F -E -s -g" in running.ssh("ps"), "passwords are not even asked for"
+    assert not re.search("getty|login", running.ssh("ps"))
+
+
+# ---- Its configuration ----
 
 
 def test_an_edited_configuration_and_one_with_a_mistake(machine):
-    good = '[[camera]]\nname = "garden"\n[system]\nhostname = "cam-in-the-garden"\n[server]\nlisten = "0.0.0.0:80"\npassword = "1234 5678"\n'
-    machine.write_config(good)
+    garden = '[[camera]]\nname = "garden"\n'
+    more = '[system]\nhostname = "cam-in-the-garden"\n[server]\nlisten = "0.0.0.0:80"\npassword = "1234 5678"\n'
+    machine.write_config(garden + more)
     machine.power_on()
     machine.wait_good("A")
-    assert machine.http("/api/status")[0] == 401
+    # Any user's name, "1234 5678".
+    login = {"Authorization": "Basic OjEyMzQgNTY3OA=="}
+
+    def check():
+        assert machine.http("/api/status")[0] == 401
+        status = json.loads(machine.http("/api/status", headers=login)[1])
+        assert [camera["name"] for camera in status["cameras"]] == ["garden"]
+        return status
+
+    assert "config_error" not in check()
     machine.power_off()
 
-    machine.write_config('[[camera]]\nname = "garden"\nframrate = 30\n')
+    machine.write_config(f"{garden}framrate = 30\n{more}")
     machine.power_on()
     machine.wait_healthy()
-    # The last good one: still with its password.
-    assert machine.http("/api/status")[0] == 401
-    machine.wait("the console names the line", 60, lambda: "berrymse.toml:3:" in machine.console())
+    # The last good one, with its camera and its password; and what is wrong, with the line.
+    error = check()["config_error"]
+    assert "/boot/berrymse.toml:3:1" in error and "framerate" in error and "last good" in error, error
+    machine.wait("the console says it, too", 60, lambda: "berrymse.toml:3:" in machine.console())
     assert "framerate" in machine.console()
 
 
@@ -95,22 +182,15 @@ def test_without_its_camera_it_still_starts_and_says_so(machine):
     assert machine.starts() == ["A"]
 
 
+# ---- It is updated ----
+
+
+@pytest.mark.xdist_group("update")
 def test_update_keeps_everything_and_a_small_change_is_a_small_download(running, depot):
-    running.ssh("echo precious >/data/precious && sync")
     depot.sent = 0
-    # As the page does it.
-    order = {"Content-Type": "application/json"}
-    status, text = running.http("/api/update", "POST", json.dumps({"url": depot.url("good.raucb")}), headers=order)
-    assert status == 202, text
-    progress = set()
-
-    def done():
-        state = json.loads(running.http("/api/update")[1])
-        progress.add(state.get("progress"))
-        assert state["state"] != "failed", state
-        return state["state"] == "installed"
-
-    running.wait("it is installed", 300, done)
+    running.start_update(depot.url("good.raucb"))
+    now, progress = running.wait_update()
+    assert now["state"] == "installed", now
     assert len(progress) >= 3, f"no progress to be seen: {progress}"
     first = depot.sent
     assert running.http("/api/reboot", "POST")[0] == 202
@@ -118,7 +198,7 @@ def test_update_keeps_everything_and_a_small_change_is_a_small_download(running,
     running.wait_good("B")
     running.wait_ssh()
     assert running.booted() == "B"
-    assert json.loads(running.http("/api/update")[1])["version"] == "0.1.1"
+    assert running.update()["version"] == "0.1.1"
     assert running.ssh("cat /data/precious").strip() == "precious"
     assert running.ssh("hostname").strip() == "tested"
 
@@ -130,52 +210,118 @@ def test_update_keeps_everything_and_a_small_change_is_a_small_download(running,
     assert depot.sent < size / 4
 
 
+@pytest.mark.xdist_group("update")
+def test_over_https_from_a_server_whose_certificate_it_knows(running, tmp_path):
+    certificate, key = make_certificate(tmp_path)
+    with Depot(BUILT / "bundles", certificate, key) as depot:
+        running.start_update(depot.url("next.raucb"))
+        now, _ = running.wait_update()
+        assert now["state"] == "failed" and "certificate" in now["error"], now
+        # The device's owner has an authority of their own.
+        running.ssh("cat >>/etc/ssl/certs/ca-certificates.crt", data=certificate.read_bytes())
+        running.start_update(depot.url("next.raucb"))
+        now, _ = running.wait_update()
+        assert (now["state"], now["installing"]) == ("installed", "0.1.2"), now
+        assert depot.sent > 100_000
+
+
+REFUSED = [
+    ("stranger", "not signed by anybody whom this machine trusts"),
+    ("unsigned", "no signed update"),
+    ("plain", "format"),
+    ("other-machine", "for another device"),
+    ("truncated", "cut short"),
+    ("corrupt", "damaged"),
+    ("older", "older than 0.1.0, which runs"),
+]
+
+
 @pytest.mark.xdist_group("refused")
-@pytest.mark.parametrize(
-    "bundle, reason",
-    [
-        ("stranger", "signature"),
-        ("other-machine", "compatible"),
-        ("truncated", "signature|size|identifier"),
-        # dm-verity refuses the block. Where RAUC has mapped the file into its memory that ends the service
-        # (SIGBUS), and init starts it again.
-        ("corrupt", "input/output error|service disappeared"),
-    ],
-)
-def test_what_is_refused(refusing, depot, bundle, reason):
-    text = install(refusing, depot, f"{bundle}.raucb")
-    assert "status 0" not in text and re.search(reason, text, re.I), text
-    refusing.wait("RAUC is there", 30, lambda: '"booted":"A"' in refusing.ssh("rauc status --output-format=json", check=False))
-    left = refusing.ssh("fw_printenv BOOT_A_LEFT BOOT_B_LEFT BOOT_ORDER")
+@pytest.mark.parametrize("upload", [True, False], ids=["upload", "address"])
+@pytest.mark.parametrize("bundle, words", REFUSED)
+def test_what_is_refused(running, depot, bundle, words, upload):
+    system = running.content("boot-a", "root-a")
+    if upload:
+        running.start_update(upload=depot.folder / f"{bundle}.raucb")
+    else:
+        running.start_update(depot.url(f"{bundle}.raucb"))
+    now, _ = running.wait_update()
+    print(f"\n{bundle}: {now['error']} ({now.get('detail')})")
+    assert now["state"] == "failed" and words in now["error"], now
+    # The old system is untouched, and is the one that starts.
+    running.wait("RAUC is there", 30, lambda: running.update().get("available"))
+    slots = {slot["bootname"]: slot for slot in running.update()["slots"]}
+    assert slots["A"]["booted"] and slots["A"]["primary"] and slots["A"]["state"] == "good"
+    assert slots["B"]["state"] == "bad"
+    left = running.ssh("fw_printenv BOOT_A_LEFT BOOT_B_LEFT BOOT_ORDER")
     assert "BOOT_A_LEFT=3" in left and "BOOT_B_LEFT=0" in left and re.search("BOOT_ORDER=A", left), left
-    assert refusing.http("/healthz")[0] == 200
+    assert running.content("boot-a", "root-a") == system
+    assert running.http("/healthz")[0] == 200
+    assert running.ssh("cat /data/precious; ls /data/berrymse/upload").strip() == "precious"
 
 
 @pytest.mark.xdist_group("refused")
-def test_after_all_that_a_good_one_is_installed(refusing, depot):
-    assert "status 0" in install(refusing, depot, "good.raucb")
+def test_an_older_version_is_installed_if_it_is_asked_for(running, depot):
+    running.start_update(upload=depot.folder / "older.raucb", downgrade=True)
+    now, _ = running.wait_update()
+    assert (now["state"], now["installing"], now["progress"]) == ("installed", "0.0.9", 100), now
+    slots = {slot["bootname"]: slot for slot in now["slots"]}
+    assert slots["B"]["primary"], slots
 
 
-@pytest.fixture(scope="module")
-def refusing(tmp_path_factory):
-    """One machine for all that is refused: the old system has to stay untouched each time."""
-    from conftest import BUILT
-    from machine import Machine
+@pytest.mark.xdist_group("page")
+def test_from_the_page(running, tmp_path):
+    browser = Browser(tmp_path)
+    try:
+        browser.open(f"http://127.0.0.1:{running.http_port}/settings.html")
+        browser.wait("it can be updated", 30, lambda: "Version 0.1.0 runs." in browser.text("#update-state"))
+        # What the bar says, each time that it says something else.
+        browser.run("""
+            window.seen = [];
+            const bar = document.getElementById('progress');
+            const note = () => window.seen.push([bar.value, document.getElementById('update-state').textContent]);
+            new MutationObserver(note).observe(bar, { attributes: true, attributeFilter: ['value'] });
+        """)
+        browser.choose_file("#bundle", BUILT / "bundles/good.raucb")
+        browser.click("#upload")
+        browser.wait("it is installed", 300, lambda: "Version 0.1.1 is installed" in browser.text("#update-state"))
+        seen = browser.run("return window.seen")
+        uploaded = [value for value, text in seen if text.startswith("Uploading")]
+        installed = [value for value, text in seen if text.startswith("Installing version 0.1.1")]
+        assert uploaded == sorted(uploaded) and len(uploaded) > 3 and uploaded[-1] == 100, seen
+        assert installed == sorted(installed) and len(installed) > 3, seen
+        assert browser.run("return document.getElementById('progress').value") == 100
+        browser.screenshot(BUILT / "installed.png")
+        browser.click("#reboot")
+        browser.wait("the new version", 180, lambda: "Version 0.1.1 runs." in browser.text("#update-state"))
+        running.wait_good("B")
+        # And there is a picture.
+        browser.open(f"http://127.0.0.1:{running.http_port}/")
+        playing = "return [...document.querySelectorAll('*')].map((e) => e.shadowRoot?.querySelector('video'))"
+        playing += ".some((video) => video?.currentTime > 1)"
+        browser.wait("a picture that moves", 60, lambda: browser.run(playing))
+        browser.screenshot(BUILT / "plays.png")
+    finally:
+        browser.close()
 
-    machine = Machine(BUILT, tmp_path_factory.mktemp("refusing"))
-    machine.allow_ssh()
-    machine.power_on()
-    machine.wait_good("A")
-    machine.wait_ssh()
-    yield machine
-    machine.power_off()
+
+# ---- It is updated, and the new system is no good ----
 
 
-@pytest.mark.parametrize("bundle", ["panics", "mute", "no-kernel"])
-def test_a_bad_system_falls_back_by_itself(running, depot, bundle):
-    running.ssh("echo precious >/data/precious && sync")
-    assert "status 0" in install(running, depot, f"{bundle}.raucb")
-    running.reboot()
+@pytest.mark.xdist_group("bad")
+@pytest.mark.parametrize("bundle, why", [
+    ("no-kernel", "did not start"),
+    ("panics", "did not start"),
+    ("mute", "did not deliver pictures"),
+])
+def test_a_bad_system_falls_back_by_itself(running, depot, bundle, why):
+    running.start_update(depot.url(f"{bundle}.raucb"))
+    now, _ = running.wait_update()
+    assert now["state"] == "installed", now
+    running.ssh("sync")
+    # Mostly it waits from here on; that need not take its time.
+    running.power_off()
+    running.power_on(skip_waiting=True)
     running.wait(
         "three attempts, then the old slot", 600, lambda: running.starts()[-4:] == ["B", "B", "B", "A"]
     )
@@ -184,8 +330,5 @@ def test_a_bad_system_falls_back_by_itself(running, depot, bundle):
     assert running.booted() == "A"
     assert running.ssh("cat /data/precious").strip() == "precious"
     assert running.http("/healthz")[0] == 200
-    fell_back = json.loads(running.http("/api/update")[1])["fell_back"]
-    if bundle == "mute":
-        assert "did not deliver pictures" in fell_back["why"], fell_back
-    else:
-        assert "did not start" in fell_back["why"], fell_back
+    fell_back = running.update()["fell_back"]
+    assert why in fell_back["why"], fell_back
