@@ -11,6 +11,7 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
 use serde_json::{Value as Json, json};
 use std::collections::HashMap;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -184,7 +185,8 @@ impl Bus {
         let daemon = daemon.stderr(Stdio::null()).spawn().unwrap_or_else(|error| {
             panic!("these tests need dbus-daemon ({error}): apt-get install dbus-daemon")
         });
-        wait_until("the bus", async || socket.exists().then_some(())).await;
+        // Its socket is there before it listens.
+        wait_until("the bus", async || UnixStream::connect(&socket).ok()).await;
         Bus { daemon, folder, address }
     }
 
