@@ -105,17 +105,20 @@ fi
 run save
 echo "BerryMSE: slot ${slot}, ${left} more attempts"
 
-# What the slot says of itself: kernel (gzip; with start=bootz a zImage, for 32-bit machines), initrd and
-# device tree if it has any, arguments.
+# What the slot says of itself: kernel (gzip, or what the command named as decompress takes; with start=bootz
+# a zImage, for 32-bit machines), initrd and device tree if it has any, arguments.
+setenv decompress
 setenv kernel
 setenv initrd
 setenv tree
 setenv arguments
 setenv start
 if load ${devtype} ${devnum}:${boot} ${text} slot.txt; then
-    env import -t ${text} ${filesize} kernel initrd tree arguments start
+    env import -t ${text} ${filesize} decompress kernel initrd tree arguments start
 fi
-setenv unpack 'unzip ${packed} ${kernel_addr_r}'
+# What is imported by name and not there is gone afterwards.
+test -n "${decompress}" || setenv decompress unzip
+setenv unpack '${decompress} ${packed} ${kernel_addr_r}'
 if test "${start}" = bootz; then setenv unpack true; fi
 part uuid ${devtype} ${devnum}:${root} root_uuid
 setenv ramdisk_at -
