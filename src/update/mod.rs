@@ -289,7 +289,9 @@ impl Updater {
             }
         }
         if report.state == Phase::Installing {
-            (report.progress, report.step) = (Some(percent), Some(step));
+            // 100 is still that of looking into the bundle, or already the end.
+            report.progress = Some(percent).filter(|percent| *percent < 100);
+            report.step = Some(step);
         }
         Ok(report)
     }
