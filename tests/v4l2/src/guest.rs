@@ -110,7 +110,8 @@ pub fn link(folder: &str, name_part: &str) -> PathBuf {
     wait_for(&format!("a link with {name_part} in {}", folder.display()), || {
         fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path()).find(|path| {
             let name = path.file_name().unwrap().to_str().unwrap();
-            name.contains(name_part) && path.canonicalize().is_ok()
+            // udev makes it as .#NAME, and then renames it.
+            !name.starts_with('.') && name.contains(name_part) && path.canonicalize().is_ok()
         })
     })
 }
