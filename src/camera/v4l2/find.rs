@@ -117,7 +117,7 @@ pub fn links(path: &Path) -> Vec<PathBuf> {
     for folder in LINKS {
         let mut here: Vec<PathBuf> = entries(Path::new(folder))
             // udev makes it as .#NAME, and then renames it.
-            .filter(|link| !link.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.'))
+            .filter(|link| link.file_name().is_some_and(|name| name.as_encoded_bytes()[0] != b'.'))
             .filter(|link| link.canonicalize().is_ok_and(|leads_to| leads_to == target))
             .collect();
         here.sort();
