@@ -3,7 +3,7 @@
 use crate::camera::Cameras;
 use crate::cli;
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Network, System};
-use crate::http::{self, Context, Door, Server, Settings, Shutdown};
+use crate::http::{self, Context, Door, NO_CAMERA, Server, Settings, Shutdown};
 use crate::system::mdns::{self, Announcement};
 use crate::system::{self, Found, as_shipped, notify};
 use crate::update::{Updater, check};
@@ -210,7 +210,7 @@ fn greet(config: &Config, found: &Found) {
         log::error!("{problem}");
     }
     if config.cameras.is_empty() {
-        log::warn!("no camera is configured: add a [[camera]] to the configuration");
+        log::warn!("{NO_CAMERA}");
     }
     if config.server.password.is_none() {
         log::warn!("no password is set: whoever reaches this machine sees the picture");

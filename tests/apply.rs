@@ -263,4 +263,6 @@ async fn serve_falls_back_to_the_same_copy() {
     let status = server.status().await;
     assert_eq!(status["cameras"], serde_json::json!([]), "nothing is shown without its password");
     assert!(status["config_error"].as_str().unwrap().contains(":2:12: "));
+    // Which the page says where the picture would be.
+    assert!(status["refusal"].as_str().unwrap().contains("no camera is configured"));
 }

@@ -29,6 +29,7 @@ mod wifi;
 pub use door::Door;
 pub use server::{Server, listen};
 pub use settings::Settings;
+pub(crate) use status::NO_CAMERA;
 
 use crate::camera::Camera;
 use crate::update::Updater;

@@ -10,6 +10,10 @@ use std::sync::Arc;
 use warp::Reply;
 use warp::reply::Response;
 
+/// Of a configuration without cameras. There is no picture, and no search for one: whoever asked for a
+/// password is not to show a camera to everybody because of a mistake in a name.
+pub(crate) const NO_CAMERA: &str = "no camera is configured: add a [[camera]] to the configuration";
+
 #[derive(Serialize)]
 struct Answer {
     version: &'static str,
@@ -32,21 +36,22 @@ struct Answer {
 /// `GET /api/status`
 pub(super) fn status(context: Arc<Context>, headers: HeaderMap) -> Response {
     // As strict as for what changes something; so it is for a WebSocket.
-    let refusal = context.door.check_origin(&Method::POST, &headers).err();
+    let foreign = context.door.check_origin(&Method::POST, &headers).err();
+    let allowed = headers.get(ORIGIN).filter(|_| foreign.is_none()).cloned();
+    let none = context.cameras.is_empty().then(|| format!("{NO_CAMERA}."));
     let answer = Answer {
         version: env!("CARGO_PKG_VERSION"),
         uptime: context.started.elapsed().as_secs(),
         password: !context.door.is_open(),
-        refusal: refusal.map(|refusal| refusal.message),
+        refusal: foreign.map(|refusal| refusal.message).or(none),
         config_error: context.settings.problem.clone(),
         reboot_needed: context.settings.reboot,
         cameras: context.cameras.iter().map(|camera| camera.status()).collect(),
     };
-    let allowed = headers.get(ORIGIN).filter(|_| answer.refusal.is_none());
     let mut response = warp::reply::json(&answer).into_response();
     // A page of another site may read it if it may have the picture, too.
     if let Some(origin) = allowed {
-        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
     response.headers_mut().insert(VARY, HeaderValue::from_static("Origin"));
     response

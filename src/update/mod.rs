@@ -262,21 +262,23 @@ impl Updater {
     }
 
     async fn ask(&self, rauc: &InstallerProxy<'_>) -> zbus::Result<Report> {
+        // First what was done here, then what RAUC says: so a system that is installed is among the slots.
+        let known = self.known();
         let compatible = rauc.compatible().await?;
         let operation = rauc.operation().await?;
         let (percent, step, _) = rauc.progress().await?;
         let last_error = rauc.last_error().await?;
-        if operation == "idle"
-            && let Ok(slots) = rauc::slots(rauc).await
-        {
-            self.state().slots = slots;
-        }
-        let known = self.known();
+        let slots = match operation.as_str() {
+            "idle" => rauc::slots(rauc).await.unwrap_or(known.slots),
+            _ => known.slots,
+        };
+        self.state().slots.clone_from(&slots);
         let mut report = Report {
             available: true,
-            version: Some(running(&known.slots)),
+            version: Some(running(&slots)),
             compatible: Some(compatible),
-            fell_back: fell_back(&known.slots, &self.health_error),
+            fell_back: fell_back(&slots, &self.health_error),
+            slots,
             ..known
         };
         if report.state == Phase::Idle && report.error.is_none() {

@@ -78,7 +78,8 @@ class Machine:
     def allow_ssh(self, more=""):
         """Puts a configuration with the tests' key on the card, and `more` of its lines."""
         key = (self.folder / "key.pub").read_text().strip()
-        self.write_config(f'{more}\n[server]\nlisten = "0.0.0.0:80"\n[system]\nhostname = "tested"\nssh_keys = ["{key}"]\n')
+        camera = "" if "[[camera]]" in more else '[[camera]]\nname = "camera"\n'
+        self.write_config(f'{camera}{more}\n[server]\nlisten = "0.0.0.0:80"\n[system]\nhostname = "tested"\nssh_keys = ["{key}"]\n')
 
     # Its power.
 

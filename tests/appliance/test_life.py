@@ -301,6 +301,9 @@ def test_from_the_page(running, tmp_path):
         playing = "return document.querySelector('berry-mse').state === 'playing'"
         browser.wait("a live picture", 60, lambda: browser.run(playing))
         browser.screenshot(BUILT / "plays.png")
+    except AssertionError:
+        browser.screenshot(BUILT / "failed.png")
+        raise
     finally:
         browser.close()
 
