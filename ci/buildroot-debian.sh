@@ -66,7 +66,7 @@ debian_tarball() {
     for version in $(apt-cache showsrc --only-source "$1" 2>/dev/null | sed -n 's/^Version: //p' | sort -ruV); do
         case $version in "$2" | "$2-"* | *":$2-"* | "$2+"*) ;; *) continue ;; esac
         while read -r url file _ sum; do
-            case $file in *.asc | *.debian.tar.* | *.dsc) continue ;; esac
+            case $file in *.asc | *.debian.tar.* | *.dsc | *.orig-*.tar.*) continue ;; esac
             url=${url#\'} url=${url%\'}
             if [ ! -e "$at/$file" ]; then
                 curl -sSf --retry 3 -o "$at/$file.new" "$url" 2>"$home/log" || continue
@@ -111,7 +111,11 @@ debian_sources() {
             echo "$tarball" >"$home/src/$package/.unpacked"
         fi
         name=${package^^}
-        echo "${name//-/_}_OVERRIDE_SRCDIR = $home/src/$package" >>"$out/local.mk"
+        name=${name//-/_}
+        echo "${name}_OVERRIDE_SRCDIR = $home/src/$package" >>"$out/local.mk"
+        # Which Buildroot does when it patches: or libtool links what is installed to this machine's /usr/lib.
+        [ -z "$(find "$home/src/$package" -name ltmain.sh)" ] ||
+            echo "${name}_POST_RSYNC_HOOKS += LIBTOOL_PATCH_HOOK" >>"$out/local.mk"
         echo "$package: $upstream of Debian's source package $source" >>"$out/replaced.txt"
     done < <(debian_table)
     {
@@ -236,7 +240,7 @@ for name, info in json.load(sys.stdin).items():
     done
     for name in aclocal autoconf autoheader autom4te automake autoreconf autoscan autoupdate libtoolize m4 bison yacc flex lex \
         cmake ctest gettext msgfmt msgmerge xgettext autopoint gperf tar lzip dtc patchelf fakeroot fakeroot-sysv faked faked-sysv \
-        pkgconf python3 bmaptool xz zstd lz4 depmod kmod getfattr setfacl \
+        python3 bmaptool xz zstd lz4 depmod kmod getfattr setfacl \
         glib-genmarshal glib-mkenums glib-compile-resources glib-compile-schemas gdbus-codegen; do
         file=$(command -v "$name" || true)
         [ -z "$file" ] || ln -sf "$(readlink -f "$(dirname "$file")")/$name" "$out/host/bin/$name"
@@ -256,6 +260,18 @@ for name, info in json.load(sys.stdin).items():
     sed -e "s|@STAGING_SUBDIR@|aarch64-buildroot-linux-gnu/sysroot|g" -e 's|@STATIC@||' \
         -e 's|^PKGCONFDIR=.*|PKGCONFDIR=$(dirname "$(readlink -f "$0")")|' \
         "$buildroot/package/pkgconf/pkg-config.in" >"$out/host/bin/pkg-config"
+    # Buildroot's pkgconf puts the sysroot only in front of these variables; this machine's in front of all.
+    rm -f "$out/host/bin/pkgconf"
+    cat >"$out/host/bin/pkgconf" <<END
+#!/bin/sh
+case " \$*" in
+    *" --variable=g_ir_"* | *" --variable=includedir"* | *" --variable=libdir"* | *" --variable=mapdir"* | *" --variable=sdkdir"*) ;;
+    *" --variable="*) export PKG_CONFIG_SYSROOT_DIR=/ ;;
+esac
+exec $(command -v pkgconf) "\$@"
+END
+    chmod +x "$out/host/bin/pkgconf"
     chmod +x "$out/host/bin/pkg-config"
-    [ -e "$out/host/share/zoneinfo/posix" ] || cp -a /usr/share/zoneinfo/posix "$out/host/share/zoneinfo"
+    # Links, in Debian.
+    [ -e "$out/host/share/zoneinfo/posix/Etc/UTC" ] || cp -rL /usr/share/zoneinfo/posix "$out/host/share/zoneinfo"
 }

@@ -38,7 +38,7 @@ class LabMachine(Machine):
         # One connection for all commands: there are many.
         self.ssh_options = ["-o", "ControlMaster=auto", "-o", f"ControlPath={self.sockets}/ssh", "-o", "ControlPersist=100"]
 
-    def network(self):
+    def network(self, _):
         return [
             "-netdev", f"{self.cable},id=cable", "-device", "virtio-net-pci,netdev=cable,id=eth0,romfile=",
             "-netdev", f"user,id=way-in,net=10.0.9.0/24,{self.forward()}", "-device", "virtio-net-pci,netdev=way-in,romfile=",
