@@ -10,7 +10,7 @@ PACKAGE_ARCH = "${MACHINE_ARCH}"
 
 # Arguments for the kernel beside those that U-Boot adds. A Raspberry Pi has them in cmdline.txt.
 BERRYMSE_ARGUMENTS ?= ""
-BERRYMSE_ARGUMENTS:qemuarm64 ?= "console=tty0 console=ttyAMA0 quiet"
+BERRYMSE_ARGUMENTS:qemuarm64 ?= "quiet"
 
 do_compile() {
     slot=${B}/slot
