@@ -240,7 +240,7 @@ for name, info in json.load(sys.stdin).items():
     done
     for name in aclocal autoconf autoheader autom4te automake autoreconf autoscan autoupdate libtoolize m4 bison yacc flex lex \
         cmake ctest gettext msgfmt msgmerge xgettext autopoint gperf tar lzip dtc patchelf fakeroot fakeroot-sysv faked faked-sysv \
-        python3 bmaptool xz zstd lz4 depmod kmod getfattr setfacl \
+        python3 bmaptool xz zstd lz4 depmod kmod getfattr setfacl c_rehash \
         glib-genmarshal glib-mkenums glib-compile-resources glib-compile-schemas gdbus-codegen; do
         file=$(command -v "$name" || true)
         [ -z "$file" ] || ln -sf "$(readlink -f "$(dirname "$file")")/$name" "$out/host/bin/$name"

@@ -228,8 +228,14 @@ impl Drop for Writable<'_> {
     }
 }
 
-/// Restarts the machine.
+/// Restarts the machine. By init, which ends the programs first and keeps the time and the log: a machine
+/// without a clock would be earlier after its restart than before. If init does not, at once.
 pub fn reboot() -> Result<(), String> {
+    match std::process::Command::new("reboot").status() {
+        Ok(status) if status.success() => std::thread::sleep(Duration::from_secs(60)),
+        Ok(status) => log::warn!("reboot has ended with {status}"),
+        Err(error) => log::warn!("reboot cannot be run: {error}"),
+    }
     rustix::fs::sync();
     let command = rustix::system::RebootCommand::Restart;
     rustix::system::reboot(command).map_err(|error| format!("it cannot be restarted: {error}"))
