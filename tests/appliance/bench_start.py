@@ -1,0 +1,62 @@
+"""`./ci/bench start`: how long a start takes, until a viewer has the first picture."""
+
+import os
+import threading
+import time
+
+from conftest import BUILT
+from machine import Machine
+
+RUNS = int(os.environ.get("RUNS", "5"))
+
+
+class Watch(threading.Thread):
+    """When a word first stands on the console: seconds of time.monotonic."""
+
+    def __init__(self, machine, words):
+        super().__init__(daemon=True)
+        self.machine, self.seen, self.missing = machine, {}, set(words)
+
+    def run(self):
+        while self.missing:
+            console = self.machine.console()
+            now = time.monotonic()
+            for word in [word for word in self.missing if word in console]:
+                self.seen[word] = now
+                self.missing.remove(word)
+            time.sleep(0.01)
+
+
+def first_picture(machine):
+    """When somebody who asks all the time has the first whole fragment."""
+    while True:
+        try:
+            picture = machine.stream(20_000)
+            if b"moof" in picture and b"mdat" in picture:
+                return time.monotonic()
+        except OSError:
+            time.sleep(0.02)
+
+
+def test_start(tmp_path, capsys):
+    machine = Machine(BUILT, tmp_path)
+    rows = []
+    # The first one grows the data partition, and is told apart.
+    for run in range(RUNS + 1):
+        begin = time.monotonic()
+        machine.power_on()
+        watch = Watch(machine, ["U-Boot 20", "Starting kernel"])
+        watch.start()
+        picture = first_picture(machine)
+        watch.join(10)
+        kernel = watch.seen["Starting kernel"]
+        rows.append((kernel - begin, picture - kernel))
+        machine.wait_good()
+        machine.power_off()
+    with capsys.disabled():
+        print()
+        for number, (kernel, picture) in enumerate(rows):
+            what = "first start" if number == 0 else f"start {number}"
+            print(f"{what:12}  power -> kernel {kernel:5.1f} s   kernel -> first fragment at a viewer {picture:5.1f} s")
+        print(f"best of {RUNS}: power -> kernel {min(row[0] for row in rows[1:]):.1f} s, "
+              f"kernel -> first fragment {min(row[1] for row in rows[1:]):.1f} s")
