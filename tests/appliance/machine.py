@@ -114,6 +114,10 @@ class Machine:
             "-device", "virtio-blk-pci,drive=card", "-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset",
         ]
 
+    def network(self, net):
+        """`net`: where its cable leads."""
+        return ["-netdev", f"{net},id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
+
     def forward(self):
         """The way in: what QEMU's user network hands on."""
         return f"hostfwd=tcp:127.0.0.1:{self.http_port}-:80,hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"
