@@ -38,8 +38,22 @@ def first_picture(machine):
             time.sleep(0.02)
 
 
+# When programs started, in seconds since the kernel did: field 22 of /proc/PID/stat, in hundredths.
+STEPS = r"""
+dmesg | sed -n 's/^\[ *\([0-9.]*\)\] Run \(.*init\) as init process.*/\1 \2/p'
+for pid in $(ls /proc | grep '^[0-9]'); do
+    stat=$(cat /proc/$pid/stat 2>/dev/null) || continue
+    set -- ${stat##*) }
+    # Kernel threads are children of 2.
+    [ "$2" = 2 ] || [ "$pid" -le 2 ] ||
+        echo "$(awk "BEGIN { print ${20} / 100 }") $(tr '\0' ' ' </proc/$pid/cmdline | cut -c 1-50)"
+done | sort -n
+"""
+
+
 def test_start(tmp_path, capsys):
     machine = Machine(BUILT, tmp_path)
+    machine.allow_ssh()
     rows = []
     # The first one grows the data partition, and is told apart.
     for run in range(RUNS + 1):
@@ -52,9 +66,11 @@ def test_start(tmp_path, capsys):
         kernel = watch.seen["Starting kernel"]
         rows.append((kernel - begin, picture - kernel))
         machine.wait_good()
+        if run == RUNS:
+            steps = machine.ssh(STEPS)
         machine.power_off()
     with capsys.disabled():
-        print()
+        print(f"\nWhat started when, in the last one:\n{steps}")
         for number, (kernel, picture) in enumerate(rows):
             what = "first start" if number == 0 else f"start {number}"
             print(f"{what:12}  power -> kernel {kernel:5.1f} s   kernel -> first fragment at a viewer {picture:5.1f} s")
