@@ -113,8 +113,9 @@ debian_sources() {
         name=${package^^}
         name=${name//-/_}
         echo "${name}_OVERRIDE_SRCDIR = $home/src/$package" >>"$out/local.mk"
-        # Which Buildroot does when it patches: or libtool links what is installed to this machine's /usr/lib.
-        [ -z "$(find "$home/src/$package" -name ltmain.sh)" ] ||
+        # Which Buildroot does when it patches (or after autoreconf): or libtool links what is installed to this
+        # machine's /usr/lib.
+        [ -z "$(find "$home/src/$package" -name ltmain.sh)" ] || grep -qs '_AUTORECONF = YES' "$buildroot"/package/"$package"/*.mk ||
             echo "${name}_POST_RSYNC_HOOKS += LIBTOOL_PATCH_HOOK" >>"$out/local.mk"
         echo "$package: $upstream of Debian's source package $source" >>"$out/replaced.txt"
     done < <(debian_table)
