@@ -259,9 +259,9 @@ class RaspberryPi3(Machine):
         return [
             # Several threads are several times slower here.
             "-M", "raspi3b", "-accel", "tcg,thread=single", "-kernel", files / "u-boot.bin", "-dtb", files / "board.dtb",
-            # QEMU's watchdog starts the machine again as soon as it is opened; and one emulated core at a
-            # time is no hurry.
-            "-append", "berrymse.watchdog=off berrymse.patience=180",
+            # What the firmware would hand on. QEMU's watchdog starts the machine again as soon as it is
+            # opened; and one emulated core at a time is no hurry.
+            "-append", "console=ttyS1,115200 berrymse.watchdog=off berrymse.patience=180",
             # The first serial line is the Bluetooth chip's.
             "-serial", "null",
         ]
