@@ -105,7 +105,7 @@ fn every_setting_reaches_its_file() {
 #[test]
 fn nothing_is_left_of_an_earlier_configuration() {
     let machine = Machine::new();
-    machine.configure("");
+    machine.configure("# Nothing is set.\n");
     machine.apply();
     let plain = machine.read("etc/network/interfaces");
     assert!(!machine.has("run/berrymse/ssh"));
@@ -115,7 +115,7 @@ fn nothing_is_left_of_an_earlier_configuration() {
     ));
     machine.apply();
     assert!(machine.has("run/berrymse/ssh"));
-    machine.configure("");
+    machine.configure("# Nothing is set.\n");
     machine.apply();
     assert_eq!(machine.read("etc/hostname"), "berrymse\n");
     assert_eq!(machine.read("etc/network/interfaces"), plain);
@@ -200,7 +200,7 @@ fn an_unknown_time_zone_is_named_with_its_place_and_the_rest_is_applied() {
 #[test]
 fn hostile_values_are_refused() {
     let machine = Machine::new();
-    machine.configure("");
+    machine.configure("# Nothing is set.\n");
     machine.apply();
     let before = machine.files();
     for value in [
@@ -237,6 +237,21 @@ fn what_cannot_be_written_is_said_and_the_rest_is_done() {
     assert_eq!(code, Some(1));
     assert!(said.contains("root/.ssh cannot be written"), "{said}");
     assert!(machine.has("etc/network/interfaces") && machine.has("etc/timezone"));
+}
+
+/// What FAT leaves of a file when the power goes, or the card is pulled out, is no configuration.
+#[test]
+fn an_empty_file_is_a_broken_one() {
+    let machine = Machine::new();
+    machine.configure("[system]\nhostname = \"kept\"\n");
+    machine.apply();
+    for empty in ["", "\n", "\0\0\0\0"] {
+        machine.configure(empty);
+        let said = machine.apply();
+        assert!(said.contains("the file is empty") && said.contains("last good"), "{said}");
+        assert_eq!(machine.read("etc/hostname"), "kept\n");
+        assert!(machine.read("data/berrymse/berrymse.toml").contains("kept"));
+    }
 }
 
 /// serve does as apply does, and says so where people look.

@@ -2,7 +2,7 @@
 
 use super::files::{link, remove, write};
 use super::last_good::load;
-use super::network;
+use super::{network, saving};
 use crate::config::{Config, ConfigError, line_column, place};
 use std::path::{Path, PathBuf};
 
@@ -28,8 +28,10 @@ pub struct Report {
 
 /// Applies the configuration, as much of it as can be.
 pub fn apply(paths: &Paths) -> Report {
+    let mended = saving::mend(&paths.config, &paths.last_good);
     let found = load(&paths.config, &paths.last_good);
     let mut machine = Machine { root: &paths.root, report: Report::default() };
+    machine.check(&paths.config, mended.map(drop));
     machine.report.problems.extend(found.problem);
     if let Some(text) = &found.text {
         machine.check(&paths.last_good, keep(&paths.last_good, text));

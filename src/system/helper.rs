@@ -13,6 +13,7 @@
 use super::apply::keep;
 use super::files::replace;
 use super::last_good::load;
+use super::saving;
 use crate::config::{Config, MAX_CONFIG, line_column, place};
 use rustix::fs::{Mode, StatVfsMountFlags, statvfs};
 use rustix::mount::{MountFlags, mount_remount};
@@ -136,12 +137,16 @@ impl Helper {
             let path = path.display().to_string();
             move |error: std::io::Error| format!("{path} cannot be written: {error}")
         };
-        // First where a power cut does no harm: if it comes while FAT is being written, this is the
-        // copy that `apply` takes.
-        keep(&self.last_good, text).map_err(cannot(&self.last_good))?;
-        let folder = self.config.parent().unwrap_or(Path::new("/"));
-        let _writable = Writable::make(folder).map_err(cannot(folder))?;
-        replace(&self.config, text.as_bytes(), 0o644).map_err(cannot(&self.config))?;
+        // First where a power cut does no harm.
+        saving::begin(&self.config, &self.last_good).map_err(cannot(&self.last_good))?;
+        let result = (|| {
+            keep(&self.last_good, text).map_err(cannot(&self.last_good))?;
+            let folder = self.config.parent().unwrap_or(Path::new("/"));
+            let _writable = Writable::make(folder).map_err(cannot(folder))?;
+            replace(&self.config, text.as_bytes(), 0o644).map_err(cannot(&self.config))
+        })();
+        saving::end(&self.last_good).map_err(cannot(&self.last_good))?;
+        result?;
         let _ = super::files::remove(&self.config_error);
         Ok(())
     }
@@ -190,13 +195,13 @@ fn group_id(name: &str) -> std::io::Result<u32> {
 }
 
 /// A file system that is usually mounted read-only, writable until this is dropped.
-struct Writable<'a> {
+pub(super) struct Writable<'a> {
     folder: &'a Path,
     before: Option<MountFlags>,
 }
 
 impl Writable<'_> {
-    fn make(folder: &Path) -> std::io::Result<Writable<'_>> {
+    pub(super) fn make(folder: &Path) -> std::io::Result<Writable<'_>> {
         let now = statvfs(folder)?.f_flag;
         if !now.contains(StatVfsMountFlags::RDONLY) {
             return Ok(Writable { folder, before: None });

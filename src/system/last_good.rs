@@ -1,6 +1,6 @@
 //! The configuration that counts when the file is broken: the last good copy, or the one as shipped.
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use std::path::{Path, PathBuf};
 
 /// The file that every image starts with.
@@ -29,8 +29,13 @@ pub fn load(file: &Path, last_good: &Path) -> Found {
     let found = |config, text, problem| Found { config, file: Some(file.into()), text, problem };
     let read = |path: &Path| {
         let text = Config::read(path)?;
-        let config = Config::parse(&text, &path.display().to_string())?;
-        Ok::<_, crate::config::ConfigError>((config, text))
+        let file = path.display().to_string();
+        // A valid configuration, but nobody's: what a card that was pulled out leaves of it.
+        if text.trim_matches(|c: char| c.is_whitespace() || c == '\0').is_empty() {
+            return Err(ConfigError { file, at: None, message: "the file is empty".into() });
+        }
+        let config = Config::parse(&text, &file)?;
+        Ok::<_, ConfigError>((config, text))
     };
     let error = match read(file) {
         Ok((config, text)) => return found(config, Some(text), None),

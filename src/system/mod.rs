@@ -13,6 +13,7 @@ pub mod mdns;
 mod network;
 pub mod notify;
 mod process;
+mod saving;
 mod supplicant;
 pub mod wifi;
 
