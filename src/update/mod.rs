@@ -73,9 +73,10 @@ impl Failure {
     }
 
     fn of_rauc(error: &zbus::Error) -> Failure {
-        match rauc::is_absent(error) {
-            true => Failure::new(ABSENT),
-            false => Failure::from_words(rauc::said(error)),
+        match error {
+            error if rauc::is_absent(error) => Failure::new(ABSENT),
+            error if rauc::has_ended(error) => Failure::new(BROKE_OFF),
+            error => Failure::from_words(rauc::said(error)),
         }
     }
 
@@ -493,6 +494,13 @@ mod tests {
         assert!(!fell(slot("A", true, "good", None), slot("B", false, "bad", None)));
         // The old one was given up later.
         assert!(!fell(slot("A", false, "bad", old), slot("B", true, "good", new)));
+    }
+
+    #[test]
+    fn a_rauc_that_ends_instead_of_answering_broke_off() {
+        let said = "Message recipient disconnected from message bus without replying";
+        let error = zbus::Error::FDO(Box::new(zbus::fdo::Error::NoReply(said.into())));
+        assert_eq!(Failure::of_rauc(&error), Failure::new(BROKE_OFF));
     }
 
     #[test]

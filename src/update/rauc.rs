@@ -141,6 +141,11 @@ pub(super) fn is_absent(error: &zbus::Error) -> bool {
         .any(|sign| text.contains(sign))
 }
 
+/// RAUC was there, and has ended before it answered.
+pub(super) fn has_ended(error: &zbus::Error) -> bool {
+    error.to_string().contains("NoReply")
+}
+
 /// What RAUC's error means, and what to do about it.
 pub fn plain_words(error: &str) -> &'static str {
     let has = |words: &[&str]| {
