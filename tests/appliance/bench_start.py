@@ -31,7 +31,9 @@ def first_picture(machine):
     """When somebody who asks all the time has the first whole fragment."""
     while True:
         try:
-            picture = machine.stream(20_000)
+            # QEMU takes the connection at once, and asks the machine again only after seconds if it is not
+            # there yet: so each attempt is a short one.
+            picture = machine.stream(20_000, timeout=0.5)
             if b"moof" in picture and b"mdat" in picture:
                 return time.monotonic()
         except OSError:
@@ -46,7 +48,7 @@ for pid in $(ls /proc | grep '^[0-9]'); do
     set -- ${stat##*) }
     # Kernel threads are children of 2.
     [ "$2" = 2 ] || [ "$pid" -le 2 ] ||
-        echo "$(awk "BEGIN { print ${20} / 100 }") $(tr '\0' ' ' </proc/$pid/cmdline | cut -c 1-50)"
+        echo "$(awk "BEGIN { print ${20} / 100 }") $(tr '\0\n' '  ' </proc/$pid/cmdline | cut -c 1-50)"
 done | sort -n
 """
 

@@ -168,9 +168,9 @@ class Machine:
         except OSError:
             return 0, ""
 
-    def stream(self, size):
+    def stream(self, size, timeout=20):
         """The first bytes of the picture."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/live.mp4", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/live.mp4", timeout=timeout) as answer:
             return answer.read(size)
 
     def status(self):
