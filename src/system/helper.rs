@@ -234,7 +234,8 @@ impl Drop for Writable<'_> {
 }
 
 /// Restarts the machine. By init, which ends the programs first and keeps the time and the log: a machine
-/// without a clock would be earlier after its restart than before. If init does not, at once.
+/// without a clock would be earlier after its restart than before. If init has not within a minute (it takes
+/// seconds, also on a busy machine), all the same.
 pub fn reboot() -> Result<(), String> {
     match std::process::Command::new("reboot").status() {
         Ok(status) if status.success() => std::thread::sleep(Duration::from_secs(60)),

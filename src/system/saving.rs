@@ -16,12 +16,8 @@ fn journal(last_good: &Path) -> PathBuf {
 
 /// From now on, `config` may be anything.
 pub(super) fn begin(config: &Path, last_good: &Path) -> Result<()> {
-    let before = match read(config) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        before => before.unwrap_or_default(),
-    };
-    // There are passwords in it.
-    write(&journal(last_good), &before, 0o600)
+    // One that cannot be read is no reason not to write another. There are passwords in it.
+    write(&journal(last_good), &read(config).unwrap_or_default(), 0o600)
 }
 
 /// It is whole, or has not been touched.
@@ -39,7 +35,11 @@ pub(super) fn mend(config: &Path, last_good: &Path) -> Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         before => before?,
     };
-    let wanted = read(last_good)?;
+    let wanted = match read(last_good) {
+        // The first one that is good was about to be written.
+        Err(error) if error.kind() == ErrorKind::NotFound => before.clone(),
+        wanted => wanted?,
+    };
     let there = read(config).unwrap_or_default();
     let mend = there != wanted && (wanted.starts_with(&there) || before.starts_with(&there));
     if mend {
@@ -86,8 +86,11 @@ mod tests {
         // Somebody had the card in a reader.
         let edited = "[[camera]]\nname = \"else\"\n";
         assert_eq!(after(Some(edited), new), (false, edited.into()));
-        // It was saved without any.
-        end(&last_good).unwrap();
+        // There has never been a good one.
+        begin(&config, &last_good).unwrap();
+        remove_file(&last_good).unwrap();
+        assert!(!mend(&config, &last_good).unwrap());
+        // It was saved without any power cut.
         std::fs::write(&config, "").unwrap();
         assert!(!mend(&config, &last_good).unwrap());
         remove_dir_all(folder).unwrap();

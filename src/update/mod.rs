@@ -269,11 +269,13 @@ impl Updater {
         let operation = rauc.operation().await?;
         let (percent, step, _) = rauc.progress().await?;
         let last_error = rauc.last_error().await?;
-        let slots = match operation.as_str() {
-            "idle" => rauc::slots(rauc).await.unwrap_or(known.slots),
-            _ => known.slots,
-        };
-        self.state().slots.clone_from(&slots);
+        let mut slots = known.slots;
+        if operation == "idle"
+            && let Ok(now) = rauc::slots(rauc).await
+        {
+            self.state().slots.clone_from(&now);
+            slots = now;
+        }
         let mut report = Report {
             available: true,
             version: Some(running(&slots)),
