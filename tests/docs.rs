@@ -33,6 +33,24 @@ fn keys(table: &str) -> BTreeSet<String> {
     names.split('`').skip(1).step_by(2).map(String::from).collect()
 }
 
+/// Cross.toml is for those with containers, and nobody runs it here: so it says no more than it must.
+#[test]
+fn cross_knows_the_targets_of_the_releases() {
+    let cross: toml::Table = include_str!("../Cross.toml").parse().unwrap();
+    let targets = cross["target"].as_table().unwrap();
+    let (_, released) = include_str!("../ci/cross").split_once("\ntargets=(\n").unwrap();
+    let released = released.split_once("\n)").unwrap().0;
+    let released = released.lines().filter_map(|line| line.split_whitespace().next());
+    assert_eq!(targets.keys().map(String::as_str).collect::<BTreeSet<_>>(), released.collect());
+    for (target, settings) in targets {
+        let image = format!("ghcr.io/cross-rs/{target}:0.2.5");
+        assert_eq!(settings.as_table().unwrap(), &toml::toml! { image = image }, "{target}");
+    }
+    assert!(targets.contains_key(cross["build"]["default-target"].as_str().unwrap()));
+    assert_eq!(cross.keys().collect::<Vec<_>>(), ["build", "target"]);
+    assert_eq!(cross["build"].as_table().unwrap().len(), 1);
+}
+
 #[test]
 fn the_shipped_configuration_is_good() {
     let config = Config::parse(SHIPPED, "berrymse.toml").unwrap();
