@@ -3,7 +3,6 @@
 
 mod common;
 
-use bytes::Bytes;
 use common::{
     Clip, Feed, Folder, Frame, Server, Viewer, assert_even, berrymse, decode, frames, next_message,
     processes_with, short, split_init, wait_until, within,
@@ -16,8 +15,7 @@ use mp4_atom::Codec;
 use rustix::process::{Pid, Signal, kill_process};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -510,141 +508,6 @@ async fn pages_of_other_sites_may_not_watch_and_may_not_change_anything() {
         let answer = server.ask(server.request(path).method(Method::HEAD)).await;
         assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, ""), "{path}");
     }
-}
-
-// ---- The protocol ----
-
-/// A WebSocket without a library, which can do wrong.
-struct Raw {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Raw {
-    async fn open(server: &Server) -> Raw {
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
-        let request = format!(
-            "GET /live HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            server.address
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut raw = Raw { stream, buffer: vec![] };
-        let end = loop {
-            if let Some(at) = raw.buffer.windows(4).position(|end| end == b"\r\n\r\n") {
-                break at + 4;
-            }
-            assert!(raw.more().await, "the handshake ended");
-        };
-        let head: Vec<u8> = raw.buffer.drain(..end).collect();
-        let head = String::from_utf8(head).unwrap();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        // The example of RFC 6455, 1.3.
-        assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
-        raw
-    }
-
-    /// Reads more; false at the end.
-    async fn more(&mut self) -> bool {
-        let read = self.stream.read_buf(&mut self.buffer);
-        within("more of the WebSocket", read).await.unwrap() > 0
-    }
-
-    /// Opcode and payload of the next frame; `None` at the end.
-    async fn frame(&mut self) -> Option<(u8, Bytes)> {
-        loop {
-            if let [first, second, rest @ ..] = &self.buffer[..] {
-                assert_eq!(first & 0x70, 0);
-                assert!(first & 0x80 != 0, "not fragmented");
-                assert!(second & 0x80 == 0, "a server does not mask");
-                let (size_len, short) = match second {
-                    127 => (8, 0),
-                    126 => (2, 0),
-                    short => (0, usize::from(*short)),
-                };
-                if let Some(size) = rest.get(..size_len) {
-                    let len = size.iter().fold(short, |len, &byte| len << 8 | usize::from(byte));
-                    let all = 2 + size_len + len;
-                    if self.buffer.len() >= all {
-                        let opcode = self.buffer[0] & 15;
-                        let frame: Vec<u8> = self.buffer.drain(..all).collect();
-                        return Some((opcode, Bytes::from(frame).slice(2 + size_len..)));
-                    }
-                }
-            }
-            if !self.more().await {
-                assert!(self.buffer.is_empty(), "half a frame");
-                return None;
-            }
-        }
-    }
-
-    /// The next frame that is no picture and no text.
-    async fn control(&mut self) -> Option<(u8, Bytes)> {
-        loop {
-            match self.frame().await {
-                Some((1 | 2, _)) => {}
-                other => return other,
-            }
-        }
-    }
-
-    /// Sends a frame, masked as a client's must be.
-    async fn send(&mut self, first: u8, payload: &[u8]) {
-        let frame = common::websocket::frame(first, payload);
-        self.stream.write_all(&frame).await.unwrap();
-    }
-
-    /// The server closes with this code, and then the connection.
-    async fn assert_closed(&mut self, code: u16) {
-        let (opcode, payload) = self.control().await.expect("a close frame");
-        assert_eq!((opcode, &payload[..]), (8, &code.to_be_bytes()[..]));
-        assert_eq!(self.control().await, None);
-    }
-}
-
-const PING: u8 = 0x89;
-const CLOSE: u8 = 0x88;
-const TEXT: u8 = 0x81;
-
-#[tokio::test]
-async fn the_websocket_keeps_to_its_rules_and_asks_the_same_of_viewers() {
-    let server = Server::start(TEST_CARD).await;
-
-    let mut viewer = Raw::open(&server).await;
-    viewer.send(PING, b"are you there?").await;
-    assert_eq!(viewer.control().await, Some((10, "are you there?".into())));
-    viewer.send(TEXT, b"{\"type\":\"unknown\"}").await; // is ignored
-    viewer.send(PING, b"").await;
-    assert_eq!(viewer.control().await, Some((10, "".into())));
-    viewer.send(CLOSE, &1000u16.to_be_bytes()).await;
-    viewer.assert_closed(1000).await;
-
-    let mut viewer = Raw::open(&server).await;
-    viewer.send(CLOSE, b"").await;
-    let (opcode, _) = viewer.control().await.unwrap();
-    assert_eq!(opcode, 8);
-
-    let mut viewer = Raw::open(&server).await;
-    viewer.stream.write_all(&[TEXT, 2, b'h', b'i']).await.unwrap();
-    viewer.assert_closed(1002).await; // not masked
-
-    for (first, payload, code) in [
-        (0xc1, &b"hi"[..], 1002), // a reserved bit
-        (0x83, b"", 1002),        // no such opcode
-        (0x09, b"", 1002),        // a ping in parts
-        (CLOSE, b"\x03", 1002),   // half a code
-        (0x01, b"hi", 1003),      // a message in parts
-        (TEXT, b"\xff", 1007),    // not UTF-8
-        (TEXT, &[b'a'; 4097], 1009),
-        (0x82, &[0; 60_000], 1009),
-    ] {
-        let mut viewer = Raw::open(&server).await;
-        viewer.send(first, payload).await;
-        viewer.assert_closed(code).await;
-    }
-    // Nobody is left.
-    server.camera_until("card", "no viewers", |camera| camera["viewers"] == 0).await;
 }
 
 // ---- Ends ----
