@@ -14,8 +14,10 @@
 
 #![allow(clippy::print_stdout)] // tables are what this is for
 
+use berrymse::access::AccessPolicy;
 use berrymse::camera::{Camera, test_card};
-use berrymse::http::{Context, Door, Server, Shutdown};
+use berrymse::http::{Context, Server};
+use berrymse::shutdown::Shutdown;
 use berrymse::stream::Delays;
 use berrymse::{config, h264};
 use bytes::Bytes;
@@ -137,11 +139,19 @@ fn serve_ours(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
             let listener = berrymse::http::listen(([127, 0, 0, 1], 0).into()).unwrap();
             listening.send(listener.local_addr().unwrap().port()).unwrap();
             let (_stop, shutdown) = Shutdown::new();
-            let door = Door::new(&server);
+            let access = AccessPolicy::new(&server);
             let (settings, started) = (Default::default(), Instant::now());
             let (updater, update_url) = Default::default();
-            let context =
-                Context { cameras, door, server, settings, updater, update_url, started, shutdown };
+            let context = Context {
+                cameras,
+                access,
+                server,
+                settings,
+                updater,
+                update_url,
+                started,
+                shutdown,
+            };
             Server::new(listener, Arc::new(context)).run().await;
         });
     });

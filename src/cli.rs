@@ -1,7 +1,6 @@
 //! The command line. `docs/berrymse.1` is made from it (`ci/man`).
 
-use crate::system::helper::SOCKET;
-use crate::system::wifi::REPORT;
+use crate::paths;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -38,7 +37,7 @@ pub enum Command {
     /// wrong and what would be right, and exits with 1.
     Check {
         /// The file to check
-        #[arg(value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+        #[arg(value_name = "FILE", default_value = paths::CONFIG)]
         file: PathBuf,
     },
     /// List the cameras that are there
@@ -107,13 +106,13 @@ pub struct Serve {
     #[arg(long)]
     pub mdns: bool,
     /// Socket of `berrymse root-helper`, which saves the configuration and restarts the machine
-    #[arg(long, value_name = "SOCKET", default_value = SOCKET, hide = true)]
+    #[arg(long, value_name = "SOCKET", default_value = paths::ROOT_HELPER, hide = true)]
     pub helper: PathBuf,
     /// Where uploads lie until they are installed, and why the last update was given up
-    #[arg(long, value_name = "DIR", default_value = crate::update::DATA, hide = true)]
+    #[arg(long, value_name = "DIR", default_value = paths::DATA, hide = true)]
     pub data: PathBuf,
     /// What `berrymse wifi` says of the wireless network
-    #[arg(long, value_name = "FILE", default_value = REPORT, hide = true)]
+    #[arg(long, value_name = "FILE", default_value = paths::WIFI_REPORT, hide = true)]
     pub wifi: PathBuf,
     /// Say more in the log; twice: everything
     #[arg(short, long, action = clap::ArgAction::Count)]
@@ -124,16 +123,16 @@ pub struct Serve {
 #[derive(Debug, Args)]
 pub struct RootHelper {
     /// Where it is spoken to
-    #[arg(long, value_name = "SOCKET", default_value = SOCKET)]
+    #[arg(long, value_name = "SOCKET", default_value = paths::ROOT_HELPER)]
     pub socket: PathBuf,
     /// Who may speak to it, beside root
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
     /// The configuration that it writes
-    #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+    #[arg(long, value_name = "FILE", default_value = paths::CONFIG)]
     pub config: PathBuf,
     /// Where it keeps the last good copy
-    #[arg(long, value_name = "FILE", default_value = "/data/berrymse/berrymse.toml")]
+    #[arg(long, value_name = "FILE", default_value = paths::LAST_GOOD)]
     pub last_good: PathBuf,
 }
 
@@ -141,15 +140,15 @@ pub struct RootHelper {
 #[derive(Debug, Args)]
 pub struct Wifi {
     /// The configuration
-    #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+    #[arg(long, value_name = "FILE", default_value = paths::CONFIG)]
     pub config: PathBuf,
     /// Copy of it that is in force while that file is missing or broken
-    #[arg(long, value_name = "FILE", default_value = "/data/berrymse/berrymse.toml")]
+    #[arg(long, value_name = "FILE", default_value = paths::LAST_GOOD)]
     pub last_good: PathBuf,
     /// Where it is kept which network has worked
-    #[arg(long, value_name = "FILE", default_value = "/data/berrymse/state/wifi")]
+    #[arg(long, value_name = "FILE", default_value = paths::WIFI_STATE)]
     pub state: PathBuf,
     /// Where it says how it is doing
-    #[arg(long, value_name = "FILE", default_value = REPORT)]
+    #[arg(long, value_name = "FILE", default_value = paths::WIFI_REPORT)]
     pub report: PathBuf,
 }

@@ -1,20 +1,22 @@
 //! The executable: command line → configuration → run.
 
-use berrymse::camera::v4l2::find;
+use berrymse::camera::v4l2::listing;
 use berrymse::cli::{Cli, Command, RootHelper, Wifi};
 use berrymse::config::Config;
-use berrymse::http;
-use berrymse::serve::{from_here, load, serve};
-use berrymse::system::{self, helper::Helper, wifi};
+use berrymse::serve::{load, loopback_for, serve};
+use berrymse::system;
+use berrymse::system::helper::Helper;
+use berrymse::system::wifi;
+use berrymse::{fetch, paths};
 use clap::Parser;
 use hyper::StatusCode;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// `berrymse health`: the server answers, and a camera does not deliver. (2 is clap's, for a command
 /// line that is wrong.)
-const ILL: u8 = 3;
+const UNHEALTHY: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -23,15 +25,15 @@ fn main() -> ExitCode {
             start_log(options.verbose);
             runtime().and_then(|runtime| runtime.block_on(serve(options)))
         }
-        Command::Check { file } => Config::load(&file).map(drop).map_err(|e| e.to_string()),
+        Command::Check { file } => check(&file),
         Command::Cameras { json } => cameras(json),
         Command::Apply { config, last_good, root } => apply(config, last_good, root),
         Command::RootHelper(options) => root_helper(options),
-        Command::Wifi(options) => keep_wifi(options),
+        Command::Wifi(options) => manage_wifi(options),
         Command::Health { url, config, last_good } => match health(url, config, last_good) {
-            Ok(Some(ill)) => {
-                eprintln!("berrymse: {ill}");
-                return ILL.into();
+            Ok(Some(problem)) => {
+                eprintln!("berrymse: {problem}");
+                return UNHEALTHY.into();
             }
             well => well.map(drop),
         },
@@ -58,22 +60,22 @@ fn root_helper(options: RootHelper) -> Result<(), String> {
     let helper = Helper {
         config: options.config,
         last_good: options.last_good,
-        config_error: system::CONFIG_ERROR.into(),
+        config_error: paths::CONFIG_ERROR.into(),
         reboot: system::helper::reboot,
     };
     helper.run(&options.socket, options.group.as_deref())
 }
 
 /// `berrymse wifi`
-fn keep_wifi(options: Wifi) -> ! {
+fn manage_wifi(options: Wifi) -> ! {
     start_log(0);
     let Wifi { config, last_good, state, report } = options;
-    wifi::Keeper::new(wifi::Files { config, last_good, state, report }).run()
+    wifi::WifiManager::new(wifi::Files { config, last_good, state, report }).run()
 }
 
 /// `berrymse cameras`
 fn cameras(json: bool) -> Result<(), String> {
-    let devices = find::devices();
+    let devices = listing::devices();
     let text = match json {
         true => serde_json::to_string_pretty(&devices).map_err(|error| error.to_string())? + "\n",
         false if devices.is_empty() => {
@@ -89,11 +91,24 @@ fn cameras(json: bool) -> Result<(), String> {
     }
 }
 
+/// `berrymse check`
+fn check(file: &Path) -> Result<(), String> {
+    let text = Config::read(file).map_err(|error| error.to_string())?;
+    let errors = Config::check(&text, &file.display().to_string()).err().unwrap_or_default();
+    match errors.is_empty() {
+        true => Ok(()),
+        false => {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            Err(lines.join("\nberrymse: "))
+        }
+    }
+}
+
 /// `berrymse apply`
 fn apply(config: Option<PathBuf>, last_good: Option<PathBuf>, root: PathBuf) -> Result<(), String> {
     let report = system::apply(&system::Paths {
-        config: config.unwrap_or_else(|| root.join("boot/berrymse.toml")),
-        last_good: last_good.unwrap_or_else(|| root.join("data/berrymse/berrymse.toml")),
+        config: config.unwrap_or_else(|| below(&root, paths::CONFIG)),
+        last_good: last_good.unwrap_or_else(|| below(&root, paths::LAST_GOOD)),
         root,
     });
     for problem in &report.problems {
@@ -103,6 +118,11 @@ fn apply(config: Option<PathBuf>, last_good: Option<PathBuf>, root: PathBuf) -> 
         true => Ok(()),
         false => Err(report.failures.join("\nberrymse: ")),
     }
+}
+
+/// An absolute path, below another root directory.
+fn below(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
 }
 
 /// `berrymse health`: which cameras do not deliver, if any. The error: there is no such answer.
@@ -118,10 +138,10 @@ fn health(
         Some(url) => url,
         None => {
             let config = load(config, last_good).map_err(|error| error.to_string())?.config;
-            format!("http://{}/healthz", from_here(config.server.listen))
+            format!("http://{}/healthz", loopback_for(config.server.listen))
         }
     };
-    let (status, text) = runtime()?.block_on(http::client::get(&url))?;
+    let (status, text) = runtime()?.block_on(fetch::get(&url))?;
     match status {
         StatusCode::OK => Ok(None),
         StatusCode::SERVICE_UNAVAILABLE => Ok(Some(text)),

@@ -1,12 +1,17 @@
 //! `berrymse serve`: cameras and server at work, from one configuration to the next.
 
+use crate::access::AccessPolicy;
 use crate::camera::Cameras;
-use crate::cli;
-use crate::config::{Config, ConfigError, DEFAULT_PATH, Network, System};
-use crate::http::{self, Context, Door, NO_CAMERA, Server, Settings, Shutdown};
-use crate::system::mdns::{self, Announcement};
-use crate::system::{self, Found, as_shipped, notify};
-use crate::update::{Updater, check};
+use crate::config::error::ConfigError;
+use crate::config::{Config, Network, System};
+use crate::http::{Context, NO_CAMERA, Server};
+use crate::paths;
+use crate::settings::Settings;
+use crate::shutdown::Shutdown;
+use crate::system::mdns::Announcement;
+use crate::system::{Found, as_shipped, mdns, notify};
+use crate::update::{Updater, schedule};
+use crate::{cli, http, system};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,10 +24,10 @@ use tokio::task::JoinHandle;
 /// The configuration that counts.
 pub fn load(file: Option<PathBuf>, last_good: Option<PathBuf>) -> Result<Found, ConfigError> {
     if let Some(last_good) = last_good {
-        let file = file.unwrap_or_else(|| DEFAULT_PATH.into());
+        let file = file.unwrap_or_else(|| paths::CONFIG.into());
         return Ok(system::load(&file, &last_good));
     }
-    let file = file.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()));
+    let file = file.or_else(|| Some(PathBuf::from(paths::CONFIG)).filter(|path| path.exists()));
     let config = match &file {
         Some(file) if !file.exists() => {
             return Err(ConfigError {
@@ -47,7 +52,7 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), String> {
     if options.last_good.is_some() {
         found.problem = found.problem.or_else(system::problem_at_start);
     }
-    let mut lasting = Lasting {
+    let mut state = ProcessState {
         started: Instant::now(),
         at_start: (found.config.system.clone(), found.config.network.clone()),
         changed: Arc::default(),
@@ -55,12 +60,12 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), String> {
         updater: Updater::new(&options.data),
     };
     loop {
-        let running = Running::start(&options, &mut lasting, &found)?;
+        let running = Running::start(&options, &mut state, &found)?;
         notify::tell("READY=1");
         let again = tokio::select! {
             _ = interrupt.recv() => false,
             _ = terminate.recv() => false,
-            _ = lasting.changed.notified() => true,
+            _ = state.changed.notified() => true,
         };
         log::info!("{}", if again { "starting anew, as configured" } else { "stopping" });
         if !again {
@@ -76,7 +81,7 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), String> {
             return Ok(());
         }
         // Where the system chose the port, it is the port from now on.
-        options.listen = options.listen.and(lasting.listening);
+        options.listen = options.listen.and(state.listening);
         match load(options.config.clone(), options.last_good.clone()) {
             Ok(new) => found = new,
             // It was good a moment ago.
@@ -86,7 +91,7 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), String> {
 }
 
 /// What one configuration leaves to the next.
-struct Lasting {
+struct ProcessState {
     started: Instant,
     /// As the machine was set up when it started.
     at_start: (System, Network),
@@ -107,50 +112,54 @@ struct Running {
 }
 
 impl Running {
-    fn start(options: &cli::Serve, lasting: &mut Lasting, found: &Found) -> Result<Self, String> {
+    fn start(
+        options: &cli::Serve,
+        state: &mut ProcessState,
+        found: &Found,
+    ) -> Result<Self, String> {
         let cannot = |error: std::io::Error| format!("it cannot be started: {error}");
         let mut config = found.config.clone();
         if let Some(listen) = options.listen {
             config.server.listen = listen;
         }
-        greet(&config, found);
+        log_startup(&config, found);
         let mut problem = found.problem.clone();
         let appliance = options.last_good.is_some();
         // A machine that nobody can reach any more cannot be mended from the page.
-        let otherwise = lasting.listening.or_else(|| appliance.then(|| as_shipped().server.listen));
+        let otherwise = state.listening.or_else(|| appliance.then(|| as_shipped().server.listen));
         let listener = listen(config.server.listen, otherwise, &mut problem)?;
         let address = listener.local_addr().map_err(cannot)?;
-        lasting.listening = Some(address);
+        state.listening = Some(address);
         let cameras = Cameras::start(&config.cameras).map_err(cannot)?;
         let mut settings = Settings {
-            file: found.file.clone().unwrap_or_else(|| DEFAULT_PATH.into()),
+            file: found.file.clone().unwrap_or_else(|| paths::CONFIG.into()),
             helper: options.helper.clone(),
             wifi: options.wifi.clone(),
             problem,
             reboot: false,
-            at_start: lasting.at_start.clone(),
-            changed: lasting.changed.clone(),
+            at_start: state.at_start.clone(),
+            changed: state.changed.clone(),
             writing: Default::default(),
         };
         settings.reboot = settings.needs_restart(&config);
         let (stop, shutdown) = Shutdown::new();
         let context = Context {
             cameras: cameras.all.clone(),
-            door: Door::new(&config.server),
+            access: AccessPolicy::new(&config.server),
             settings,
             server: config.server,
-            updater: lasting.updater.clone(),
+            updater: state.updater.clone(),
             update_url: config.update.url.clone(),
-            started: lasting.started,
+            started: state.started,
             shutdown,
         };
         let server = tokio::spawn(Server::new(listener, Arc::new(context)).run());
-        let updates = check::run(lasting.updater.clone(), config.update, options.helper.clone());
+        let updates = schedule::run(state.updater.clone(), config.update, options.helper.clone());
         let updates = tokio::spawn(updates);
         log::info!("streaming at http://{}/", reachable(address));
         notify::tell(&format!("STATUS=streaming at http://{}/", reachable(address)));
-        let watchdog = tokio::spawn(notify::watchdog(from_here(address)));
-        let announcement = announce(options, &lasting.at_start.0, address);
+        let watchdog = tokio::spawn(notify::watchdog(loopback_for(address)));
+        let announcement = announce(options, &state.at_start.0, address);
         Ok(Running { cameras, server, updates, watchdog, stop, announcement })
     }
 
@@ -200,7 +209,7 @@ fn announce(options: &cli::Serve, at_start: &System, at: SocketAddr) -> Option<A
 }
 
 /// What everybody should know at the start.
-fn greet(config: &Config, found: &Found) {
+fn log_startup(config: &Config, found: &Found) {
     let version = env!("CARGO_PKG_VERSION");
     match &found.file {
         Some(file) => log::info!("BerryMSE {version}, configured by {}", file.display()),
@@ -218,7 +227,7 @@ fn greet(config: &Config, found: &Found) {
 }
 
 /// Where a program on this machine reaches a server that listens on `address`.
-pub fn from_here(mut address: SocketAddr) -> SocketAddr {
+pub fn loopback_for(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         ip if !ip.is_unspecified() => {}
         IpAddr::V4(_) => address.set_ip(Ipv4Addr::LOCALHOST.into()),

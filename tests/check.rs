@@ -27,7 +27,7 @@ const BROKEN: [(&str, &str, &str); 39] = [
     ("[[camera]]\nnaem = \"front\"", "2:1", "did you mean `name`?"),
     ("# Grüße\n[[camera]]\n  keyframe_intervall = 30", "3:3", "`keyframe_interval`?"),
     ("[[camera]]\nname = \"front door\"", "2:8", "letters, digits, - and _"),
-    ("[[camera]]\nname = \"a\"\n[[camera]]\nname = \"a\"", "4:8", "a camera \"a\" already"),
+    ("[[camera]]\nname = \"a\"\n[[camera]]\nname = \"a\"", "4:8", "duplicate camera name \"a\""),
     ("[[camera]]\nwidth = 1281", "2:9", "such as 1280"),
     ("[[camera]]\nheight = 8", "2:10", "16 to 4096"),
     ("[[camera]]\nframerate = 0", "2:13", "1 to 240"),
@@ -49,7 +49,7 @@ const BROKEN: [(&str, &str, &str); 39] = [
         "3:11",
         "not in the network of 192.168.1.10/24",
     ),
-    ("[network]\naddress = \"10.0.0.1/8\"\ngateway = \"fe80::1\"", "3:11", "no way leads there"),
+    ("[network]\naddress = \"10.0.0.1/8\"\ngateway = \"fe80::1\"", "3:11", "cannot be reached"),
     (
         "[network]\nwifi = { ssid = \"x\", psk = \"two\\nlines\", country = \"DE\" }",
         "2:28",

@@ -54,7 +54,7 @@ async fn what_is_wrong_is_not_saved_and_the_line_is_named() {
             "[network]\nwifi = { ssid = 'x', psk = \"********\", country = 'DE' }".into(),
             json!(2),
             json!(28),
-            "stands for",
+            "keeps the present",
         ),
         (
             "[system]\nhostname = 'x'\nssh_keys = ['ssh-rsa AAAA']".into(),
@@ -153,7 +153,7 @@ async fn a_command_stays_but_none_comes_in() {
     cameras_become(&server, &["b"]).await;
     let answer = server.put("/api/config", command.replace("1000", "1001")).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(answer.text.contains("never taken from the network"), "{}", answer.text);
+    assert!(answer.text.contains("cannot be set over the network"), "{}", answer.text);
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn without_root_the_machine_is_told_what_to_do() {
     std::fs::remove_dir(server.folder.path("")).unwrap();
     let answer = server.put("/api/config", CARD).await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
-    assert!(answer.text.contains("cannot be written from here"), "{}", answer.text);
+    assert!(answer.text.contains("cannot write "), "{}", answer.text);
 }
 
 #[tokio::test]

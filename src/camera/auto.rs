@@ -5,10 +5,11 @@
 //! camera does not go back to the test card: a camera that was unplugged is an error, and is waited
 //! for.
 
-use super::rpicam::{self, Rpicam};
-use super::test_card::TestCard;
-use super::v4l2::{self, find};
-use super::{Failure, Output, Source, Stop};
+use crate::camera::rpicam::Rpicam;
+use crate::camera::source::{Failure, Output, Source};
+use crate::camera::test_card::TestCard;
+use crate::camera::v4l2::find;
+use crate::camera::{Stop, rpicam, v4l2};
 use crate::config;
 use std::path::PathBuf;
 
@@ -23,7 +24,7 @@ pub(super) struct Auto {
     /// Nodes that the configuration gives to others.
     taken: Vec<PathBuf>,
     /// What is being shown.
-    chosen: Option<(PathBuf, v4l2::Device)>,
+    chosen: Option<(PathBuf, v4l2::device::Device)>,
     /// rpicam-vid has a camera; asked once, as that takes a second.
     rpicam: Option<bool>,
 }
@@ -44,7 +45,7 @@ impl Auto {
             self.taken.iter().filter_map(|path| path.canonicalize().ok()).collect();
         let (mut h264, mut raw) = (vec![], vec![]);
         for path in find::paths().into_iter().filter(|path| !taken.contains(path)) {
-            match v4l2::usable(&path) {
+            match v4l2::device::usable(&path) {
                 Some(find::Kind::H264) => h264.push(path),
                 Some(_) => raw.push(path),
                 None => {}
@@ -102,7 +103,7 @@ impl Source for Auto {
 
 impl Auto {
     fn take(&mut self, path: PathBuf) {
-        let device = v4l2::Device::new(&path, &self.config);
+        let device = v4l2::device::Device::new(&path, &self.config);
         self.chosen = Some((path, device));
     }
 }

@@ -5,17 +5,16 @@
 //! its own, which is ended with it: a shell's children, too. If this program should be killed, the
 //! kernel ends the child.
 
-use super::stop::timespec;
-use super::{Failure, Output, STALL, Source, Stop};
+use crate::camera::Stop;
+use crate::camera::source::{Failure, Output, STALL, Source};
+use crate::camera::stop::timespec;
 use crate::h264::{PauseRule, Splitter};
-use crate::system::end_with_us;
+use crate::process::{Child, Group};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Size that is asked for the pipe, bytes: what an unprivileged process may have
@@ -41,14 +40,12 @@ impl Command {
         Command { command }
     }
 
-    fn start(&self) -> Result<Process, String> {
+    fn start(&self) -> Result<Child, String> {
         let program = &self.command[0];
         let mut command = std::process::Command::new(program);
         command.args(&self.command[1..]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.process_group(0);
-        end_with_us(&mut command);
-        let child = command.spawn().map_err(|error| match error.kind() {
+        Child::spawn(&mut command, Group::Own, GRACE).map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
                 format!("{program:?} cannot be started: no such program (installed? in PATH?)")
             }
@@ -59,8 +56,7 @@ impl Command {
                 format!("{program:?} cannot be started: it is not executable by this user")
             }
             _ => format!("{program:?} cannot be started: {error}"),
-        })?;
-        Ok(Process { child })
+        })
     }
 }
 
@@ -74,9 +70,7 @@ impl Command {
     fn read(&mut self, output: &mut Output, stop: &Stop) -> Result<(), String> {
         let program = self.command[0].clone();
         let mut process = self.start()?;
-        let (Some(stdout), Some(stderr)) =
-            (process.child.stdout.take(), process.child.stderr.take())
-        else {
+        let Some((stdout, stderr)) = process.take_output() else {
             return Err(format!("{program:?} has no output"));
         };
         let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE); // smaller works, too
@@ -300,39 +294,5 @@ impl Lines {
             self.last = Some(line.clone());
             say(line);
         }
-    }
-}
-
-/// A running program; dropped, it and its whole group are ended.
-struct Process {
-    child: Child,
-}
-
-impl Process {
-    fn wait(&mut self, time: Duration) -> Option<std::process::ExitStatus> {
-        let end = Instant::now() + time;
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return Some(status),
-                Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
-                _ => return None,
-            }
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = Pid::from_raw(self.child.id() as i32) {
-            let _ = kill_process_group(group, signal);
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.signal(Signal::TERM);
-        self.wait(GRACE);
-        // Also what the program has left behind in its group.
-        self.signal(Signal::KILL);
-        let _ = self.child.wait();
     }
 }

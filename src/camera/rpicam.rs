@@ -3,8 +3,9 @@
 //! The command line follows rpicam-apps' own documentation ("rpicam-apps options reference").
 //! No Pi is at hand where this is built: docs/hardware.md says what has to be seen on one.
 
-use super::command::Command;
-use super::{Failure, Output, Source, Stop};
+use crate::camera::Stop;
+use crate::camera::command::Command;
+use crate::camera::source::{Failure, Output, Source};
 use crate::config;
 use std::path::Path;
 

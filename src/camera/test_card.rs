@@ -4,7 +4,8 @@
 //! a second, a key frame every second. Frame n is due when Unix time modulo 10 s is n/30 s: so the
 //! clock on the card tells the time, and whoever holds a watch beside it reads the delay.
 
-use super::{Failure, Output, Source, Stop};
+use crate::camera::Stop;
+use crate::camera::source::{Failure, Output, Source};
 use crate::h264::Splitter;
 use std::ops::Range;
 use std::sync::OnceLock;

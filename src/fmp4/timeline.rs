@@ -6,7 +6,7 @@
 //! time is this one plus that duration, always. As every real step goes into the mean, the sum of
 //! the durations follows the sum of the steps: an hour of stream is an hour long. A frame or two
 //! lost stretch the next seconds by a trifle; a longer gap counts as one ordinary step. A camera that
-//! turns out to have another frame rate than it said is believed after [`TRIAL`] frames.
+//! turns out to have another frame rate than it said is believed after [`PROBE_FRAMES`] frames.
 //!
 //! Pure: the camera's time goes in, 1/90000 s come out.
 
@@ -20,13 +20,13 @@ pub const TIMESCALE: u32 = 90_000;
 const WINDOW: usize = 90;
 
 /// Over so many steps it shows that the frame rate is another one: 0.4 s at 30 frames a second.
-const TRIAL: usize = 12;
+const PROBE_FRAMES: usize = 12;
 
 /// It is another one if mean and median of the last steps are both longer, or both shorter, than
 /// what was measured, by this part, in hundredths. Cameras that slow down in the dark halve it.
 /// Neither a gap (which leaves the median alone) nor frames that come in bunches (which leave the
 /// mean alone) nor 40 ms of jitter do that.
-const WRONG: u64 = 30;
+const RATE_CHANGE_PERCENT: u64 = 30;
 
 /// A step longer than this many mean ones, and than [`BUNCH`], is an interruption, not a step.
 const INTERRUPTION: u64 = 4;
@@ -60,7 +60,7 @@ pub struct Timeline {
     at: usize,
     sum: u64,
     /// The last steps as they were, a ring, and how many of them there have been.
-    trial: [u32; TRIAL],
+    trial: [u32; PROBE_FRAMES],
     tried: usize,
     /// What dividing by the window has left over so far.
     remainder: u64,
@@ -75,7 +75,7 @@ impl Timeline {
             steps: [0; WINDOW],
             at: 0,
             sum: 0,
-            trial: [0; TRIAL],
+            trial: [0; PROBE_FRAMES],
             tried: 0,
             remainder: 0,
         };
@@ -109,7 +109,7 @@ impl Timeline {
             self.sum = self.sum - u64::from(*oldest) + step;
             *oldest = step as u32;
             self.at = (self.at + 1) % WINDOW;
-            self.doubt(time.saturating_sub(last));
+            self.detect_rate_change(time.saturating_sub(last));
         }
         self.last = Some(time);
         let total = self.sum + self.remainder;
@@ -121,19 +121,19 @@ impl Timeline {
     }
 
     /// Whether the last steps show another frame rate; then that one counts from now on.
-    fn doubt(&mut self, step: u64) {
-        self.trial[self.tried % TRIAL] = step.min(*PLAUSIBLE.end()) as u32;
+    fn detect_rate_change(&mut self, step: u64) {
+        self.trial[self.tried % PROBE_FRAMES] = step.min(*PLAUSIBLE.end()) as u32;
         self.tried += 1;
-        if self.tried < TRIAL {
+        if self.tried < PROBE_FRAMES {
             return;
         }
         let mut steps = self.trial;
         steps.sort_unstable();
-        let median = u64::from(steps[TRIAL / 2 - 1] + steps[TRIAL / 2]) / 2;
-        let mean = steps.iter().map(|step| u64::from(*step)).sum::<u64>() / TRIAL as u64;
+        let median = u64::from(steps[PROBE_FRAMES / 2 - 1] + steps[PROBE_FRAMES / 2]) / 2;
+        let mean = steps.iter().map(|step| u64::from(*step)).sum::<u64>() / PROBE_FRAMES as u64;
         let measured = self.sum / WINDOW as u64;
-        let longer = mean.min(median) * 100 > measured * (100 + WRONG);
-        let shorter = mean.max(median) * 100 < measured * (100 - WRONG);
+        let longer = mean.min(median) * 100 > measured * (100 + RATE_CHANGE_PERCENT);
+        let shorter = mean.max(median) * 100 < measured * (100 - RATE_CHANGE_PERCENT);
         if longer || shorter {
             let step = mean.clamp(*PLAUSIBLE.start(), *PLAUSIBLE.end());
             self.steps = [step as u32; WINDOW];
@@ -168,7 +168,7 @@ mod tests {
             let steps = run(&mut timeline, (0..301).map(|n| 1.0 + f64::from(n) / fps));
             let wrong = steps[300].decode_time as f64 / 90_000.0 - 300.0 / fps;
             // What the first dozen frames were wrong by.
-            let first = TRIAL as f64 * (1.0 / 30.0 - 1.0 / fps);
+            let first = PROBE_FRAMES as f64 * (1.0 / 30.0 - 1.0 / fps);
             assert!((wrong - first).abs() < 0.25, "{fps}: {wrong} {first}");
             assert_eq!(steps[20].duration, (90_000.0 / fps) as u32);
         }
@@ -179,7 +179,11 @@ mod tests {
         let mut timeline = Timeline::new(Some(30.0));
         run(&mut timeline, (0..300).map(|n| f64::from(n) / 30.0));
         let steps = run(&mut timeline, (0..60).map(|n| 10.0 + f64::from(n) / 6.0));
-        assert!(steps[2 * TRIAL].duration.abs_diff(15_000) < 100, "{:?}", steps[2 * TRIAL]);
+        assert!(
+            steps[2 * PROBE_FRAMES].duration.abs_diff(15_000) < 100,
+            "{:?}",
+            steps[2 * PROBE_FRAMES]
+        );
     }
 
     #[test]

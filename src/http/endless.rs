@@ -4,10 +4,13 @@
 //! change in mid-stream, an MP4 file can't have a second `moov` (ffmpeg skips it); so its sample
 //! entry is `avc3`, and new sets come in the key frame that needs them.
 
-use super::{Context, Shutdown};
 use crate::camera::Camera;
-use crate::fmp4::{self, FRAGMENT_OVERHEAD, SampleEntry};
-use crate::stream::{Event, Fragment, Init, Viewer};
+use crate::fmp4;
+use crate::fmp4::{FRAGMENT_OVERHEAD, SampleEntry};
+use crate::http::Context;
+use crate::shutdown::Shutdown;
+use crate::stream::{Event, Viewer};
+use crate::stream::{Fragment, Init};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use hyper::header::{CONTENT_TYPE, HeaderValue};

@@ -4,12 +4,16 @@
 //! shared bytes of the fragments, as they are, with plain writes. A viewer costs a socket, a place in
 //! a row ([`super::fanout`]), and a task that sleeps until something unusual happens.
 
-use super::fanout::{Fanout, Seat};
-use super::server::Guest;
-use super::websocket::{self, Message, Reader};
-use super::{Context, Shutdown, websocket::status};
 use crate::camera::Camera;
-use crate::stream::{Event, Fragment, Init, Stream, Viewer};
+use crate::http::Context;
+use crate::http::connections::ConnectionPermit;
+use crate::http::handshake::handshake;
+use crate::shutdown::Shutdown;
+use crate::stream::fanout::{Connection, Fanout};
+use crate::stream::{Event, Viewer};
+use crate::stream::{Fragment, Init, Stream};
+use crate::websocket;
+use crate::websocket::{Message, Reader, status};
 use bytes::{Buf, Bytes};
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use hyper::upgrade::OnUpgrade;
@@ -17,7 +21,8 @@ use hyper::{Method, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -29,13 +34,13 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a viewer is asked whether it is still there: below the 30 s after which home routers
 /// forget a quiet connection.
-const PING: Duration = Duration::from_secs(20);
+const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Time for the peer to close after we have.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Pieces that go into one write: well below the 1024 of Linux (IOV_MAX), and a second of frames.
-const AT_ONCE: usize = 64;
+const MAX_SLICES: usize = 64;
 
 /// Which messages a viewer understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,13 +48,13 @@ pub(super) enum Dialect {
     /// `/live`: text about the stream, then one binary message to start, then one a frame.
     Live,
     /// `/video_websocket`, for pages of the Go BerryMSE: binary only, each fragment a message.
-    Old,
+    Legacy,
 }
 
 /// What a viewer may ask. Any other text is ignored, so that newer pages get along with this server.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum Question {
+enum Request {
     /// What time it is here, and how old the newest frame: see [`time`].
     Time { id: u64 },
 }
@@ -57,15 +62,15 @@ enum Question {
 /// Answers the handshake, and sends pictures once it is through.
 pub(super) fn accept(
     headers: &HeaderMap,
-    upgrade: Option<(OnUpgrade, Arc<Guest>)>,
+    upgrade: Option<(OnUpgrade, Arc<ConnectionPermit>)>,
     camera: &Arc<Camera>,
     fanout: &Arc<Fanout>,
     dialect: Dialect,
     context: &Context,
 ) -> Result<Response, (StatusCode, &'static str)> {
     // The door and the routes have let only GET through, and hyper upgrades only HTTP/1.1.
-    let accept = websocket::handshake(&Method::GET, Version::HTTP_11, headers)?;
-    let (upgrade, guest) =
+    let accept = handshake(&Method::GET, Version::HTTP_11, headers)?;
+    let (upgrade, permit) =
         upgrade.ok_or((StatusCode::BAD_REQUEST, "this connection cannot be a WebSocket"))?;
     let viewer = camera.stream.watch();
     let shutdown = context.shutdown.clone();
@@ -77,10 +82,10 @@ pub(super) fn accept(
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
         let mut reader = Reader::default();
         reader.push(&parts.read_buf);
-        let seat = fanout.seat(parts.io.into_inner());
-        let end = show(&seat, reader, viewer, dialect, started, shutdown).await;
-        seat.leave();
-        drop(guest);
+        let connection = fanout.connect(parts.io.into_inner());
+        let end = serve_viewer(&connection, reader, viewer, dialect, started, shutdown).await;
+        connection.remove();
+        drop(permit);
         match end {
             Ok(()) => log::debug!("a viewer of \"{name}\" left"),
             Err(error) => log::debug!("a viewer of \"{name}\" is gone: {error}"),
@@ -96,15 +101,15 @@ pub(super) fn accept(
 }
 
 /// One viewer, from the handshake to the end.
-async fn show(
-    seat: &Seat,
+async fn serve_viewer(
+    connection: &Connection,
     mut reader: Reader,
     mut viewer: Viewer,
     dialect: Dialect,
     started: std::time::Instant,
     mut shutdown: Shutdown,
 ) -> io::Result<()> {
-    let ping = sleep(PING);
+    let ping = sleep(PING_INTERVAL);
     tokio::pin!(ping);
     let mut answered = true;
     // What is to be said besides pictures: pings, answers to pings and questions.
@@ -118,7 +123,7 @@ async fn show(
                 Ok(Some(Message::Close(code))) => break 'open code,
                 Ok(Some(Message::Pong)) => answered = true,
                 Ok(Some(Message::Text(text))) if dialect == Dialect::Live => {
-                    if let Ok(Question::Time { id }) = serde_json::from_str(&text) {
+                    if let Ok(Request::Time { id }) = serde_json::from_str(&text) {
                         words.extend(websocket::text(&time(id, started, viewer.stream())));
                     }
                 }
@@ -126,36 +131,36 @@ async fn show(
                 Err(code) => break 'open code,
             }
         }
-        let own = if words.is_empty() { seat.own() } else { Some(seat.take()) };
-        if let Some((next, rest)) = own {
-            send(&seat.socket, rest.as_slice()).await?;
+        let claimed = if words.is_empty() { connection.unsent() } else { Some(connection.claim()) };
+        if let Some((next, unsent)) = claimed {
+            send(&connection.socket, unsent.as_slice()).await?;
             if !words.is_empty() {
-                send(&seat.socket, &[std::mem::take(&mut words).into()]).await?;
+                send(&connection.socket, &[std::mem::take(&mut words).into()]).await?;
             }
             if viewer.position().is_some() {
                 viewer.resume(next);
             }
             while let Some(event) = viewer.take() {
-                send_event(&seat.socket, event, dialect).await?;
+                send_event(&connection.socket, event, dialect).await?;
             }
             match viewer.position() {
-                Some(next) if !seat.give(next, viewer.stream()) => continue,
+                Some(next) if !connection.hand_back(next, viewer.stream()) => continue,
                 _ => {}
             }
         }
         tokio::select! {
-            () = seat.call.notified() => {}
+            () = connection.wake.notified() => {}
             // Until there is a first picture, nobody else watches for it.
             event = viewer.next(), if viewer.position().is_none() => match event {
                 Some(event) => {
-                    send_event(&seat.socket, event, dialect).await?;
-                    seat.hold(viewer.position());
+                    send_event(&connection.socket, event, dialect).await?;
+                    connection.claim_at(viewer.position());
                 }
                 None => break status::GOING_AWAY,
             },
-            ready = seat.socket.readable() => {
+            ready = connection.socket.readable() => {
                 ready?;
-                if !read(&seat.socket, &mut reader)? {
+                if !read(&connection.socket, &mut reader)? {
                     return Ok(());
                 }
             }
@@ -164,19 +169,19 @@ async fn show(
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
                 }
                 words.extend(websocket::ping());
-                ping.as_mut().reset(Instant::now() + PING);
+                ping.as_mut().reset(Instant::now() + PING_INTERVAL);
             }
             () = shutdown.wait() => break status::GOING_AWAY,
         }
     };
-    let (_, rest) = seat.take();
-    send(&seat.socket, rest.as_slice()).await?;
-    send(&seat.socket, &[websocket::close(code).into()]).await?;
-    socket2::SockRef::from(&seat.socket).shutdown(std::net::Shutdown::Write)?;
+    let (_, unsent) = connection.claim();
+    send(&connection.socket, unsent.as_slice()).await?;
+    send(&connection.socket, &[websocket::close(code).into()]).await?;
+    socket2::SockRef::from(&connection.socket).shutdown(std::net::Shutdown::Write)?;
     // What the peer still had to say is read, so that it gets our last words (no reset).
     let drain = async {
-        while seat.socket.readable().await.is_ok() {
-            if !read(&seat.socket, &mut Reader::default()).unwrap_or(false) {
+        while connection.socket.readable().await.is_ok() {
+            if !read(&connection.socket, &mut Reader::default()).unwrap_or(false) {
                 break;
             }
         }
@@ -204,12 +209,14 @@ async fn send_event(to: &TcpStream, event: Event, dialect: Dialect) -> io::Resul
     match (event, dialect) {
         (Event::Frame(fragment), _) => send(to, &[fragment.message]).await,
         (Event::Start(init, group), Dialect::Live) => send(to, &start(&init, &group)).await,
-        (Event::Start(init, group), Dialect::Old) => send(to, &old_start(&init, &group)).await,
+        (Event::Start(init, group), Dialect::Legacy) => {
+            send(to, &legacy_start(&init, &group)).await
+        }
         (Event::Dropped(frames), Dialect::Live) => {
             let message = serde_json::json!({"type": "dropped", "frames": frames});
             send(to, &[websocket::text(&message.to_string()).into()]).await
         }
-        (Event::Dropped(_), Dialect::Old) => Ok(()),
+        (Event::Dropped(_), Dialect::Legacy) => Ok(()),
     }
 }
 
@@ -224,7 +231,7 @@ fn start(init: &Init, group: &[Fragment]) -> Vec<Bytes> {
     std::iter::once(head.into()).chain(group).collect()
 }
 
-fn old_start(init: &Init, group: &[Fragment]) -> Vec<Bytes> {
+fn legacy_start(init: &Init, group: &[Fragment]) -> Vec<Bytes> {
     let mut head = websocket::Header::binary(init.segment.len()).to_vec();
     head.extend_from_slice(&init.segment);
     let group = group.iter().map(|fragment| fragment.message.clone());
@@ -264,7 +271,7 @@ async fn send(to: &TcpStream, pieces: &[Bytes]) -> io::Result<()> {
     while !pieces.is_empty() {
         let wrote = {
             let slices: Vec<IoSlice<'_>> =
-                pieces.iter().take(AT_ONCE).map(|piece| IoSlice::new(piece)).collect();
+                pieces.iter().take(MAX_SLICES).map(|piece| IoSlice::new(piece)).collect();
             to.try_write_vectored(&slices)
         };
         let mut wrote = match wrote {

@@ -1,9 +1,10 @@
 //! `/metrics`: figures for Prometheus (OpenMetrics text format 1.0).
 
-use super::Context;
-use super::server::plain;
-use crate::camera::Status;
-use crate::stream::{Delays, Stream};
+use crate::camera::status::Status;
+use crate::http::Context;
+use crate::http::reply::plain;
+use crate::stream::Delays;
+use crate::stream::Stream;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use prometheus_client::collector::Collector;

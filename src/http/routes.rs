@@ -1,12 +1,13 @@
-//! Which path is answered by what.
+//! Route table.
 
-use super::fanout::Fanout;
-use super::server::{Guest, busy, plain};
-use super::settings::Body;
-use super::{Context, endless, live, metrics, settings, site, status, update, wifi};
-use bytes::Buf;
-use futures_util::{Stream, StreamExt};
-use hyper::header::{ALLOW, HeaderMap, HeaderValue, SEC_WEBSOCKET_VERSION};
+use crate::http::api::{config, status, update, wifi};
+use crate::http::body::boxed;
+use crate::http::connections::ConnectionPermit;
+use crate::http::context::Context;
+use crate::http::reply::{ApiError, plain};
+use crate::http::{endless, live, metrics, site};
+use crate::stream::fanout::Fanout;
+use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_VERSION};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, StatusCode};
 use std::convert::Infallible;
@@ -30,7 +31,7 @@ pub(super) fn all(
             .and_then(|method| async move {
                 match method {
                     Method::GET | Method::HEAD => Ok(()),
-                    _ => Err(warp::reject::custom(NotThatMethod)),
+                    _ => Err(warp::reject::custom(NotReading)),
                 }
             })
             .untuple_one()
@@ -40,7 +41,7 @@ pub(super) fn all(
         .and(warp::any().map(move || fanouts.clone()))
         .and(warp::path::full())
         .and(warp::ext::optional::<OnUpgrade>())
-        .and(warp::ext::optional::<Arc<Guest>>())
+        .and(warp::ext::optional::<Arc<ConnectionPermit>>())
         .and(warp::header::headers_cloned())
         .and_then(stream);
     let api = warp::path!("api" / "status")
@@ -56,43 +57,42 @@ pub(super) fn all(
     };
     let config = changes(warp::path!("api" / "config").boxed())
         .and(warp::body::stream().map(boxed))
-        .then(settings::config);
+        .then(config::config)
+        .map(reply);
     let update = changes(warp::path!("api" / "update").boxed())
         .and(warp::body::stream().map(boxed))
-        .then(update::update);
+        .then(update::update)
+        .map(reply);
     let wifi = changes(warp::path!("api" / "wifi").boxed())
         .and(warp::body::stream().map(boxed))
-        .then(wifi::wifi);
-    let reboot = changes(warp::path!("api" / "reboot").boxed()).then(settings::reboot);
+        .then(wifi::wifi)
+        .map(reply);
+    let reboot = changes(warp::path!("api" / "reboot").boxed()).then(config::reboot).map(reply);
 
     let read: BoxedFilter<(Response,)> = read()
         .and(api.or(health).unify().or(metrics).unify().or(streams).unify().or(site).unify())
         .boxed();
     let routes =
         config.or(update).unify().or(wifi).unify().or(reboot).unify().or(read).unify().boxed();
-    routes.recover(refused).unify()
+    routes.recover(recover).unify()
 }
 
-/// A body in a type that can be written down.
-fn boxed<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static) -> Body {
-    Box::pin(body.map(|piece| match piece {
-        Ok(mut piece) => Ok(piece.copy_to_bytes(piece.remaining())),
-        Err(error) => Err(format!("the request ended early: {error}")),
-    }))
+fn reply(result: Result<Response, ApiError>) -> Response {
+    result.unwrap_or_else(ApiError::into_response)
 }
 
+/// The method is not one that only reads.
 #[derive(Debug)]
-struct NotThatMethod;
-impl warp::reject::Reject for NotThatMethod {}
+struct NotReading;
 
-async fn refused(rejection: Rejection) -> Result<Response, Infallible> {
-    Ok(if rejection.find::<NotThatMethod>().is_some() {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "this can only be read (GET)");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        response
-    } else {
-        plain(StatusCode::NOT_FOUND, "there is nothing at this address")
-    })
+impl warp::reject::Reject for NotReading {}
+
+async fn recover(rejection: Rejection) -> Result<Response, Infallible> {
+    let error = match rejection.find::<NotReading>() {
+        Some(_) => ApiError::Method("GET, HEAD"),
+        None => ApiError::new(StatusCode::NOT_FOUND, "not found"),
+    };
+    Ok(error.into_response())
 }
 
 async fn site(path: FullPath, headers: HeaderMap) -> Result<Response, Rejection> {
@@ -105,7 +105,7 @@ async fn stream(
     fanouts: Arc<[Arc<Fanout>]>,
     path: FullPath,
     upgrade: Option<OnUpgrade>,
-    guest: Option<Arc<Guest>>,
+    permit: Option<Arc<ConnectionPermit>>,
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
     let Some((name, format)) = parse(path.as_str()) else { return Err(warp::reject::not_found()) };
@@ -113,16 +113,18 @@ async fn stream(
     let Some((camera, fanout)) = found else {
         let names: Vec<String> =
             context.cameras.iter().map(|camera| format!("{:?}", camera.config.name)).collect();
-        let there = if names.is_empty() { "none".into() } else { names.join(", ") };
-        let message = format!("there is no camera {:?}; there are: {there}", name.unwrap_or("1"));
-        return Ok(plain(StatusCode::NOT_FOUND, &message));
+        let names = if names.is_empty() { "none".into() } else { names.join(", ") };
+        let message = format!("no camera {:?}; configured: {names}", name.unwrap_or("1"));
+        return Ok(ApiError::new(StatusCode::NOT_FOUND, message).into_response());
     };
     if !context.has_room() {
-        return Ok(busy("there are as many viewers as this machine takes: try again later"));
+        let limit = context.server.max_viewers;
+        let message = format!("viewer limit reached (max_viewers = {limit}): try again later");
+        return Ok(ApiError::Busy(message).into_response());
     }
     Ok(match format {
         Format::WebSocket(dialect) => {
-            match live::accept(&headers, upgrade.zip(guest), camera, fanout, dialect, &context) {
+            match live::accept(&headers, upgrade.zip(permit), camera, fanout, dialect, &context) {
                 Ok(response) => response,
                 Err((status, message)) => {
                     let mut response = plain(status, message);
@@ -150,7 +152,7 @@ enum Format {
 /// Camera and format of a path: `/live`, `/live/front`, `/live.mp4`, `/live/front.h264`, …
 fn parse(path: &str) -> Option<(Option<&str>, Format)> {
     if path == "/video_websocket" {
-        return Some((None, Format::WebSocket(live::Dialect::Old)));
+        return Some((None, Format::WebSocket(live::Dialect::Legacy)));
     }
     let rest = path.strip_prefix("/live")?;
     let (rest, format) = match rest {
@@ -177,7 +179,10 @@ mod tests {
         assert_eq!(parse("/live.mp4"), Some((None, Format::Mp4)));
         assert_eq!(parse("/live/front.mp4"), Some((Some("front"), Format::Mp4)));
         assert_eq!(parse("/live.h264"), Some((None, Format::H264)));
-        assert_eq!(parse("/video_websocket"), Some((None, Format::WebSocket(live::Dialect::Old))));
+        assert_eq!(
+            parse("/video_websocket"),
+            Some((None, Format::WebSocket(live::Dialect::Legacy)))
+        );
         for path in ["/livefront", "/live/", "/live/a/b", "/live/.mp4", "/", "/lives.mp4"] {
             assert_eq!(parse(path), None, "{path}");
         }

@@ -3,19 +3,20 @@
 //! warp's own server neither sets socket options nor limits the time and the size of a request, so
 //! hyper serves here and warp routes.
 
-use super::door::Entry;
-use super::fanout::Fanout;
-use super::{Context, routes, wifi};
-use hyper::header::{
-    CONTENT_TYPE, HeaderValue, RETRY_AFTER as RETRY_AFTER_HEADER, SET_COOKIE, WWW_AUTHENTICATE,
-};
+use crate::http::Context;
+use crate::http::access;
+use crate::http::api::wifi;
+use crate::http::connections::{ConnectionLimiter, ConnectionPermit, refuse};
+use crate::http::reply::{ApiError, plain};
+use crate::http::routes;
+use crate::stream::fanout::Fanout;
+use hyper::header::{HeaderValue, SET_COOKIE};
 use hyper::server::conn::http1;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use warp::reply::Response;
@@ -28,9 +29,6 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// What may lie in a socket without having been sent, bytes: a viewer that falls behind is to be
 /// noticed here, where it can skip, after a quarter of a second at 2 Mbit/s.
 const NOT_SENT: u32 = 64 * 1024;
-
-/// When somebody who is refused for want of room may try again, seconds.
-const RETRY_AFTER: u32 = 10;
 
 /// A connection on which nothing is taken any more, though there is something to take, is closed.
 const DEAD_PEER: Duration = Duration::from_secs(15);
@@ -86,12 +84,12 @@ impl Server {
         let fanouts = context
             .cameras
             .iter()
-            .map(|camera| Arc::new(Fanout::start(camera, &context.shutdown)))
+            .map(|camera| Arc::new(Fanout::start(&camera.stream, &context.shutdown)))
             .collect();
         let service = warp::service(routes::all(self.context.clone(), fanouts));
         let mut shutdown = self.context.shutdown.clone();
         let connections = Arc::new(());
-        let guests = Guests::default();
+        let limiter = ConnectionLimiter::default();
         loop {
             let accepted = tokio::select! {
                 _ = shutdown.wait() => break,
@@ -106,7 +104,8 @@ impl Server {
                 }
             };
             set_options(&stream);
-            let Some(guest) = guests.come(address, self.context.server.max_connections_per_address)
+            let Some(permit) =
+                limiter.acquire(address, self.context.server.max_connections_per_address)
             else {
                 refuse(&stream);
                 continue;
@@ -115,7 +114,7 @@ impl Server {
             let routes = TowerToHyperService::new(service.clone());
             let counted = connections.clone();
             tokio::spawn(async move {
-                serve(stream, guest, context, routes).await;
+                serve(stream, permit, context, routes).await;
                 drop(counted);
             });
         }
@@ -130,56 +129,6 @@ impl Server {
     }
 }
 
-/// How many connections each address has.
-#[derive(Default, Clone)]
-struct Guests(Arc<Mutex<HashMap<IpAddr, u32>>>);
-
-/// One connection; dropped, it is gone. A viewer over WebSocket takes it along.
-pub(super) struct Guest {
-    guests: Guests,
-    address: IpAddr,
-}
-
-impl Guests {
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn come(&self, address: IpAddr, limit: u32) -> Option<Arc<Guest>> {
-        let mut guests = self.lock();
-        let count = guests.entry(address).or_default();
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        drop(guests);
-        Some(Arc::new(Guest { guests: self.clone(), address }))
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let mut guests = self.guests.lock();
-        if let Some(count) = guests.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                guests.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// Answers a connection that is one too many, without reading from it.
-fn refuse(stream: &TcpStream) {
-    let body = "too many connections from your address: try again later\n";
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER}\r\nContent-Type: \
-         text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    let _ = stream.try_write(answer.as_bytes()); // new, so there is room for it
-}
-
 fn set_options(stream: &TcpStream) {
     // None of these is needed for a connection to work.
     let _ = stream.set_nodelay(true);
@@ -190,8 +139,12 @@ fn set_options(stream: &TcpStream) {
 }
 
 /// One connection.
-async fn serve<S>(stream: TcpStream, guest: Arc<Guest>, context: Arc<Context>, routes: S)
-where
+async fn serve<S>(
+    stream: TcpStream,
+    permit: Arc<ConnectionPermit>,
+    context: Arc<Context>,
+    routes: S,
+) where
     S: hyper::service::Service<Request<hyper::body::Incoming>, Response = Response>
         + Clone
         + Send
@@ -201,7 +154,7 @@ where
     let mut shutdown = context.shutdown.clone();
     let limits = context.server.clone();
     let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(guest.clone());
+        request.extensions_mut().insert(permit.clone());
         let (context, routes) = (context.clone(), routes.clone());
         async move { Ok::<_, std::convert::Infallible>(answer(request, &context, routes).await) }
     });
@@ -236,26 +189,19 @@ where
     if let Some(response) = wifi::captive(context, &method, request.headers()) {
         return response;
     }
-    let entry = context.door.check(&method, &uri, request.headers()).await;
-    let mut response = match &entry {
-        Err(refusal) => {
-            log::debug!("{method} {uri}: {} {}", refusal.status, refusal.message);
-            let mut response = plain(refusal.status, &refusal.message);
-            if refusal.status == StatusCode::UNAUTHORIZED {
-                let challenge = "Basic realm=\"BerryMSE\", charset=\"UTF-8\"";
-                response
-                    .headers_mut()
-                    .insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-            }
-            response
+    let access = access::check(&context.access, &method, &uri, request.headers()).await;
+    let mut response = match &access {
+        Err(denied) => {
+            log::debug!("{method} {uri}: {denied}");
+            ApiError::from(denied.clone()).into_response()
         }
         Ok(_) => match routes.call(request).await {
             Ok(response) => response,
-            // warp answers everything; its error type only can't say so here.
-            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "this went wrong"),
+            // warp replies to everything, but its error type cannot say so.
+            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
         },
     };
-    if let Ok(Entry::Password(cookie)) = entry {
+    if let Ok(Some(cookie)) = access {
         response.headers_mut().insert(SET_COOKIE, cookie);
     }
     for (name, value) in HEADERS {
@@ -275,20 +221,3 @@ const HEADERS: [(&str, &str); 4] = [
          data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors *",
     ),
 ];
-
-/// An answer to whom there is no room for.
-pub(super) fn busy(message: &str) -> Response {
-    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, message);
-    response.headers_mut().insert(RETRY_AFTER_HEADER, HeaderValue::from(RETRY_AFTER));
-    response
-}
-
-/// An answer in a sentence.
-pub(super) fn plain(status: StatusCode, message: &str) -> Response {
-    let mut response = Response::new(format!("{message}\n").into());
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
-}

@@ -1,9 +1,12 @@
 //! `berrymse apply`: the configuration becomes the machine's.
 
-use super::files::{link, remove, write};
-use super::last_good::load;
-use super::{network, saving};
-use crate::config::{Config, ConfigError, line_column, place};
+use crate::config::Config;
+use crate::config::edit::span_of;
+use crate::config::error::{ConfigError, line_column};
+use crate::system::files::{link, remove, write};
+use crate::system::last_good::{keep, load};
+use crate::system::wifi::files::wpa_supplicant;
+use crate::system::{journal, network};
 use std::path::{Path, PathBuf};
 
 /// Where everything is.
@@ -28,7 +31,7 @@ pub struct Report {
 
 /// Applies the configuration, as much of it as can be.
 pub fn apply(paths: &Paths) -> Report {
-    let mended = saving::mend(&paths.config, &paths.last_good);
+    let mended = journal::recover(&paths.config, &paths.last_good);
     let found = load(&paths.config, &paths.last_good);
     let mut machine = Machine { root: &paths.root, report: Report::default() };
     machine.check(&paths.config, mended.map(drop));
@@ -93,7 +96,7 @@ impl Machine<'_> {
         }
         match &config.network.wifi {
             Some(wifi) => {
-                self.write("etc/wpa_supplicant.conf", &network::wpa_supplicant(wifi), 0o600);
+                self.write("etc/wpa_supplicant.conf", &wpa_supplicant(wifi), 0o600);
             }
             None => self.remove("etc/wpa_supplicant.conf"),
         }
@@ -122,7 +125,7 @@ impl Machine<'_> {
         let mut zone = zone.unwrap_or("UTC");
         let mut there = is_there(zone);
         if !there && zone != "UTC" {
-            let span = place(text, &["system", "timezone"]);
+            let span = span_of(text, &["system", "timezone"]);
             let error = ConfigError {
                 file: config.display().to_string(),
                 at: span.map(|span| line_column(text, span.start)),
@@ -141,19 +144,6 @@ impl Machine<'_> {
         let result = if there { link(&localtime, &file(zone)) } else { remove(&localtime) };
         self.check(&localtime, result);
     }
-}
-
-/// Keeps `text` as the last good configuration, for whoever its folder is for: there are passwords
-/// in it.
-pub(super) fn keep(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    write(path, text.as_bytes(), 0o640)?;
-    let Some(folder) = path.parent() else { return Ok(()) };
-    let group = folder.metadata()?.gid();
-    if path.metadata()?.gid() != group {
-        std::os::unix::fs::lchown(path, None, Some(group))?;
-    }
-    Ok(())
 }
 
 /// sshd and dropbear refuse keys in a folder that others may write to.

@@ -10,64 +10,91 @@
 //! reboot⏎                       ─► files written out, machine restarted
 //! ```
 
-use super::apply::keep;
-use super::files::replace;
-use super::last_good::load;
-use super::saving;
-use crate::config::{Config, MAX_CONFIG, line_column, place};
-use rustix::fs::{Mode, StatVfsMountFlags, statvfs};
-use rustix::mount::{MountFlags, mount_remount};
+use crate::config::remote::no_new_key;
+use crate::config::{Config, MAX_CONFIG};
+use crate::system::files::replace;
+use crate::system::journal;
+use crate::system::last_good::{keep, load};
+use crate::system::mounts::RemountedRw;
+use rustix::fs::Mode;
 use rustix::process::umask;
-use std::io::{ErrorKind, Read, Write};
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the helper is spoken to.
-pub const SOCKET: &str = "/run/berrymse/root";
-
 /// Writing to a worn card takes seconds; nothing takes this long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time for the answer to reach a browser before the machine goes down.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const REPLY_GRACE: Duration = Duration::from_millis(500);
 
-/// Why nothing was done.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// There is no helper on this machine.
-    NoHelper,
-    /// In words.
-    Because(String),
+/// Why the helper did not do what it was asked to.
+#[derive(Debug)]
+pub enum HelperError {
+    /// This machine has no helper.
+    Absent,
+    /// The helper does not answer.
+    Unreachable {
+        /// Its socket.
+        socket: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The helper refused or failed; its message.
+    Failed(String),
 }
 
-/// Asks the helper behind `socket`. Waits for its answer.
-pub fn ask(socket: &Path, verb: &str, text: &str) -> Result<(), Refused> {
+impl fmt::Display for HelperError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HelperError::Absent => {
+                f.write_str("this machine cannot be restarted from here: only the appliance can")
+            }
+            HelperError::Unreachable { socket, error } => {
+                write!(f, "the root helper behind {} does not answer: {error}", socket.display())
+            }
+            HelperError::Failed(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for HelperError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            HelperError::Unreachable { error, .. } => Some(error),
+            HelperError::Absent | HelperError::Failed(_) => None,
+        }
+    }
+}
+
+/// Asks the helper behind `socket`, and waits for its answer.
+///
+/// # Errors
+///
+/// [`HelperError::Absent`] if there is no socket; it then does nothing.
+pub fn ask(socket: &Path, verb: &str, text: &str) -> Result<(), HelperError> {
     if !socket.exists() {
-        return Err(Refused::NoHelper);
+        return Err(HelperError::Absent);
     }
     let exchange = || {
         let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+        stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
         stream.write_all(format!("{verb}\n{text}").as_bytes())?;
         stream.shutdown(Shutdown::Write)?;
         let mut answer = String::new();
         stream.take(4096).read_to_string(&mut answer)?;
         Ok(answer)
     };
-    let because = |error: std::io::Error| {
-        let (socket, error) = (socket.display(), error);
-        Refused::Because(format!("the helper behind {socket} does not answer: {error}"))
-    };
-    match exchange().map_err(because)?.trim() {
+    let answer =
+        exchange().map_err(|error| HelperError::Unreachable { socket: socket.into(), error })?;
+    match answer.trim() {
         "ok" => Ok(()),
-        answer => {
-            let answer = answer.strip_prefix("error ").unwrap_or(answer);
-            Err(Refused::Because(answer.into()))
-        }
+        answer => Err(HelperError::Failed(answer.strip_prefix("error ").unwrap_or(answer).into())),
     }
 }
 
@@ -101,8 +128,8 @@ impl Helper {
 
     /// One connection.
     fn answer(&self, mut stream: UnixStream) -> std::io::Result<()> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+        stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
         let mut request = String::new();
         (&stream).take(MAX_CONFIG as u64 + 64).read_to_string(&mut request)?;
         let (verb, text) = request.split_once('\n').unwrap_or((&request, ""));
@@ -122,7 +149,7 @@ impl Helper {
         stream.write_all(answer.as_bytes())?;
         drop(stream);
         if verb == "reboot" {
-            std::thread::sleep(LAST_WORDS);
+            std::thread::sleep(REPLY_GRACE);
             (self.reboot)().map_err(std::io::Error::other)?;
         }
         Ok(())
@@ -132,40 +159,24 @@ impl Helper {
         // Whoever asks may be somebody who has taken the server over.
         let new = Config::parse(text, "berrymse.toml").map_err(|error| error.to_string())?;
         let now = load(&self.config, &self.last_good).config;
-        no_new_key(text, &new, &now.system.ssh_keys).map_err(|(why, _)| why)?;
+        no_new_key(text, &new, now.system.ssh_keys.iter(), "").map_err(|error| error.message)?;
         let cannot = |path: &Path| {
             let path = path.display().to_string();
             move |error: std::io::Error| format!("{path} cannot be written: {error}")
         };
         // First where a power cut does no harm.
-        saving::begin(&self.config, &self.last_good).map_err(cannot(&self.last_good))?;
+        journal::begin(&self.config, &self.last_good).map_err(cannot(&self.last_good))?;
         let result = (|| {
             keep(&self.last_good, text).map_err(cannot(&self.last_good))?;
             let folder = self.config.parent().unwrap_or(Path::new("/"));
-            let _writable = Writable::make(folder).map_err(cannot(folder))?;
+            let _writable = RemountedRw::make(folder).map_err(cannot(folder))?;
             replace(&self.config, text.as_bytes(), 0o644).map_err(cannot(&self.config))
         })();
-        saving::end(&self.last_good).map_err(cannot(&self.last_good))?;
+        journal::commit(&self.last_good).map_err(cannot(&self.last_good))?;
         result?;
         let _ = super::files::remove(&self.config_error);
         Ok(())
     }
-}
-
-/// SSH keys are root's, so they come from whoever holds the card, and never from the network. The
-/// error says where a new one stands.
-pub fn no_new_key(
-    text: &str,
-    new: &Config,
-    known: &[String],
-) -> Result<(), (String, Option<(usize, usize)>)> {
-    if new.system.ssh_keys.iter().all(|key| known.contains(key)) {
-        return Ok(());
-    }
-    let at = place(text, &["system", "ssh_keys"]).map(|place| line_column(text, place.start));
-    let why = "a new SSH key: who may log in is never taken from the network; write it into the \
-               file on the card";
-    Err((why.into(), at))
 }
 
 fn listen(socket: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
@@ -192,45 +203,6 @@ fn group_id(name: &str) -> std::io::Result<u32> {
         (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
     });
     number.ok_or_else(|| std::io::Error::new(ErrorKind::NotFound, format!("no group {name:?}")))
-}
-
-/// A file system that is usually mounted read-only, writable until this is dropped.
-pub(super) struct Writable<'a> {
-    folder: &'a Path,
-    before: Option<MountFlags>,
-}
-
-impl Writable<'_> {
-    pub(super) fn make(folder: &Path) -> std::io::Result<Writable<'_>> {
-        let now = statvfs(folder)?.f_flag;
-        if !now.contains(StatVfsMountFlags::RDONLY) {
-            return Ok(Writable { folder, before: None });
-        }
-        // All of them, or they would be taken away.
-        let mut before = MountFlags::RDONLY;
-        for (is, flag) in [
-            (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
-            (StatVfsMountFlags::NODEV, MountFlags::NODEV),
-            (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
-            (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
-            (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
-            (StatVfsMountFlags::SYNCHRONOUS, MountFlags::SYNCHRONOUS),
-        ] {
-            before.set(flag, now.contains(is));
-        }
-        mount_remount(folder, before - MountFlags::RDONLY, "")?;
-        Ok(Writable { folder, before: Some(before) })
-    }
-}
-
-impl Drop for Writable<'_> {
-    fn drop(&mut self) {
-        if let Some(before) = self.before
-            && let Err(error) = mount_remount(self.folder, before, "")
-        {
-            log::error!("{} stays writable: {error}", self.folder.display());
-        }
-    }
 }
 
 /// Restarts the machine. By init, which ends the programs first and keeps the time and the log: a machine
@@ -271,7 +243,7 @@ mod tests {
         let (config, last_good) = (helper.config.clone(), helper.last_good.clone());
         let config_error = helper.config_error.clone();
         let socket = folder.join("run/root");
-        assert_eq!(ask(&socket, "reboot", ""), Err(Refused::NoHelper));
+        assert!(matches!(ask(&socket, "reboot", ""), Err(HelperError::Absent)));
         let at = socket.clone();
         std::thread::spawn(move || helper.run(&at, None));
         while UnixStream::connect(&socket).is_err() {
@@ -281,7 +253,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
 
         let text = "# kept\n[server]\nlisten = \"0.0.0.0:80\"\n";
-        assert_eq!(ask(&socket, "save-config", text), Ok(()));
+        assert!(ask(&socket, "save-config", text).is_ok());
         assert_eq!(std::fs::read_to_string(&config).unwrap(), text);
         assert_eq!(std::fs::read_to_string(&last_good).unwrap(), text);
         assert!(!config_error.exists());
@@ -291,12 +263,14 @@ mod tests {
             ("rm -r /", "", "there is no"),
             ("", "", "there is no"),
         ] {
-            let Err(Refused::Because(why)) = ask(&socket, verb, broken) else { panic!("{verb}") };
+            let Err(HelperError::Failed(why)) = ask(&socket, verb, broken) else {
+                panic!("{verb}")
+            };
             assert!(why.contains(says), "{why}");
         }
         assert_eq!(std::fs::read_to_string(&config).unwrap(), text);
         assert!(!REBOOTED.load(Ordering::SeqCst));
-        assert_eq!(ask(&socket, "reboot", ""), Ok(()));
+        assert!(ask(&socket, "reboot", "").is_ok());
         while !REBOOTED.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -1,13 +1,13 @@
 //! The configuration that counts when the file is broken: the last good copy, or the one as shipped.
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
+use crate::config::error::ConfigError;
+use crate::paths;
+use crate::system::files::write;
 use std::path::{Path, PathBuf};
 
 /// The file that every image starts with.
 const SHIPPED: &str = include_str!("../../appliance/berrymse.toml");
-
-/// What `apply` finds wrong with the configuration stands here.
-pub const CONFIG_ERROR: &str = "/run/berrymse/config-error";
 
 /// The configuration that counts.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub fn load(file: &Path, last_good: &Path) -> Found {
 
 /// What `apply` found wrong at the machine's start, beyond the file itself.
 pub fn problem_at_start() -> Option<String> {
-    let text = std::fs::read_to_string(CONFIG_ERROR).ok()?;
+    let text = std::fs::read_to_string(paths::CONFIG_ERROR).ok()?;
     Some(text.trim().to_string()).filter(|text| !text.is_empty())
 }
 
@@ -58,6 +58,19 @@ pub fn problem_at_start() -> Option<String> {
 pub fn as_shipped() -> Config {
     let shipped = Config::parse(SHIPPED, "berrymse.toml").unwrap_or_default();
     Config { cameras: vec![], ..shipped }
+}
+
+/// Keeps `text` as the last good configuration, for whoever its folder is for: there are passwords
+/// in it.
+pub(crate) fn keep(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    write(path, text.as_bytes(), 0o640)?;
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let group = folder.metadata()?.gid();
+    if path.metadata()?.gid() != group {
+        std::os::unix::fs::lchown(path, None, Some(group))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,20 +5,16 @@
 //! is not written again. The radio is kept by `berrymse wifi`, which obeys a change at once.
 
 mod apply;
-mod captive;
 mod files;
 pub mod helper;
+mod journal;
 mod last_good;
 pub mod mdns;
+mod mounts;
 mod network;
 pub mod notify;
-mod process;
-mod saving;
-mod supplicant;
 pub mod wifi;
 
 pub use apply::{Paths, Report, apply};
 pub use files::replace;
-pub use last_good::{CONFIG_ERROR, Found, as_shipped, load, problem_at_start};
-pub use network::without_wifi;
-pub(crate) use process::end_with_us;
+pub use last_good::{Found, as_shipped, load, problem_at_start};

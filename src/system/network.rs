@@ -1,8 +1,8 @@
 //! The files that BusyBox' ifup and udhcpd and wpa_supplicant read.
 
-use crate::config::{Address, Network, Wifi};
+use crate::config::{Address, Network};
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// The name of a machine that has been given none.
 pub const HOSTNAME: &str = "berrymse";
@@ -10,21 +10,9 @@ pub const HOSTNAME: &str = "berrymse";
 /// In front of every file that is written: whoever looks at it must know where to change it.
 pub const HEAD: &str = "# Written by `berrymse apply` at every start, from berrymse.toml.\n";
 
-/// The same for what changes without a start.
-const WIFI_HEAD: &str = "# Written by `berrymse wifi`, from berrymse.toml.\n";
-
-/// What a network without its wireless part is: one fixed address is one interface's, the wireless
-/// one's where there is one. It is in force after a restart; the wireless part is at once.
-pub fn without_wifi(network: &Network) -> Network {
-    match network.wifi {
-        Some(_) => Network::default(),
-        None => network.clone(),
-    }
-}
-
 /// `/etc/network/interfaces`: the cable. The radio is `berrymse wifi`'s.
 pub fn interfaces(network: &Network, hostname: &str) -> String {
-    let network = without_wifi(network);
+    let network = network.without_wifi();
     let mut text = format!("{HEAD}\nauto lo\niface lo inet loopback\n\nauto eth0\niface eth0 ");
     let _ = match network.address {
         // -b: a cable that comes later gets its address then. The router is told the name, and may
@@ -56,53 +44,6 @@ pub fn resolv_conf(network: &Network) -> Option<String> {
     Some(HEAD.to_string() + &servers.collect::<String>())
 }
 
-/// `/etc/wpa_supplicant.conf`
-pub fn wpa_supplicant(wifi: &Wifi) -> String {
-    let ssid = hexadecimal(&wifi.ssid);
-    let key = match &wifi.psk {
-        None => "\tkey_mgmt=NONE\n".into(),
-        // The key itself, of which WPA3 knows nothing.
-        Some(key) if key.len() == 64 => format!("\tkey_mgmt=WPA-PSK\n\tpsk={key}\n"),
-        // wpa_supplicant takes everything up to the line's last quotation mark.
-        Some(password) => {
-            format!("\tkey_mgmt=WPA-PSK SAE\n\tieee80211w=1\n\tpsk=\"{password}\"\n")
-        }
-    };
-    let head = supplicant_head(Some(&wifi.country));
-    // scan_ssid: networks that hide their name are found, too.
-    format!("{head}network={{\n\tssid={ssid}\n\tscan_ssid=1\n{key}}}\n")
-}
-
-/// The same file for an access point that anybody may join, which is not open yet. Without a country,
-/// the kernel keeps to what all of them allow.
-pub fn access_point(name: &str, country: Option<&str>) -> String {
-    let head = supplicant_head(country);
-    let ssid = hexadecimal(name);
-    format!("{head}network={{\n\tssid={ssid}\n\tmode=2\n\tkey_mgmt=NONE\n\tdisabled=1\n}}\n")
-}
-
-fn supplicant_head(country: Option<&str>) -> String {
-    let country = country.map(|country| format!("country={country}\n")).unwrap_or_default();
-    let sockets = super::supplicant::SOCKETS;
-    format!("{WIFI_HEAD}ctrl_interface={sockets}\np2p_disabled=1\n{country}")
-}
-
-/// In hexadecimal digits any byte is safe.
-fn hexadecimal(name: &str) -> String {
-    name.bytes().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// `udhcpd.conf`: addresses for who joins the access point. Leases are short: when it closes, the
-/// phone is to look for another network.
-pub fn udhcpd(interface: &str, own: Ipv4Addr) -> String {
-    let [a, b, c, _] = own.octets();
-    format!(
-        "{WIFI_HEAD}interface {interface}\nstart {a}.{b}.{c}.10\nend {a}.{b}.{c}.250\n\
-         max_leases 240\nlease_file /run/berrymse/leases\npidfile /run/berrymse/udhcpd.pid\n\
-         opt subnet 255.255.255.0\nopt router {own}\nopt dns {own}\nopt lease 300\n"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,50 +73,13 @@ mod tests {
         let text = interfaces(&network(&wifi), "cam");
         assert!(text.contains("iface eth0 inet dhcp"), "{text}");
         assert!(!text.contains("wlan0"), "{text}");
-        assert_eq!(without_wifi(&network(&wifi)), Network::default());
-        assert_eq!(without_wifi(&network(fixed)), network(fixed));
+        assert_eq!(network(&wifi).without_wifi(), Network::default());
+        assert_eq!(network(fixed).without_wifi(), network(fixed));
         assert!(resolv_conf(&network(fixed)).unwrap().ends_with("\nnameserver 9.9.9.9\n"));
         let text = interfaces(&network("address = \"10.0.0.1/1\"\ngateway = \"10.0.0.2\""), "cam");
         assert!(text.contains("netmask 128.0.0.0"), "{text}");
         let ip6 = network("address = \"2001:db8::2/64\"\ngateway = \"fe80::1\"");
         let stanza = "inet6 static\n\taddress 2001:db8::2\n\tnetmask 64\n\tgateway fe80::1\n";
         assert!(interfaces(&ip6, "cam").contains(stanza));
-    }
-
-    #[test]
-    fn no_name_and_no_password_gets_out_of_its_line() {
-        let wifi = Wifi {
-            ssid: "a\"\n}\nnetwork={ä".into(),
-            psk: Some("\"} #\\ ssid=x\"".into()),
-            country: "DE".into(),
-        };
-        let text = wpa_supplicant(&wifi);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[5], "\tssid=61220a7d0a6e6574776f726b3d7bc3a4");
-        assert_eq!(
-            lines[7..],
-            ["\tkey_mgmt=WPA-PSK SAE", "\tieee80211w=1", "\tpsk=\"\"} #\\ ssid=x\"\"", "}"]
-        );
-    }
-
-    #[test]
-    fn an_access_point_obeys_the_country_where_there_is_one() {
-        let text = access_point("BerryMSE-1a2b", Some("DE"));
-        assert!(text.contains("country=DE\n") && text.contains("\tmode=2\n"), "{text}");
-        assert!(!access_point("x", None).contains("country"));
-        let text = udhcpd("wlan0", Ipv4Addr::new(10, 20, 20, 1));
-        assert!(text.contains("start 10.20.20.10\n") && text.contains("opt dns 10.20.20.1\n"));
-    }
-
-    #[test]
-    fn open_networks_and_ready_keys() {
-        let wifi = |psk: Option<String>| {
-            wpa_supplicant(&Wifi { ssid: "x".into(), psk, country: "GB".into() })
-        };
-        let open = wifi(None);
-        assert!(open.contains("country=GB\n") && open.contains("key_mgmt=NONE"), "{open}");
-        assert!(!open.contains("psk"));
-        let key = wifi(Some("ab".repeat(32)));
-        assert!(key.contains(&format!("\tkey_mgmt=WPA-PSK\n\tpsk={}\n", "ab".repeat(32))), "{key}");
     }
 }

@@ -5,14 +5,15 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{self, UnixDatagram};
+use std::os::unix::net;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// A server that has not answered by then does not work.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Tells systemd, if it listens: `READY=1`, `STOPPING=1`, `STATUS=…`, a line each.
 pub fn tell(lines: &str) {
@@ -61,7 +62,7 @@ async fn answers(address: SocketAddr) -> bool {
             .await?;
         stream.read(&mut [0]).await
     };
-    match timeout(PATIENCE, exchange).await {
+    match timeout(CHECK_TIMEOUT, exchange).await {
         Ok(Err(error)) => error.kind() != std::io::ErrorKind::ConnectionRefused,
         Ok(Ok(_)) => true,
         Err(_) => false,

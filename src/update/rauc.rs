@@ -7,7 +7,7 @@ use zbus::proxy::CacheProperties;
 use zbus::zvariant::{OwnedValue, Value};
 
 /// A bundle at an address is looked into before RAUC answers: that may take a while.
-const PATIENCE: Duration = Duration::from_secs(120);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
 
 type Dict = HashMap<String, OwnedValue>;
 
@@ -38,7 +38,7 @@ pub(super) trait Installer {
 pub(super) async fn connect() -> Result<InstallerProxy<'static>, String> {
     let connection = async {
         let connection =
-            zbus::connection::Builder::system()?.method_timeout(PATIENCE).build().await?;
+            zbus::connection::Builder::system()?.method_timeout(CONNECT_TIMEOUT).build().await?;
         InstallerProxy::builder(&connection).cache_properties(CacheProperties::No).build().await
     };
     connection.await.map_err(|error| format!("this machine has no D-Bus to reach RAUC by: {error}"))

@@ -4,11 +4,14 @@
 //! Cameras know few of them, and many a USB camera ignores those that it knows; so nothing here
 //! fails: what cannot be had is a note.
 
-use super::node::Node;
+use crate::camera::v4l2::controls;
+use crate::camera::v4l2::node::Node;
 use crate::config;
 use serde::Serialize;
+use std::time::{Duration, Instant};
 use v4l2r::bindings::*;
-use v4l2r::ioctl::{self, CtrlId, IntoErrno, QueryCtrlFlags};
+use v4l2r::ioctl::{CtrlId, IntoErrno, QueryCtrlFlags};
+use v4l2r::{Format, ioctl};
 
 /// A control that matters here, and what it is called.
 const KNOWN: [(u32, &str); 12] = [
@@ -25,6 +28,9 @@ const KNOWN: [(u32, &str); 12] = [
     (V4L2_CID_VFLIP, "vertical flip"),
     (V4L2_CID_EXPOSURE_AUTO_PRIORITY, "slower in the dark"),
 ];
+
+/// Key frames are asked for no more often than this: each costs several ordinary frames.
+pub(crate) const KEY_FRAME_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A control that a device has.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -146,4 +152,49 @@ pub fn can_force_key_frame(node: &Node) -> bool {
 /// Asks for a key frame.
 pub fn force_key_frame(node: &Node) -> bool {
     ioctl::s_ctrl(&node.file, V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME, 1).is_ok()
+}
+
+/// The camera delivers another size than it was asked for: worth knowing.
+pub(crate) fn size_note(config: &config::Camera, got: &Format) -> Option<String> {
+    ((got.width, got.height) != (config.width, config.height)).then(|| {
+        format!(
+            "width = {}, height = {}: it becomes {}x{}",
+            config.width, config.height, got.width, got.height
+        )
+    })
+}
+
+pub(crate) fn framerate_note(config: &config::Camera, got: Option<f64>) -> Option<String> {
+    let wanted = config.framerate;
+    match got {
+        Some(got) if (got - f64::from(wanted)).abs() < 0.5 => None,
+        Some(got) => {
+            let got = (got * 100.0).round() / 100.0;
+            Some(format!("framerate = {wanted}: it becomes {got}"))
+        }
+        None => Some(format!("framerate = {wanted}: there is no such setting")),
+    }
+}
+
+/// Asks for key frames when somebody new watches.
+pub(crate) struct KeyFrames<'a> {
+    /// `None`: this camera can't be asked.
+    node: Option<&'a Node>,
+    last: Option<Instant>,
+}
+
+impl<'a> KeyFrames<'a> {
+    pub(crate) fn new(node: &'a Node) -> KeyFrames<'a> {
+        KeyFrames { node: controls::can_force_key_frame(node).then_some(node), last: None }
+    }
+
+    pub(crate) fn ask(&mut self, wanted: impl FnOnce() -> bool) {
+        let Some(node) = self.node else { return };
+        if self.last.is_none_or(|last| last.elapsed() >= KEY_FRAME_INTERVAL) && wanted() {
+            self.last = Some(Instant::now());
+            if !controls::force_key_frame(node) {
+                self.node = None;
+            }
+        }
+    }
 }

@@ -10,17 +10,20 @@
 //!                       └── or copied ──► own buffer m            ──► coded picture on CAPTURE
 //! ```
 
-use super::image::{self, components};
-use super::node::Node;
-use super::queue::{Content, Filled, Queue, raw};
-use super::{BUFFERS, KeyFrames, Silence, controls, find, gone, wait};
-use crate::camera::{Failure, Stop};
+use crate::camera::Stop;
+use crate::camera::source::Failure;
+use crate::camera::v4l2::controls::KeyFrames;
+use crate::camera::v4l2::image::components;
+use crate::camera::v4l2::node::Node;
+use crate::camera::v4l2::queue::{BUFFERS, Content, Filled, Queue, raw};
+use crate::camera::v4l2::watch::{StallTimer, gone, wait};
+use crate::camera::v4l2::{controls, find, image};
 use crate::config;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 use v4l2r::bindings::v4l2_rect;
-use v4l2r::ioctl::{self, EncoderCommand, SelectionFlags, SelectionTarget, SelectionType};
-use v4l2r::{Format, PixelFormat, PlaneLayout, QueueDirection};
+use v4l2r::ioctl::{EncoderCommand, SelectionFlags, SelectionTarget, SelectionType};
+use v4l2r::{Format, PixelFormat, PlaneLayout, QueueDirection, ioctl};
 
 /// An encoder that has been told to finish and has not after this is left as it is.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -132,9 +135,9 @@ impl Pipeline {
             )));
         }
         let mut notes = vec![];
-        notes.extend(super::size_note(config, &from));
+        notes.extend(crate::camera::v4l2::controls::size_note(config, &from));
         let framerate = camera.set_framerate(capture, config.framerate);
-        notes.extend(super::framerate_note(config, framerate));
+        notes.extend(crate::camera::v4l2::controls::framerate_note(config, framerate));
         notes.extend(controls::set(&camera, config, false, true));
 
         let (width, height) = (from.width, from.height);
@@ -183,11 +186,11 @@ impl Pipeline {
     pub fn run(
         &mut self,
         sink: &mut dyn Sink,
-        silence: &mut Silence,
+        stall: &mut StallTimer,
         stop: &Stop,
     ) -> Result<(), Failure> {
         if self.share {
-            match self.stream(true, sink, silence, stop)? {
+            match self.stream(true, sink, stall, stop)? {
                 End::Stopped => return Ok(()),
                 End::NotShared(why) => {
                     self.share = false;
@@ -195,7 +198,7 @@ impl Pipeline {
                 }
             }
         }
-        self.stream(false, sink, silence, stop).map(drop)
+        self.stream(false, sink, stall, stop).map(drop)
     }
 
     /// Whether the encoder reads the camera's buffers, or a copy.
@@ -207,7 +210,7 @@ impl Pipeline {
         &self,
         share: bool,
         sink: &mut dyn Sink,
-        silence: &mut Silence,
+        stall: &mut StallTimer,
         stop: &Stop,
     ) -> Result<End, Failure> {
         let (camera, encoder) = (&self.camera, &self.encoder);
@@ -237,7 +240,7 @@ impl Pipeline {
         let mut flow = Flow { pipeline: self, pictures, shared, input, coded, free, given: false };
         let mut keys = KeyFrames::new(encoder);
         loop {
-            let ready = wait(&[camera, encoder], stop, silence.left());
+            let ready = wait(&[camera, encoder], stop, stall.left());
             if stop.is_set() {
                 flow.drain(sink);
                 return Ok(End::Stopped);
@@ -245,11 +248,11 @@ impl Pipeline {
             if let Some(why) = flow.feed(sink)? {
                 return Ok(End::NotShared(why));
             }
-            let idle = !flow.deliver(sink, silence)?;
+            let idle = !flow.deliver(sink, stall)?;
             keys.ask(|| sink.key_frame_wanted());
             gone(camera, &ready[..1], idle)?;
             gone(encoder, &ready[1..], idle)?;
-            silence.check(camera)?;
+            stall.check(camera)?;
         }
     }
 }
@@ -330,12 +333,12 @@ impl Flow<'_> {
     }
 
     /// Takes what the encoder has made. True if there was something.
-    fn deliver(&mut self, sink: &mut dyn Sink, silence: &mut Silence) -> Result<bool, Failure> {
+    fn deliver(&mut self, sink: &mut dyn Sink, stall: &mut StallTimer) -> Result<bool, Failure> {
         let mut some = false;
         while let Some(filled) = self.coded.take()? {
             some = true;
             if self.hand_on(&filled, sink)? {
-                silence.broken();
+                stall.broken();
             }
             self.coded.give(filled.index)?;
         }

@@ -3,17 +3,20 @@
 //! Linux Media Infrastructure userspace API, part "Video for Linux API". v4l2r makes the system
 //! calls; what they answer is said here in words that help whoever has to mend it.
 
-use crate::camera::Failure;
+use crate::camera::source::Failure;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use v4l2r::bindings::{v4l2_captureparm, v4l2_fract, v4l2_frmivalenum, v4l2_frmsizeenum};
-use v4l2r::bindings::{v4l2_outputparm, v4l2_streamparm, v4l2_streamparm__bindgen_ty_1};
-use v4l2r::ioctl::{self, Capabilities, Capability, FmtDesc, FormatIterator, FrmIvalTypes};
-use v4l2r::ioctl::{FrmSizeTypes, IntoErrno};
-use v4l2r::{Format, PixelFormat, QueueDirection, QueueType};
+use v4l2r::bindings::{
+    v4l2_captureparm, v4l2_fract, v4l2_frmivalenum, v4l2_frmsizeenum, v4l2_outputparm,
+    v4l2_streamparm, v4l2_streamparm__bindgen_ty_1,
+};
+use v4l2r::ioctl::{
+    Capabilities, Capability, FmtDesc, FormatIterator, FrmIvalTypes, FrmSizeTypes, IntoErrno,
+};
+use v4l2r::{Format, PixelFormat, QueueDirection, QueueType, ioctl};
 
 /// H.264 with start codes, an access unit a buffer.
 pub const H264: PixelFormat = PixelFormat::from_fourcc(b"H264");
@@ -211,7 +214,7 @@ fn explain(path: &Path, doing: &str, errno: Errno) -> Failure {
             "{name} may not be opened by this user: sudo usermod -aG video USER, then log in again"
         )),
         Errno::BUSY => {
-            let who = super::find::holders(path);
+            let who = crate::camera::v4l2::holders::holders(path);
             let who = match who.first() {
                 Some(holder) => format!("{} (process {}) uses it", holder.program, holder.pid),
                 None => "another program uses it".into(),

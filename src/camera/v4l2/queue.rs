@@ -3,16 +3,22 @@
 //! Mapped once when the queue is made, or another driver's (DMA-BUF). Dropped, the queue stops,
 //! and its buffers go back to the driver.
 
-use super::node::Node;
-use crate::camera::Failure;
+use crate::camera::source::Failure;
+use crate::camera::v4l2::node::Node;
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
-use v4l2r::QueueType;
 use v4l2r::bindings::timeval;
-use v4l2r::ioctl::{self, BufferFlags, ExpbufFlags, IntoErrno, MemoryConsistency, PlaneMapping};
-use v4l2r::ioctl::{QueryBuffer, UncheckedV4l2Buffer};
+use v4l2r::ioctl::{
+    BufferFlags, ExpbufFlags, IntoErrno, MemoryConsistency, PlaneMapping, QueryBuffer,
+    UncheckedV4l2Buffer,
+};
 use v4l2r::memory::MemoryType;
+use v4l2r::{QueueType, ioctl};
+
+/// Buffers that are asked for: one that is being read, one that is being filled, and two for a
+/// thread that comes late, 66 ms at 30 frames a second.
+pub const BUFFERS: u32 = 4;
 
 /// One queue of a device.
 pub struct Queue<'a> {

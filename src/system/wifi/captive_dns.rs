@@ -10,11 +10,11 @@ use std::time::Duration;
 const TTL: u32 = 1;
 
 /// Answers until it is dropped.
-pub(super) struct Names(Arc<AtomicBool>);
+pub(super) struct CaptiveDns(Arc<AtomicBool>);
 
-impl Names {
+impl CaptiveDns {
     /// Every name is `address`, which is also where it listens.
-    pub(super) fn start(address: Ipv4Addr) -> std::io::Result<Names> {
+    pub(super) fn start(address: Ipv4Addr) -> std::io::Result<CaptiveDns> {
         let socket = UdpSocket::bind(SocketAddr::from((address, 53)))?;
         socket.set_read_timeout(Some(Duration::from_millis(250)))?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -28,11 +28,11 @@ impl Names {
                 }
             }
         })?;
-        Ok(Names(stop))
+        Ok(CaptiveDns(stop))
     }
 }
 
-impl Drop for Names {
+impl Drop for CaptiveDns {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }

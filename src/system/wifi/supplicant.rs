@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub(super) const SOCKETS: &str = "/run/wpa_supplicant";
 
 /// Its answers come within milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The control socket of one interface.
 pub(super) struct Control {
@@ -27,7 +27,7 @@ pub(super) struct Control {
 impl Control {
     /// Connects to the socket `theirs`, and asks to be told what happens.
     pub(super) fn connect(theirs: &Path, own: &Path) -> Result<Control> {
-        super::files::remove(own)?;
+        crate::system::files::remove(own)?;
         let socket = UnixDatagram::bind(own)?;
         let mut control = Control { socket, own: own.into(), events: VecDeque::new() };
         control.socket.connect(theirs)?;
@@ -37,9 +37,9 @@ impl Control {
 
     /// Sends a command and waits for its answer. `FAIL` is an error.
     pub(super) fn ask(&mut self, command: &str) -> Result<String> {
-        self.socket.set_write_timeout(Some(PATIENCE))?;
+        self.socket.set_write_timeout(Some(REPLY_TIMEOUT))?;
         self.socket.send(command.as_bytes())?;
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + REPLY_TIMEOUT;
         while let Some(text) = self.receive(end)? {
             if let Some(event) = event_in(&text) {
                 self.events.push_back(event);
@@ -83,7 +83,7 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        let _ = super::files::remove(&self.own);
+        let _ = crate::system::files::remove(&self.own);
     }
 }
 
@@ -95,7 +95,7 @@ fn event_in(text: &str) -> Option<String> {
 
 /// A network that a scan has found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Seen {
+pub(super) struct ScanResult {
     /// Its name.
     pub(super) ssid: String,
     /// Strength in dBm: -30 is beside it, -90 hardly there.
@@ -109,8 +109,8 @@ pub(super) struct Seen {
 
 /// What `SCAN_RESULTS` says: `bssid / frequency / signal level / flags / ssid`, with tabs between.
 /// The strongest of each name, in order of strength; those without a name are left out.
-pub(super) fn scan_results(text: &str) -> Vec<Seen> {
-    let mut seen: Vec<Seen> = text
+pub(super) fn scan_results(text: &str) -> Vec<ScanResult> {
+    let mut seen: Vec<ScanResult> = text
         .lines()
         .filter_map(|line| {
             let mut fields = line.splitn(5, '\t').skip(1);
@@ -119,7 +119,7 @@ pub(super) fn scan_results(text: &str) -> Vec<Seen> {
             let flags = fields.next()?;
             let ssid = unescape(fields.next()?)?;
             let locked = ["WPA", "RSN", "WEP", "SAE"].iter().any(|word| flags.contains(word));
-            Some(Seen { ssid, signal, locked, frequency })
+            Some(ScanResult { ssid, signal, locked, frequency })
         })
         .filter(|network| !network.ssid.is_empty() && !network.ssid.contains('\0'))
         .collect();
@@ -183,7 +183,7 @@ pub(super) fn reason(event: &str, ssid: &str) -> Option<(String, bool)> {
 }
 
 /// What `seen` says about why it cannot be joined: a password too many, or none.
-pub(super) fn mismatch(seen: &[Seen], ssid: &str, password: bool) -> Option<String> {
+pub(super) fn mismatch(seen: &[ScanResult], ssid: &str, password: bool) -> Option<String> {
     let network = seen.iter().find(|network| network.ssid == ssid)?;
     match (network.locked, password) {
         (true, false) => Some(format!("{ssid:?} wants a password, and none is given")),
@@ -194,7 +194,7 @@ pub(super) fn mismatch(seen: &[Seen], ssid: &str, password: bool) -> Option<Stri
 
 /// The channel for an access point, MHz: 1, 6 or 11, which the rules of every country allow and
 /// which do not overlap; the one with the fewest networks.
-pub(super) fn channel(seen: &[Seen]) -> u32 {
+pub(super) fn channel(seen: &[ScanResult]) -> u32 {
     let channels = [2437_u32, 2412, 2462];
     let near = |channel: u32| seen.iter().filter(|n| n.frequency.abs_diff(channel) < 25).count();
     channels.into_iter().min_by_key(|&channel| near(channel)).unwrap_or(channels[0])
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn what_a_scan_finds() {
-        let seen = |ssid: &str, signal, locked, frequency| Seen {
+        let seen = |ssid: &str, signal, locked, frequency| ScanResult {
             ssid: ssid.into(),
             signal,
             locked,
@@ -275,7 +275,7 @@ mod tests {
         let mut control = Control::connect(&folder.join("wlan0"), &folder.join("own")).unwrap();
         assert_eq!(control.ask("SCAN_RESULTS").unwrap(), "a\tb\n");
         assert!(control.ask("NONSENSE").unwrap_err().to_string().contains("FAIL"));
-        let soon = Instant::now() + PATIENCE;
+        let soon = Instant::now() + REPLY_TIMEOUT;
         // Came before an answer, and is not lost.
         assert_eq!(control.event(soon).unwrap().as_deref(), Some("CTRL-EVENT-SCAN-STARTED"));
         assert_eq!(control.event(soon).unwrap().as_deref(), Some("CTRL-EVENT-CONNECTED - x"));

@@ -15,13 +15,19 @@
 //! the start, never once the configured network has let this machine in. Nobody opens it by jamming
 //! a network or by pulling a router's plug.
 
-use super::captive::Names;
-use super::files::write;
-use super::last_good::load;
-use super::network;
-use super::process::{Process, run};
-use super::supplicant::{Control, SOCKETS, Seen, channel, mismatch, reason, scan_results};
+mod captive_dns;
+pub(crate) mod files;
+mod supplicant;
+
 use crate::config::{Address, Config, Network, Wifi};
+use crate::process::{self, Child, Group, run};
+use crate::system::files::write;
+use crate::system::last_good::load;
+use crate::system::network;
+use crate::system::wifi::captive_dns::CaptiveDns;
+use crate::system::wifi::supplicant::{
+    Control, SOCKETS, ScanResult, channel, mismatch, reason, scan_results,
+};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -32,36 +38,37 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// The radio, and the cable.
 const RADIO: &str = "wlan0";
+
 const CABLE: &str = "eth0";
 
 /// This machine in its access point's network.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 20, 20, 1);
 
-/// What is known about it all, for the server.
-pub const REPORT: &str = "/run/berrymse/wifi.json";
-
 /// A cable's link takes some seconds to come up.
-const CABLE_PATIENCE: Duration = Duration::from_secs(20);
+const LINK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Finding a network, its password's check and an address take a few seconds, more if the router is
 /// starting, too.
-const JOIN_PATIENCE: Duration = Duration::from_secs(45);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// An access point that nobody uses is closed after so long, to try the configured network again:
 /// it may have been its router that was not ready.
-const TRY_AGAIN: Duration = Duration::from_secs(180);
+const ACCESS_POINT_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Time for the page to hear that what it has saved is saved.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const REPLY_GRACE: Duration = Duration::from_secs(2);
 
 /// A scan of all channels.
-const SCAN: Duration = Duration::from_secs(10);
+const SCAN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A program to be ready.
-const READY: Duration = Duration::from_secs(15);
+const START_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Time for a program to end when it is asked to.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often cable and configuration are looked at.
-const TICK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where everything is.
 #[derive(Debug)]
@@ -92,7 +99,7 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// What was in reach when the access point opened.
-    networks: Vec<Seen>,
+    networks: Vec<ScanResult>,
 }
 
 /// How a try to join ended.
@@ -104,7 +111,7 @@ enum End {
 }
 
 /// Keeps the radio busy with the right thing.
-pub struct Keeper {
+pub struct WifiManager {
     files: Files,
     network: Network,
     host: String,
@@ -116,10 +123,10 @@ pub struct Keeper {
     report: Report,
 }
 
-impl Keeper {
+impl WifiManager {
     /// Knows nothing yet.
-    pub fn new(files: Files) -> Keeper {
-        Keeper {
+    pub fn new(files: Files) -> WifiManager {
+        WifiManager {
             files,
             network: Network::default(),
             host: String::new(),
@@ -132,34 +139,34 @@ impl Keeper {
 
     /// Does what is to be done, for ever.
     pub fn run(mut self) -> ! {
-        self.look();
+        self.poll_inputs();
         loop {
             if !is_there() {
                 // A server that finds no report shows nothing of Wi-Fi.
                 let _ = super::files::remove(&self.files.report);
-                std::thread::sleep(TICK);
-                self.look();
+                std::thread::sleep(POLL_INTERVAL);
+                self.poll_inputs();
                 continue;
             }
-            self.tell();
-            if let Err(error) = self.turn() {
+            self.publish();
+            if let Err(error) = self.step() {
                 self.report.access_point = None;
                 self.report.joined = None;
                 self.report.error = Some(error.to_string());
                 log::error!("Wi-Fi: {error}");
-                self.tell();
-                std::thread::sleep(5 * TICK);
-                self.look();
+                self.publish();
+                std::thread::sleep(5 * POLL_INTERVAL);
+                self.poll_inputs();
             }
         }
     }
 
     /// One thing, until there is another to do.
-    fn turn(&mut self) -> Result<()> {
+    fn step(&mut self) -> Result<()> {
         unblock();
         if let Some(wifi) = self.network.wifi.clone() {
             if matches!(self.join(&wifi)?, End::Refused) && !self.cable {
-                self.open(Some(TRY_AGAIN))?;
+                self.open(Some(ACCESS_POINT_TIMEOUT))?;
             }
             return Ok(());
         }
@@ -167,12 +174,12 @@ impl Keeper {
         // A fixed address is a network that is configured.
         let open = self.network == Network::default();
         loop {
-            let waited = self.started.elapsed() > CABLE_PATIENCE;
+            let waited = self.started.elapsed() > LINK_TIMEOUT;
             if open && !self.cable && waited {
                 return self.open(None);
             }
-            std::thread::sleep(TICK);
-            if self.look() || !is_there() {
+            std::thread::sleep(POLL_INTERVAL);
+            if self.poll_inputs() || !is_there() {
                 return Ok(());
             }
         }
@@ -181,19 +188,19 @@ impl Keeper {
     /// Joins the configured network, and stays in it.
     fn join(&mut self, wifi: &Wifi) -> Result<End> {
         let ssid = &wifi.ssid;
-        let mut proved = self.has_proved(wifi);
-        let mut supplicant = Supplicant::start(&network::wpa_supplicant(wifi))?;
+        let mut succeeded = self.has_succeeded(wifi);
+        let mut supplicant = Supplicant::start(&files::wpa_supplicant(wifi))?;
         self.report.joining = Some(ssid.clone());
-        self.tell();
+        self.publish();
         let (mut connected, mut addresses) = (false, None);
         let mut why = format!("{ssid:?} does not answer");
         let mut without = Instant::now();
         let end = loop {
-            if self.look() || !is_there() {
+            if self.poll_inputs() || !is_there() {
                 break End::Changed;
             }
             let mut last = false;
-            if let Some(event) = supplicant.event(TICK)? {
+            if let Some(event) = supplicant.event(POLL_INTERVAL)? {
                 if event.starts_with("CTRL-EVENT-CONNECTED") {
                     connected = true;
                     why = format!("{ssid:?} lets this machine in, but gives it no address (DHCP)");
@@ -201,38 +208,39 @@ impl Keeper {
                     addresses = Some(self.get_address()?);
                 } else if event.starts_with("CTRL-EVENT-DISCONNECTED") {
                     connected = false;
-                } else if let Some((said, is_last)) = reason(&event, ssid) {
-                    (why, last) = (said, is_last);
+                } else if let Some((reason_text, is_last)) = reason(&event, ssid) {
+                    (why, last) = (reason_text, is_last);
                 }
             }
             let joined = self.report.joined.is_some();
             if connected && (joined || has_address()) {
                 without = Instant::now();
                 if !joined {
-                    self.say(&format!("joined {ssid:?}"));
+                    self.log_once(&format!("joined {ssid:?}"));
                     self.report.joined = Some(ssid.clone());
                     self.report.joining = None;
                     self.report.error = None;
-                    self.tell();
-                    self.prove(wifi);
-                    proved = true;
+                    self.publish();
+                    self.remember_success(wifi);
+                    succeeded = true;
                 }
                 continue;
             }
             if joined {
                 self.report.joined = None;
                 self.report.joining = Some(ssid.clone());
-                self.tell();
+                self.publish();
             }
-            if (last && !proved) || without.elapsed() > JOIN_PATIENCE {
-                let seen = scan_results(&supplicant.control.ask("SCAN_RESULTS")?);
-                let said = mismatch(&seen, ssid, wifi.psk.is_some()).unwrap_or_else(|| why.clone());
-                if self.report.error.as_ref() != Some(&said) {
-                    self.say(&said);
-                    self.report.error = Some(said);
-                    self.tell();
+            if (last && !succeeded) || without.elapsed() > JOIN_TIMEOUT {
+                let found = scan_results(&supplicant.control.ask("SCAN_RESULTS")?);
+                let reason_text =
+                    mismatch(&found, ssid, wifi.psk.is_some()).unwrap_or_else(|| why.clone());
+                if self.report.error.as_ref() != Some(&reason_text) {
+                    self.log_once(&reason_text);
+                    self.report.error = Some(reason_text);
+                    self.publish();
                 }
-                if !proved {
+                if !succeeded {
                     break End::Refused;
                 }
             }
@@ -241,16 +249,16 @@ impl Keeper {
         self.report.joining = None;
         drop((addresses, supplicant));
         let _ = run(&["ip", "addr", "flush", "dev", RADIO]);
-        self.tell();
+        self.publish();
         Ok(end)
     }
 
     /// The address in the network that has been joined: a program that keeps it, if it needs one.
-    fn get_address(&self) -> Result<Option<Process>> {
+    fn get_address(&self) -> Result<Option<Child>> {
         let Address::Fixed(address, prefix) = self.network.address else {
             let name = format!("hostname:{}", self.host);
             let words = ["udhcpc", "-f", "-i", RADIO, "-x", &name, "-O", "ntpsrv", "-t", "5", "-T"];
-            return Process::start(&[&words[..], &["2", "-A", "5"]].concat()).map(Some);
+            return start(&[&words[..], &["2", "-A", "5"]].concat()).map(Some);
         };
         run(&["ip", "addr", "replace", &format!("{address}/{prefix}"), "dev", RADIO])?;
         if let Some(gateway) = self.network.gateway {
@@ -266,10 +274,10 @@ impl Keeper {
     }
 
     /// Opens the access point, until there is something better.
-    fn open(&mut self, try_again: Option<Duration>) -> Result<()> {
+    fn open(&mut self, timeout: Option<Duration>) -> Result<()> {
         let name = name_of(&std::fs::read_to_string(format!("/sys/class/net/{RADIO}/address"))?);
         let country = self.network.wifi.as_ref().map(|wifi| wifi.country.as_str());
-        let mut supplicant = Supplicant::start(&network::access_point(&name, country))?;
+        let mut supplicant = Supplicant::start(&files::access_point(&name, country))?;
         // Most radios cannot look around while they are an access point.
         self.report.networks = supplicant.scan().unwrap_or_else(|error| {
             log::warn!("Wi-Fi: {error}");
@@ -278,22 +286,24 @@ impl Keeper {
         let frequency = channel(&self.report.networks);
         supplicant.control.ask(&format!("SET_NETWORK 0 frequency {frequency}"))?;
         supplicant.control.ask("SELECT_NETWORK 0")?;
-        supplicant.wait_for("AP-ENABLED", READY)?;
+        supplicant.wait_for("AP-ENABLED", START_TIMEOUT)?;
         let address = format!("{ADDRESS}/24");
         run(&["ip", "addr", "flush", "dev", RADIO])?;
         run(&["ip", "addr", "add", &address, "dev", RADIO])?;
         let leases = Path::new("/run/berrymse/udhcpd.conf");
-        write(leases, network::udhcpd(RADIO, ADDRESS).as_bytes(), 0o644)?;
-        let addresses = Process::start(&["udhcpd", "-f", &leases.to_string_lossy()])?;
-        let names = Names::start(ADDRESS)?;
-        self.say(&format!("the access point {name:?} is open: join it and open http://{ADDRESS}/"));
+        write(leases, files::udhcpd(RADIO, ADDRESS).as_bytes(), 0o644)?;
+        let addresses = start(&["udhcpd", "-f", &leases.to_string_lossy()])?;
+        let names = CaptiveDns::start(ADDRESS)?;
+        self.log_once(&format!(
+            "the access point {name:?} is open: join it and open http://{ADDRESS}/"
+        ));
         self.report.access_point = Some(name);
-        self.tell();
+        self.publish();
         let mut phones = HashSet::new();
         let mut unused = Instant::now();
         let mut written = self.written;
         while is_there() {
-            if let Some(event) = supplicant.event(TICK)? {
+            if let Some(event) = supplicant.event(POLL_INTERVAL)? {
                 let mut words = event.split_whitespace();
                 match (words.next(), words.next()) {
                     (Some("AP-STA-CONNECTED"), Some(phone)) => {
@@ -305,31 +315,31 @@ impl Keeper {
                     _ => {}
                 }
             }
-            let changed = self.look();
+            let changed = self.poll_inputs();
             // Saved once more as it was: somebody wants it tried.
             let again = written != self.written && self.network.wifi.is_some();
             written = self.written;
             if changed || again {
-                std::thread::sleep(LAST_WORDS);
+                std::thread::sleep(REPLY_GRACE);
                 break;
             }
             if !phones.is_empty() {
                 unused = Instant::now();
             }
-            if self.cable || try_again.is_some_and(|patience| unused.elapsed() > patience) {
+            if self.cable || timeout.is_some_and(|timeout| unused.elapsed() > timeout) {
                 break;
             }
         }
-        self.say("the access point closes");
+        self.log_once("the access point closes");
         self.report.access_point = None;
-        self.tell();
+        self.publish();
         drop((names, addresses, supplicant));
         let _ = run(&["ip", "addr", "flush", "dev", RADIO]);
         Ok(())
     }
 
     /// Looks at cable and configuration; whether the network is configured otherwise than before.
-    fn look(&mut self) -> bool {
+    fn poll_inputs(&mut self) -> bool {
         let link = std::fs::read_to_string(format!("/sys/class/net/{CABLE}/carrier"));
         self.cable |= link.is_ok_and(|link| link.trim() == "1");
         let time = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
@@ -345,7 +355,7 @@ impl Keeper {
         changed
     }
 
-    fn tell(&self) {
+    fn publish(&self) {
         let text = serde_json::to_vec(&self.report).unwrap_or_default();
         if let Err(error) = write(&self.files.report, &text, 0o644) {
             log::warn!("{}: {error}", self.files.report.display());
@@ -353,24 +363,24 @@ impl Keeper {
     }
 
     /// For the log and for whoever looks at the screen.
-    fn say(&self, text: &str) {
+    fn log_once(&self, text: &str) {
         log::info!("Wi-Fi: {text}");
         let _ = std::fs::write("/dev/console", format!("berrymse: Wi-Fi: {text}\n"));
     }
 
-    fn has_proved(&self, wifi: &Wifi) -> bool {
-        std::fs::read_to_string(&self.files.state).is_ok_and(|text| text == print_of(wifi))
+    fn has_succeeded(&self, wifi: &Wifi) -> bool {
+        std::fs::read_to_string(&self.files.state).is_ok_and(|text| text == fingerprint(wifi))
     }
 
-    fn prove(&self, wifi: &Wifi) {
-        if let Err(error) = write(&self.files.state, print_of(wifi).as_bytes(), 0o600) {
+    fn remember_success(&self, wifi: &Wifi) {
+        if let Err(error) = write(&self.files.state, fingerprint(wifi).as_bytes(), 0o600) {
             log::warn!("{}: {error}", self.files.state.display());
         }
     }
 }
 
 /// Tells one configuration from another.
-fn print_of(wifi: &Wifi) -> String {
+fn fingerprint(wifi: &Wifi) -> String {
     let digest = Sha256::digest(format!("{:?} {:?}", wifi.ssid, wifi.psk));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -400,10 +410,16 @@ fn unblock() {
     }
 }
 
+/// Starts `words`, a program and its arguments. Its messages go where our log goes.
+fn start(words: &[&str]) -> Result<Child> {
+    Child::spawn(&mut process::command(words), Group::Shared, END_TIMEOUT)
+        .map_err(|error| process::start_error(words[0], &error))
+}
+
 /// wpa_supplicant at work.
 struct Supplicant {
     control: Control,
-    process: Process,
+    process: Child,
 }
 
 impl Supplicant {
@@ -413,12 +429,12 @@ impl Supplicant {
         let theirs = Path::new(SOCKETS).join(RADIO);
         super::files::remove(&theirs)?;
         let words = ["wpa_supplicant", "-i", RADIO, "-D", "nl80211", "-c"];
-        let mut process = Process::start(&[&words[..], &[&file.to_string_lossy()]].concat())?;
-        let end = Instant::now() + READY;
+        let mut process = start(&[&words[..], &[&file.to_string_lossy()]].concat())?;
+        let end = Instant::now() + START_TIMEOUT;
         loop {
             match Control::connect(&theirs, Path::new("/run/berrymse/wpa_control")) {
                 Ok(control) => return Ok(Supplicant { control, process }),
-                Err(error) if Instant::now() > end || !process.runs() => {
+                Err(error) if Instant::now() > end || !process.is_running() => {
                     return Err(Error::other(format!("wpa_supplicant does not answer: {error}")));
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
@@ -426,27 +442,27 @@ impl Supplicant {
         }
     }
 
-    fn event(&mut self, patience: Duration) -> Result<Option<String>> {
-        if !self.process.runs() {
+    fn event(&mut self, timeout: Duration) -> Result<Option<String>> {
+        if !self.process.is_running() {
             return Err(Error::other("wpa_supplicant has ended"));
         }
-        self.control.event(Instant::now() + patience)
+        self.control.event(Instant::now() + timeout)
     }
 
-    fn wait_for(&mut self, event: &str, patience: Duration) -> Result<()> {
-        let end = Instant::now() + patience;
+    fn wait_for(&mut self, event: &str, timeout: Duration) -> Result<()> {
+        let end = Instant::now() + timeout;
         while Instant::now() < end {
-            if self.event(TICK)?.is_some_and(|happened| happened.starts_with(event)) {
+            if self.event(POLL_INTERVAL)?.is_some_and(|happened| happened.starts_with(event)) {
                 return Ok(());
             }
         }
-        Err(Error::other(format!("wpa_supplicant: no {event} within {patience:?}")))
+        Err(Error::other(format!("wpa_supplicant: no {event} within {timeout:?}")))
     }
 
     /// What is in reach.
-    fn scan(&mut self) -> Result<Vec<Seen>> {
-        self.control.ask("SCAN")?;
-        self.wait_for("CTRL-EVENT-SCAN-RESULTS", SCAN)?;
+    fn scan(&mut self) -> Result<Vec<ScanResult>> {
+        self.control.ask("SCAN_TIMEOUT")?;
+        self.wait_for("CTRL-EVENT-SCAN_TIMEOUT-RESULTS", SCAN_TIMEOUT)?;
         Ok(scan_results(&self.control.ask("SCAN_RESULTS")?))
     }
 }

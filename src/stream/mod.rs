@@ -1,7 +1,7 @@
 //! The live edge: the fragments since the last key frame, and everybody who watches.
 //!
 //! ```text
-//!             ┌──── kept ────────────────────────┐
+//!             ┌──── window ────────────────────────┐
 //!   dropped   │ P P P P P P │ K P P P P P P P P ◄── publish()
 //!             └─────────────┴────────────────────┘
 //!               last group    current group: what a new viewer gets at once
@@ -9,12 +9,19 @@
 //!
 //! A viewer is a position in this row ([`Viewer`]). It takes what it has not had yet; nobody waits
 //! for it. One that falls so far behind that it lags by [`MAX_LAG`], or that its position is no
-//! longer kept, goes on at the newest key frame and is told how many frames it lost. Fragments are
+//! longer window, goes on at the newest key frame and is told how many frames it lost. Fragments are
 //! shared [`Bytes`]: built once, by the camera, whatever the number of viewers.
 
-use crate::fmp4::{self, Sample, SampleEntry, Timeline};
+pub mod fanout;
+mod latency;
+mod viewer;
+
+pub use latency::Delays;
+pub use viewer::{Event, MAX_LAG, Viewer};
+
+use crate::fmp4::{Sample, SampleEntry, Timeline};
 use crate::h264::{ParameterSets, Picture};
-use crate::http::websocket;
+use crate::{fmp4, websocket};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -22,15 +29,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// A viewer further behind than this goes on at the newest key frame: later than this the picture
-/// is no longer live.
-pub const MAX_LAG: Duration = Duration::from_secs(1);
-
-/// At most this much of the current group of pictures is kept, bytes; 32 s at 4 Mbit/s. A camera
+/// At most this much of the current group of pictures is window, bytes; 32 s at 4 Mbit/s. A camera
 /// that sends no more key frames must not fill the memory.
 const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
 
-/// At most this many fragments are kept: 40 s at 30 frames a second. Fragments of a few bytes (a
+/// At most this many fragments are window: 40 s at 30 frames a second. Fragments of a few bytes (a
 /// black picture) would otherwise add up to more bookkeeping than content.
 const MAX_GROUP_FRAGMENTS: usize = 1200;
 
@@ -106,23 +109,23 @@ impl Fragment {
 /// One camera's stream.
 #[derive(Debug)]
 pub struct Stream {
-    kept: Mutex<Kept>,
+    window: Mutex<Window>,
     /// Number of the next fragment: what viewers wait for.
     head: watch::Sender<u64>,
     viewers: AtomicUsize,
     dropped: AtomicU64,
     /// Somebody new watches.
     key_wanted: AtomicBool,
-    front: OnceLock<Arc<dyn Front>>,
+    sink: OnceLock<Arc<dyn FragmentSink>>,
     delays: Delays,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Window {
     fragments: VecDeque<Fragment>,
     /// Number of `fragments[0]`.
     first: u64,
-    /// Number of the newest key frame, while it is kept and whoever is new may start at it.
+    /// Number of the newest key frame, while it is window and whoever is new may start at it.
     key: Option<u64>,
     /// The one before the camera went away: viewers may still be in its group.
     last_key: Option<u64>,
@@ -134,7 +137,7 @@ struct Kept {
     sequence: u32,
 }
 
-impl Kept {
+impl Window {
     fn next(&self) -> u64 {
         self.first + self.fragments.len() as u64
     }
@@ -153,7 +156,7 @@ impl Kept {
 impl Default for Stream {
     fn default() -> Stream {
         Stream {
-            kept: Mutex::new(Kept {
+            window: Mutex::new(Window {
                 fragments: VecDeque::new(),
                 first: 0,
                 key: None,
@@ -168,16 +171,16 @@ impl Default for Stream {
             viewers: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             key_wanted: AtomicBool::new(false),
-            front: OnceLock::new(),
+            sink: OnceLock::new(),
             delays: Delays::default(),
         }
     }
 }
 
 impl Stream {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn window(&self) -> MutexGuard<'_, Window> {
         // Nothing in here panics half way; what a panic elsewhere left behind is whole.
-        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.window.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Takes the next picture of the camera, captured at `time` on the camera's own clock, and
@@ -192,110 +195,89 @@ impl Stream {
         time: Duration,
         framerate: Option<f64>,
     ) -> Option<usize> {
-        let mut kept = self.kept();
-        let known = kept.init.as_ref().filter(|init| {
+        let mut window = self.window();
+        let known = window.init.as_ref().filter(|init| {
             Arc::ptr_eq(&init.parameters, picture.parameters)
                 || init.parameters == *picture.parameters
         });
         let init = match known {
             // After an interruption there is no group to add to.
-            Some(init) if picture.key || !kept.interrupted => init.clone(),
+            Some(init) if picture.key || !window.interrupted => init.clone(),
             _ if !picture.key => return None,
             _ => {
                 let framerate = picture.parameters.framerate.or(framerate);
-                kept.timeline.expect(framerate);
-                let init = Init::new(picture.parameters.clone(), kept.timeline.framerate());
-                kept.init.insert(Arc::new(init)).clone()
+                window.timeline.expect(framerate);
+                let init = Init::new(picture.parameters.clone(), window.timeline.framerate());
+                window.init.insert(Arc::new(init)).clone()
             }
         };
-        let step = kept.timeline.step(time);
-        kept.sequence = kept.sequence.wrapping_add(1);
+        let step = window.timeline.step(time);
+        window.sequence = window.sequence.wrapping_add(1);
         let sample = Sample {
-            sequence: kept.sequence,
+            sequence: window.sequence,
             decode_time: step.decode_time,
             duration: step.duration,
             key: picture.key,
         };
-        let fragment = Fragment::new(kept.next(), &sample, data, picture, init);
+        let fragment = Fragment::new(window.next(), &sample, data, picture, init);
         let len = fragment.message.len();
-        kept.bytes += len;
-        kept.fragments.push_back(fragment.clone());
-        let next = kept.next();
+        window.bytes += len;
+        window.fragments.push_back(fragment.clone());
+        let next = window.next();
         if picture.key {
-            kept.interrupted = false;
+            window.interrupted = false;
             // The group before this one stays for viewers who are only just behind.
-            let before = kept.last_key.take();
-            if let Some(last) = kept.key.replace(next - 1).or(before) {
-                kept.drop_before(last);
+            let before = window.last_key.take();
+            if let Some(last) = window.key.replace(next - 1).or(before) {
+                window.drop_before(last);
             }
         }
-        if kept.bytes > MAX_GROUP_BYTES || kept.fragments.len() > MAX_GROUP_FRAGMENTS {
-            let enough = kept.first + kept.fragments.len() as u64 / 4;
-            let first = kept.first;
-            let until = kept.key.filter(|&key| key > first).unwrap_or(enough);
-            kept.drop_before(until);
+        if window.bytes > MAX_GROUP_BYTES || window.fragments.len() > MAX_GROUP_FRAGMENTS {
+            let enough = window.first + window.fragments.len() as u64 / 4;
+            let first = window.first;
+            let until = window.key.filter(|&key| key > first).unwrap_or(enough);
+            window.drop_before(until);
         }
-        drop(kept);
+        drop(window);
         self.head.send_replace(next);
-        if let Some(front) = self.front.get() {
-            front.show(&fragment, self);
+        if let Some(sink) = self.sink.get() {
+            sink.deliver(&fragment, self);
         }
         Some(len)
     }
 
-    /// `front` is shown each fragment by the camera's own thread. There is one; a second is not
+    /// `sink` is shown each fragment by the camera's own thread. There is one; a second is not
     /// taken.
-    pub fn set_front(&self, front: Arc<dyn Front>) {
-        let _ = self.front.set(front);
+    pub fn set_sink(&self, sink: Arc<dyn FragmentSink>) {
+        let _ = self.sink.set(sink);
     }
 
     /// The camera is away: nobody new is shown old pictures. Viewers stay, and still get what they
     /// have not had.
     pub fn interrupt(&self) {
-        let mut kept = self.kept();
-        kept.interrupted = true;
-        kept.last_key = kept.key.take().or(kept.last_key);
+        let mut window = self.window();
+        window.interrupted = true;
+        window.last_key = window.key.take().or(window.last_key);
     }
 
     /// What the stream says of itself, once a picture has come.
     pub fn init(&self) -> Option<Arc<Init>> {
-        self.kept().init.clone()
+        self.window().init.clone()
     }
 
     /// The newest frame: its decode time in 1/90000 s, and when it was published.
     pub fn newest(&self) -> Option<(u64, Instant)> {
-        self.kept().fragments.back().map(|newest| (newest.decode_time(), newest.published))
+        self.window().fragments.back().map(|newest| (newest.decode_time(), newest.published))
     }
 
     /// The frame rate that its timestamps show, frames a second.
     pub fn framerate(&self) -> f64 {
-        self.kept().timeline.framerate()
+        self.window().timeline.framerate()
     }
 
     /// Viewers at this moment.
     pub fn viewers(&self) -> usize {
         self.viewers.load(Ordering::Relaxed)
-    }
-
-    /// Somebody starts to watch.
-    pub fn watch(self: &Arc<Self>) -> Viewer {
-        self.viewers.fetch_add(1, Ordering::Relaxed);
-        self.key_wanted.store(true, Ordering::Relaxed);
-        let mut viewer = self.observe();
-        viewer.counted = true;
-        viewer
-    }
-
-    /// The same, for somebody who does not count as a viewer.
-    pub fn observe(self: &Arc<Self>) -> Viewer {
-        Viewer {
-            stream: self.clone(),
-            head: self.head.subscribe(),
-            next: None,
-            init: None,
-            lost: 0,
-            counted: false,
-        }
     }
 
     /// Somebody new watches: a key frame would give them a picture sooner than what has gathered
@@ -325,146 +307,11 @@ impl Stream {
     }
 }
 
-/// Is shown each fragment in the camera's own thread, as soon as it is kept: it must not wait for
+/// Is shown each fragment in the camera's own thread, as soon as it is window: it must not wait for
 /// anything.
-pub trait Front: Send + Sync + std::fmt::Debug {
+pub trait FragmentSink: Send + Sync + std::fmt::Debug {
     /// The newest fragment.
-    fn show(&self, fragment: &Fragment, stream: &Stream);
-}
-
-/// How long fragments take from the camera to the last viewer's socket: a histogram.
-#[derive(Debug, Default)]
-pub struct Delays {
-    counts: [AtomicU64; Delays::BOUNDS.len() + 1],
-    nanoseconds: AtomicU64,
-}
-
-impl Delays {
-    /// Upper bounds of the classes, microseconds; the last class has none.
-    pub const BOUNDS: [u64; 12] =
-        [100, 200, 400, 700, 1_000, 2_000, 3_000, 5_000, 10_000, 20_000, 50_000, 100_000];
-
-    fn add(&self, delay: Duration, count: u64) {
-        let class = Delays::BOUNDS.partition_point(|&bound| Duration::from_micros(bound) < delay);
-        self.counts[class].fetch_add(count, Ordering::Relaxed);
-        let nanoseconds = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
-        self.nanoseconds.fetch_add(nanoseconds.saturating_mul(count), Ordering::Relaxed);
-    }
-
-    /// Seconds in all, and how many fell into each class.
-    pub fn read(&self) -> (f64, [u64; Delays::BOUNDS.len() + 1]) {
-        let counts = std::array::from_fn(|n| self.counts[n].load(Ordering::Relaxed));
-        (self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9, counts)
-    }
-}
-
-/// What a viewer is to be sent next.
-#[derive(Debug)]
-pub enum Event {
-    /// The beginning, or other parameter sets: the init segment and everything since the last key
-    /// frame.
-    Start(Arc<Init>, Vec<Fragment>),
-    /// The next frame.
-    Frame(Fragment),
-    /// So many frames were left out, because the viewer was too slow.
-    Dropped(u64),
-}
-
-/// A position in the stream.
-#[derive(Debug)]
-pub struct Viewer {
-    stream: Arc<Stream>,
-    head: watch::Receiver<u64>,
-    /// Number of the next fragment; `None`: at the newest key frame.
-    next: Option<u64>,
-    init: Option<Arc<Init>>,
-    /// Frames left out that the viewer has not been told of.
-    lost: u64,
-    counted: bool,
-}
-
-impl Drop for Viewer {
-    fn drop(&mut self) {
-        if self.counted {
-            self.stream.viewers.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Viewer {
-    /// What is to be sent next. Waits for it. `None`: the stream is no more.
-    ///
-    /// Cancel safe.
-    pub async fn next(&mut self) -> Option<Event> {
-        loop {
-            self.head.borrow_and_update();
-            if let Some(event) = self.take() {
-                return Some(event);
-            }
-            self.head.changed().await.ok()?;
-        }
-    }
-
-    /// The stream that is watched.
-    pub fn stream(&self) -> &Arc<Stream> {
-        &self.stream
-    }
-
-    /// Number of the next fragment, once the viewer has started.
-    pub fn position(&self) -> Option<u64> {
-        self.next
-    }
-
-    /// Goes on at fragment `next`: somebody else has sent those before it.
-    pub fn resume(&mut self, next: u64) {
-        self.next = Some(next);
-    }
-
-    /// What is to be sent next, if there is something.
-    pub fn take(&mut self) -> Option<Event> {
-        let kept = self.stream.kept();
-        if let Some(next) = self.next {
-            // Where to go on: here, or at the newest key frame.
-            let behind = |number: u64| {
-                let at = usize::try_from(number.checked_sub(kept.first)?).ok()?;
-                Some(kept.fragments.get(at)?.published.elapsed())
-            };
-            let too_late = next < kept.first || behind(next).is_some_and(|lag| lag > MAX_LAG);
-            if too_late && let Some(key) = kept.key.filter(|&key| key > next) {
-                self.lost += key - next;
-                self.next = Some(key);
-            } else if next < kept.first {
-                // No key frame to go on at: wait for the next one.
-                let now = kept.next();
-                self.lost += now - next;
-                self.next = None;
-            }
-        }
-        let next = self.next.or(kept.key).filter(|&next| next < kept.next())?;
-        let at = usize::try_from(next - kept.first).ok()?;
-        let fragment = &kept.fragments[at];
-        let same = self.init.as_ref().is_some_and(|init| Arc::ptr_eq(init, &fragment.init));
-        if self.lost > 0 {
-            // Set, so that no frame is counted twice if another key frame comes meanwhile.
-            self.next = Some(next);
-            if self.counted {
-                self.stream.dropped.fetch_add(self.lost, Ordering::Relaxed);
-            }
-            return Some(Event::Dropped(std::mem::take(&mut self.lost)));
-        }
-        if same {
-            let fragment = fragment.clone();
-            self.next = Some(next + 1);
-            return Some(Event::Frame(fragment));
-        }
-        let init = fragment.init.clone();
-        let group = kept.fragments.range(at..);
-        let group: Vec<Fragment> =
-            group.take_while(|f| Arc::ptr_eq(&f.init, &init)).cloned().collect();
-        self.next = Some(next + group.len() as u64);
-        self.init = Some(init.clone());
-        Some(Event::Start(init, group))
-    }
+    fn deliver(&self, fragment: &Fragment, stream: &Stream);
 }
 
 #[cfg(test)]
@@ -600,7 +447,7 @@ mod tests {
             camera.send("KPPP");
             camera.stream.interrupt();
         }
-        assert!(camera.stream.kept().fragments.len() <= 8);
+        assert!(camera.stream.window().fragments.len() <= 8);
     }
 
     #[test]
@@ -613,7 +460,7 @@ mod tests {
             camera.count = 0;
             camera.send(&"P".repeat(200));
         }
-        assert!(camera.stream.kept().fragments.len() <= MAX_GROUP_FRAGMENTS);
+        assert!(camera.stream.window().fragments.len() <= MAX_GROUP_FRAGMENTS);
         assert_eq!(taken(&mut camera.stream.watch()), "", "nobody can start in mid-group");
         assert_eq!(taken(&mut viewer), "");
         camera.send("KP");

@@ -4,6 +4,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::HOST;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -11,7 +12,13 @@ use tokio::net::TcpStream;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// More of an answer is not read, bytes.
-const MAX_ANSWER: usize = 64 * 1024;
+const MAX_BODY: usize = 64 * 1024;
+
+/// curl gives up after so many seconds.
+pub(crate) const CURL_TIMEOUT_SECONDS: &str = "30";
+
+/// An announcement is not larger than this, bytes.
+pub(crate) const MAX_MANIFEST: &str = "65536";
 
 /// Gets `url` (`http://…` only): status and text. The error says what went wrong.
 pub async fn get(url: &str) -> Result<(StatusCode, String), String> {
@@ -35,7 +42,7 @@ pub async fn get(url: &str) -> Result<(StatusCode, String), String> {
         let answer = async {
             let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER);
+            let body = Limited::new(response.into_body(), MAX_BODY);
             let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
             Ok((status, String::from_utf8_lossy(&body).trim().to_string()))
         };
@@ -49,5 +56,34 @@ pub async fn get(url: &str) -> Result<(StatusCode, String), String> {
     match tokio::time::timeout(TIMEOUT, exchange).await {
         Ok(result) => result.map_err(|error: String| format!("{url} cannot be reached: {error}")),
         Err(_) => Err(format!("{url} has not answered within {} s", TIMEOUT.as_secs())),
+    }
+}
+
+/// Gets a small text.
+pub(crate) async fn fetch(url: &str) -> Result<String, String> {
+    if url.starts_with("http://") {
+        let (status, text) = get(url).await?;
+        return match status.is_success() {
+            true => Ok(text),
+            false => Err(format!("{url} answers {status}")),
+        };
+    }
+    let url = url.to_string();
+    let fetched = tokio::task::spawn_blocking(move || with_curl(&url)).await;
+    fetched.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// TLS is curl's: RAUC has its library on board anyway.
+pub(crate) fn with_curl(url: &str) -> Result<String, String> {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--fail", "--location", "--proto", "=https"]);
+    curl.args(["--max-time", CURL_TIMEOUT_SECONDS, "--max-filesize", MAX_MANIFEST, "--", url]);
+    let output = curl.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("{url} needs the program curl, which is not here"),
+        _ => format!("curl cannot be started: {error}"),
+    })?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(format!("{url}: {}", String::from_utf8_lossy(&output.stderr).trim())),
     }
 }

@@ -3,8 +3,8 @@
 //! is written, what it was before lies beside the last good copy, which is written first; whoever finds
 //! that at the next start knows that the file is not to be trusted, and what it should be.
 
-use super::files::{remove, replace, write};
-use super::helper::Writable;
+use crate::system::files::{remove, replace, write};
+use crate::system::mounts::RemountedRw;
 use std::fs::{File, read};
 use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(super) fn begin(config: &Path, last_good: &Path) -> Result<()> {
 }
 
 /// It is whole, or has not been touched.
-pub(super) fn end(last_good: &Path) -> Result<()> {
+pub(super) fn commit(last_good: &Path) -> Result<()> {
     remove(&journal(last_good))?;
     File::open(last_good.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
@@ -30,7 +30,7 @@ pub(super) fn end(last_good: &Path) -> Result<()> {
 ///
 /// A file that is neither a part of the old one nor of the new one was edited outside since then, and
 /// stays.
-pub(super) fn mend(config: &Path, last_good: &Path) -> Result<bool> {
+pub(super) fn recover(config: &Path, last_good: &Path) -> Result<bool> {
     let before = match read(journal(last_good)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         before => before?,
@@ -41,13 +41,13 @@ pub(super) fn mend(config: &Path, last_good: &Path) -> Result<bool> {
         wanted => wanted?,
     };
     let there = read(config).unwrap_or_default();
-    let mend = there != wanted && (wanted.starts_with(&there) || before.starts_with(&there));
-    if mend {
-        let _writable = Writable::make(config.parent().unwrap_or(Path::new("/")))?;
+    let recover = there != wanted && (wanted.starts_with(&there) || before.starts_with(&there));
+    if recover {
+        let _writable = RemountedRw::make(config.parent().unwrap_or(Path::new("/")))?;
         replace(config, &wanted, 0o644)?;
     }
-    end(last_good)?;
-    Ok(mend)
+    commit(last_good)?;
+    Ok(recover)
 }
 
 #[cfg(test)]
@@ -71,8 +71,8 @@ mod tests {
                 Some(there) => std::fs::write(&config, there).unwrap(),
                 None => remove_file(&config).unwrap(),
             }
-            let mended = mend(&config, &last_good).unwrap();
-            assert!(!mend(&config, &last_good).unwrap(), "once");
+            let mended = recover(&config, &last_good).unwrap();
+            assert!(!recover(&config, &last_good).unwrap(), "once");
             (mended, std::fs::read_to_string(&config).unwrap())
         };
         // Before the copy is written, and after.
@@ -89,10 +89,10 @@ mod tests {
         // There has never been a good one.
         begin(&config, &last_good).unwrap();
         remove_file(&last_good).unwrap();
-        assert!(!mend(&config, &last_good).unwrap());
+        assert!(!recover(&config, &last_good).unwrap());
         // It was saved without any power cut.
         std::fs::write(&config, "").unwrap();
-        assert!(!mend(&config, &last_good).unwrap());
+        assert!(!recover(&config, &last_good).unwrap());
         remove_dir_all(folder).unwrap();
     }
 }

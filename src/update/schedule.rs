@@ -4,15 +4,18 @@
 //! The bundle's own version and signature are what counts in the end; this file only says that
 //! there is something to look at.
 
-use super::{Offer, Phase, Updater, running, version};
-use crate::config::{self, Check, Install};
-use crate::http::client;
+use crate::config;
+use crate::config::{Check, Install};
+use crate::fetch::fetch;
 use crate::system::helper::ask;
-use serde::Deserialize;
+use crate::update::announcement::read;
+use crate::update::report::Offer;
+use crate::update::report::{Phase, running};
+use crate::update::updater::Updater;
+use crate::update::version;
 use std::cmp::Ordering;
 use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,31 +23,19 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// The first look comes within this time after the start: when the power comes back, a thousand
 /// machines must not ask in the same second.
-const FIRST: Duration = Duration::from_secs(30 * 60);
+const FIRST_CHECK_WITHIN: Duration = Duration::from_secs(30 * 60);
 
 /// From one look to the next, and up to so much more.
-const DAILY: (Duration, Duration) = (Duration::from_secs(23 * 3600), Duration::from_secs(2 * 3600));
+const CHECK_INTERVAL: (Duration, Duration) =
+    (Duration::from_secs(23 * 3600), Duration::from_secs(2 * 3600));
 
 /// How long after the window's start an installation begins, at the most.
-const SPREAD: Duration = Duration::from_secs(20 * 60);
-
-/// curl gives up after so many seconds.
-const CURL_PATIENCE: &str = "30";
-
-/// An announcement is not larger than this, bytes.
-const MAX_MANIFEST: &str = "65536";
-
-/// What is announced. Other fields may be there and mean nothing here.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-struct Manifest {
-    version: String,
-    url: String,
-}
+const MAX_START_DELAY: Duration = Duration::from_secs(20 * 60);
 
 /// Looks and installs as `config` says. `helper` restarts the machine once a new system is there.
 pub async fn run(updater: Arc<Updater>, config: config::Update, helper: PathBuf) {
     let Some(url) = config.url.filter(|_| config.check == Check::Daily) else { return };
-    let mut wait = up_to(FIRST);
+    let mut wait = up_to(FIRST_CHECK_WITHIN);
     loop {
         tokio::time::sleep(wait).await;
         match updater.look(&url).await {
@@ -60,7 +51,7 @@ pub async fn run(updater: Arc<Updater>, config: config::Update, helper: PathBuf)
             Ok(None) => log::debug!("no newer version is there"),
             Err(why) => log::warn!("whether there is a newer version is not known: {why}"),
         }
-        wait = DAILY.0 + up_to(DAILY.1);
+        wait = CHECK_INTERVAL.0 + up_to(CHECK_INTERVAL.1);
     }
 }
 
@@ -125,7 +116,8 @@ async fn wait_for(window: Option<(u16, u16)>) {
         while !is_inside(window, minute_of_day()) {
             tokio::time::sleep(MINUTE).await;
         }
-        tokio::time::sleep(up_to(SPREAD.min(MINUTE * u32::from(length(window)) / 2))).await;
+        tokio::time::sleep(up_to(MAX_START_DELAY.min(MINUTE * u32::from(length(window)) / 2)))
+            .await;
     }
 }
 
@@ -153,56 +145,6 @@ fn up_to(most: Duration) -> Duration {
     most.mul_f64(random as f64 / u64::MAX as f64)
 }
 
-fn read(text: &str, from: &str) -> Result<Manifest, String> {
-    let mut manifest: Manifest = serde_json::from_str(text)
-        .map_err(|error| format!("{from} is no announcement of an update: {error}"))?;
-    if !manifest.url.contains("://") {
-        // Beside the announcement.
-        let folder = from.rsplit_once('/').map_or(from, |(folder, _)| folder);
-        manifest.url = format!("{folder}/{}", manifest.url.trim_start_matches("./"));
-    }
-    match is_web_address(&manifest.url) {
-        true => Ok(manifest),
-        false => Err(format!("{from} names {:?}, which is no web address", manifest.url)),
-    }
-}
-
-/// What RAUC may be sent to fetch: it would open files, too.
-pub fn is_web_address(url: &str) -> bool {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    rest.is_some_and(|rest| !rest.is_empty())
-        && !url.contains(|c: char| c.is_whitespace() || c.is_control())
-}
-
-/// Gets a small text.
-async fn fetch(url: &str) -> Result<String, String> {
-    if url.starts_with("http://") {
-        let (status, text) = client::get(url).await?;
-        return match status.is_success() {
-            true => Ok(text),
-            false => Err(format!("{url} answers {status}")),
-        };
-    }
-    let url = url.to_string();
-    let fetched = tokio::task::spawn_blocking(move || with_curl(&url)).await;
-    fetched.unwrap_or_else(|error| Err(error.to_string()))
-}
-
-/// TLS is curl's: RAUC has its library on board anyway.
-fn with_curl(url: &str) -> Result<String, String> {
-    let mut curl = Command::new("curl");
-    curl.args(["--silent", "--show-error", "--fail", "--location", "--proto", "=https"]);
-    curl.args(["--max-time", CURL_PATIENCE, "--max-filesize", MAX_MANIFEST, "--", url]);
-    let output = curl.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("{url} needs the program curl, which is not here"),
-        _ => format!("curl cannot be started: {error}"),
-    })?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(format!("{url}: {}", String::from_utf8_lossy(&output.stderr).trim())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,23 +163,12 @@ mod tests {
 
     #[test]
     fn not_everybody_at_once() {
-        let waits: std::collections::BTreeSet<_> = (0..100).map(|_| up_to(FIRST)).collect();
-        assert!(waits.len() > 90 && waits.iter().all(|wait| *wait <= FIRST));
-        assert!(*waits.last().unwrap() > FIRST / 2 && *waits.first().unwrap() < FIRST / 2);
-    }
-
-    #[test]
-    fn announcements() {
-        let from = "https://example.org/cam/berrymse.json";
-        let url = |url: &str| {
-            read(&format!("{{\"version\": \"1.3\", \"url\": {url:?}, \"sha256\": \"\"}}"), from)
-                .map(|manifest| manifest.url)
-        };
-        assert_eq!(url("new.raucb").unwrap(), "https://example.org/cam/new.raucb");
-        assert_eq!(url("http://other/x").unwrap(), "http://other/x");
-        for bad in ["file:///etc/shadow", "http://", "https://a b/"] {
-            assert!(url(bad).is_err(), "{bad}");
-        }
-        assert!(read("<html>", from).unwrap_err().contains("no announcement"));
+        let waits: std::collections::BTreeSet<_> =
+            (0..100).map(|_| up_to(FIRST_CHECK_WITHIN)).collect();
+        assert!(waits.len() > 90 && waits.iter().all(|wait| *wait <= FIRST_CHECK_WITHIN));
+        assert!(
+            *waits.last().unwrap() > FIRST_CHECK_WITHIN / 2
+                && *waits.first().unwrap() < FIRST_CHECK_WITHIN / 2
+        );
     }
 }

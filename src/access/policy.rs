@@ -1,0 +1,229 @@
+//! Which host names and which web sites may use this server.
+//!
+//! - **Host** (RFC 9110, 7.2): a foreign page can point a host name that it controls at this
+//!   machine's address, and so read from it in the visitor's browser (DNS rebinding). Such a name is
+//!   never one of a local network. WebSockets and requests that change something are refused under
+//!   it, unless the configuration lists it in `hosts`.
+//! - **Origin** (RFC 6454): browsers open a WebSocket from any page to anywhere. Those of other
+//!   sites are refused, unless the configuration lists them in `origins`.
+
+use super::Password;
+use crate::config::Server;
+use std::fmt;
+use std::net::IpAddr;
+
+/// Suffixes of names that exist in local networks only (RFC 6762, RFC 8375, and what routers hand
+/// out).
+const LOCAL_SUFFIXES: [&str; 9] = [
+    ".local",
+    ".localhost",
+    ".lan",
+    ".home",
+    ".home.arpa",
+    ".internal",
+    ".intranet",
+    ".box",
+    ".localdomain",
+];
+
+/// What a request says about its sender.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Requester<'a> {
+    /// Name and port that the request was sent to: `cam.local:2020`.
+    pub host: Option<&'a str>,
+    /// Web site whose page sent it; `None` for programs other than browsers.
+    pub origin: Option<&'a str>,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denied {
+    /// The request names no host.
+    NoHost,
+    /// The request came under a name that is not this machine's.
+    UnknownHost(String),
+    /// The web site is not in `origins`.
+    ForeignOrigin(String),
+    /// Only this machine's own page may do this.
+    NotOwnPage(String),
+    /// No password was given.
+    PasswordRequired,
+    /// The password is wrong.
+    WrongPassword,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Denied::NoHost => f.write_str("the request has no Host header"),
+            Denied::UnknownHost(name) => write!(
+                f,
+                "unknown host name {name:?}: if it is right, add hosts = [\"{name}\"] under \
+                 [server] to the configuration"
+            ),
+            Denied::ForeignOrigin(origin) => write!(
+                f,
+                "pages of {origin:?} are not allowed to do this: to allow it, add \
+                 origins = [\"{origin}\"] under [server] to the configuration"
+            ),
+            Denied::NotOwnPage(origin) => write!(
+                f,
+                "pages of {origin:?} are not allowed to do this: only this machine's own page is"
+            ),
+            Denied::PasswordRequired => f.write_str("password required (any user name)"),
+            Denied::WrongPassword => f.write_str("wrong password (any user name)"),
+        }
+    }
+}
+
+impl std::error::Error for Denied {}
+
+/// The rules of one configuration.
+#[derive(Debug, Default)]
+pub struct AccessPolicy {
+    password: Option<Password>,
+    origins: Vec<String>,
+    hosts: Vec<String>,
+}
+
+impl AccessPolicy {
+    /// The rules of `config`.
+    pub fn new(config: &Server) -> AccessPolicy {
+        AccessPolicy {
+            password: config.password.as_deref().map(Password::new),
+            origins: config.origins.clone(),
+            hosts: config.hosts.clone(),
+        }
+    }
+
+    /// The password that every client must give, if there is one.
+    pub fn password(&self) -> Option<&Password> {
+        self.password.as_ref()
+    }
+
+    /// Whether no password is set.
+    pub fn is_open(&self) -> bool {
+        self.password.is_none()
+    }
+
+    /// Whether the request was sent to one of this machine's names, or to none.
+    pub fn is_own_host(&self, requester: Requester<'_>) -> bool {
+        requester.host.is_none() || self.check_host(requester).is_ok()
+    }
+
+    /// Rules for what only our own page, or a page in `origins`, may do.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied::NoHost`], [`Denied::UnknownHost`] and [`Denied::ForeignOrigin`].
+    pub fn check_origin(&self, requester: Requester<'_>) -> Result<(), Denied> {
+        let host = self.check_host(requester)?;
+        let Some(origin) = requester.origin else { return Ok(()) };
+        let allowed = |own: &String| own == "*" || own.eq_ignore_ascii_case(origin);
+        match is_same(origin, host) || self.origins.iter().any(allowed) {
+            true => Ok(()),
+            false => Err(Denied::ForeignOrigin(origin.into())),
+        }
+    }
+
+    /// Rules for what only our own page may do, whatever `origins` says: settings and updates.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied::NoHost`], [`Denied::UnknownHost`] and [`Denied::NotOwnPage`].
+    pub fn check_own_page(&self, requester: Requester<'_>) -> Result<(), Denied> {
+        let host = self.check_host(requester)?;
+        match requester.origin {
+            Some(origin) if !is_same(origin, host) => Err(Denied::NotOwnPage(origin.into())),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_host<'a>(&self, requester: Requester<'a>) -> Result<&'a str, Denied> {
+        let host = requester.host.ok_or(Denied::NoHost)?;
+        let name = host_name(host).to_ascii_lowercase();
+        match is_local(&name) || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(&name)) {
+            true => Ok(host),
+            false => Err(Denied::UnknownHost(name)),
+        }
+    }
+}
+
+fn is_same(origin: &str, host: &str) -> bool {
+    let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    site.is_some_and(|site| site.eq_ignore_ascii_case(host))
+}
+
+/// The name in a Host header, without the port: `cam.local:2020`, `[::1]:80`.
+fn host_name(host: &str) -> &str {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or_default();
+    }
+    host.split(':').next().unwrap_or_default().trim_end_matches('.')
+}
+
+/// Whether a name can't be one of the public DNS.
+fn is_local(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok()
+        || (!name.is_empty() && !name.contains('.'))
+        || LOCAL_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn allows<'a>(
+        policy: &AccessPolicy,
+        host: &'a str,
+        origin: impl Into<Option<&'a str>>,
+    ) -> bool {
+        policy.check_origin(Requester { host: Some(host), origin: origin.into() }).is_ok()
+    }
+
+    #[test]
+    fn allows_our_own_page_and_no_other() {
+        let policy = AccessPolicy::default();
+        assert!(allows(&policy, "cam.local:2020", "http://cam.local:2020"));
+        assert!(allows(&policy, "192.168.1.5", "http://192.168.1.5"));
+        assert!(allows(&policy, "[fe80::1]:80", "https://[fe80::1]:80"));
+        assert!(allows(&policy, "berrymse", None), "not a browser");
+        assert!(!allows(&policy, "cam.local", "http://evil.example"));
+        assert!(!allows(&policy, "cam.local:2020", "http://cam.local:8080"), "another port");
+        assert!(!allows(&policy, "cam.local", "null"));
+        assert!(!allows(&policy, "cam.local", ""), "an origin that is not text");
+        assert_eq!(policy.check_origin(Requester::default()), Err(Denied::NoHost));
+    }
+
+    #[test]
+    fn refuses_public_names_that_are_not_configured() {
+        let policy = AccessPolicy::default();
+        assert!(!allows(&policy, "evil.example", "http://evil.example"), "DNS rebinding");
+        let hosts = vec!["cam.example.org".into()];
+        let policy = AccessPolicy::new(&Server { hosts, ..Default::default() });
+        assert!(allows(&policy, "CAM.example.org:443", "https://CAM.example.org:443"));
+    }
+
+    #[test]
+    fn allows_configured_origins() {
+        let with = |origin: &str| {
+            let origins = vec![origin.into()];
+            AccessPolicy::new(&Server { origins, ..Default::default() })
+        };
+        assert!(allows(&with("https://a.example"), "cam.local", "https://a.example"));
+        assert!(!allows(&with("https://a.example"), "cam.local", "https://b.example"));
+        assert!(allows(&with("*"), "cam.local", "https://b.example"));
+        let foreign = Requester { host: Some("cam.local"), origin: Some("https://a.example") };
+        assert!(with("*").check_own_page(foreign).is_err(), "but never for settings");
+    }
+
+    proptest! {
+        #[test]
+        fn takes_any_host_and_origin(host in "\\PC{0,30}", origin in "\\PC{0,30}") {
+            let requester = Requester { host: Some(&host), origin: Some(&origin) };
+            let _ = AccessPolicy::default().check_origin(requester);
+            let _ = AccessPolicy::default().check_own_page(requester);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Passwords in a configuration: hidden when it is shown, restored when it is saved.
+
+use super::edit::span_of;
+use super::error::line_column;
+use super::{Config, ConfigError, Source};
+
+/// Stands for a password that is set and not shown.
+const MASK: &str = "\"********\"";
+
+/// Keys of passwords.
+const SECRETS: [&[&str]; 2] = [&["server", "password"], &["network", "wifi", "psk"]];
+
+/// The text with its passwords masked.
+///
+/// # Errors
+///
+/// The text is invalid, so its passwords cannot be found, or a command contains one.
+pub fn masked(text: &str) -> Result<String, ConfigError> {
+    let Ok(config) = Config::parse(text, "") else {
+        let message = "the file is invalid, so its passwords cannot be hidden, and it is not shown \
+                       to clients without a password: correct it on the machine itself, or save a \
+                       new one";
+        return Err(ConfigError::new(message, None));
+    };
+    let has_password = |word: &String| without_password(word) != *word;
+    if config.cameras.iter().any(|camera| match &camera.source {
+        Some(Source::Command(command)) => command.iter().any(has_password),
+        _ => false,
+    }) {
+        let message = "a camera's command contains a password, so the file is not shown to clients \
+                       without a password: set one under [server] in the file itself";
+        return Err(ConfigError::new(message, None));
+    }
+    Ok(replace_secrets(text, |_| Some(MASK.into())))
+}
+
+/// The text with the passwords of `old` in place of its masks.
+///
+/// # Errors
+///
+/// A mask stands for a password that `old` does not have.
+pub fn unmasked(text: &str, old: &str) -> Result<String, ConfigError> {
+    let is_mask = |key: &[&str]| span_of(text, key).is_some_and(|span| &text[span] == MASK);
+    for key in SECRETS.iter().filter(|key| is_mask(key)) {
+        if span_of(old, key).is_none() {
+            let at = span_of(text, key).map(|span| line_column(text, span.start));
+            let key = key.join(".");
+            let message = format!("{MASK} keeps the present {key}, but none is set");
+            return Err(ConfigError::new(message, at));
+        }
+    }
+    Ok(replace_secrets(text, |key| {
+        is_mask(key).then(|| span_of(old, key).map(|span| old[span].to_string()))?
+    }))
+}
+
+/// Replaces the values of passwords, from the last to the first.
+fn replace_secrets(text: &str, by: impl Fn(&[&str]) -> Option<String>) -> String {
+    let mut spans: Vec<_> =
+        SECRETS.iter().filter_map(|key| Some((span_of(text, key)?, by(key)?))).collect();
+    spans.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
+    spans.into_iter().fold(text.to_string(), |mut text, (span, value)| {
+        text.replace_range(span, &value);
+        text
+    })
+}
+
+/// `rtsp://user:password@camera/` without user and password: viewers need not know them.
+pub fn without_password(word: &str) -> String {
+    let hidden = || {
+        let (scheme, rest) = word.split_once("://")?;
+        let (user, host) = rest.split('/').next()?.rsplit_once('@')?;
+        let path = &rest[user.len() + 1 + host.len()..];
+        Some(format!("{scheme}://***@{host}{path}"))
+    };
+    hidden().unwrap_or_else(|| word.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\u{feff}# ä\n[network.wifi] # home\nssid = \"x\"\npsk = 'a \"secret\"' # !\n\
+                        country = \"DE\"\n[server]\npassword = \"\"\"pass\nword\"\"\"\n";
+
+    #[test]
+    fn masks_passwords_and_restores_them() {
+        let masked = masked(TEXT).unwrap();
+        assert!(!masked.contains("secret") && !masked.contains("word\""), "{masked}");
+        assert!(masked.contains("psk = \"********\" # !\n"), "{masked}");
+        assert_eq!(unmasked(&masked, TEXT).unwrap(), TEXT);
+        let changed = masked.replace("\"x\"", "\"new\"");
+        assert_eq!(unmasked(&changed, TEXT).unwrap(), TEXT.replace("\"x\"", "\"new\""));
+        let new = "[server]\npassword = \"new\"\n";
+        assert_eq!(unmasked(new, TEXT).unwrap(), new);
+        assert_eq!(unmasked(&masked, "").unwrap_err().at, Some((7, 12)));
+    }
+
+    #[test]
+    fn hides_what_it_cannot_mask() {
+        assert!(masked("[server\npassword = \"secret\"\n").is_err());
+        let command = |word: &str| format!("[[camera]]\nsource = {{ command = [{word:?}] }}\n");
+        assert!(masked(&command("rtsp://me:secret@cam/")).is_err());
+        assert!(masked(&command("rtsp://cam/")).is_ok());
+    }
+
+    #[test]
+    fn hides_the_passwords_of_cameras() {
+        assert_eq!(without_password("rtsp://me:secret@cam/live"), "rtsp://***@cam/live");
+        assert_eq!(without_password("http://cam/a@b"), "http://cam/a@b");
+        assert_eq!(without_password("-i"), "-i");
+    }
+}

@@ -1,0 +1,256 @@
+//! Values of single keys: ranges, forms, and messages that say what to write instead.
+
+use serde::de::Deserializer;
+use serde::{Deserialize, de};
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+/// Default of `listen`.
+pub const DEFAULT_LISTEN: &str = "0.0.0.0:2020";
+
+pub(super) fn string<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    check: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    check(&text).map_err(de::Error::custom)
+}
+
+pub(super) fn integer<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    low: u32,
+    high: u32,
+) -> Result<u32, D::Error> {
+    let value = i64::deserialize(deserializer)?;
+    u32::try_from(value)
+        .ok()
+        .filter(|value| (low..=high).contains(value))
+        .ok_or_else(|| de::Error::custom(format!("{value} is out of range: {low} to {high}")))
+}
+
+pub(super) fn range<'de, const LOW: u32, const HIGH: u32, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<u32, D::Error> {
+    integer(deserializer, LOW, HIGH)
+}
+
+pub(super) fn even<'de, const LOW: u32, const HIGH: u32, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<u32, D::Error> {
+    let value = integer(deserializer, LOW, HIGH)?;
+    if value % 2 == 1 {
+        return Err(de::Error::custom(format!(
+            "{value} is odd: encoders take even sizes only, such as {}",
+            value - 1
+        )));
+    }
+    Ok(value)
+}
+
+pub(super) fn rotation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match i64::deserialize(deserializer)? {
+        value @ (0 | 90 | 180 | 270) => Ok(value as u32),
+        value => Err(de::Error::custom(format!("{value} is no rotation: 0, 90, 180 or 270"))),
+    }
+}
+
+pub(super) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    string(deserializer, parse_listen)
+}
+
+/// Reads an address to listen on: `0.0.0.0:2020`, `[::]:80`, `:80`, or a port alone.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let all = |port: &str| u16::from_str(port).ok().map(|port| SocketAddr::from(([0; 4], port)));
+    SocketAddr::from_str(text)
+        .ok()
+        .or_else(|| all(text.strip_prefix(':').unwrap_or(text)))
+        .ok_or_else(|| {
+            format!("{text:?} is no address to listen on: for example {DEFAULT_LISTEN:?}")
+        })
+}
+
+pub(super) fn password<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    string(deserializer, |text| {
+        if text.is_empty() {
+            return Err("the password is empty: leave the line out to have none".into());
+        }
+        if text.starts_with("$argon2") {
+            // Half a line copied must not lock everybody out.
+            let whole = |hash: argon2::PasswordHash<'_>| hash.salt.is_some() && hash.hash.is_some();
+            if !argon2::PasswordHash::new(text).is_ok_and(whole) {
+                return Err(
+                    "starts like an argon2 hash, but is no whole one: it ends in its salt \
+                            and its hash, each after a $"
+                        .into(),
+                );
+            }
+        }
+        Ok(Some(text.into()))
+    })
+}
+
+pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let origins = Vec::<String>::deserialize(deserializer)?;
+    for origin in &origins {
+        let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let site = |rest: &str| !rest.is_empty() && !rest.contains(['/', '*', ' ']);
+        if origin != "*" && !rest.is_some_and(site) {
+            return Err(de::Error::custom(format!(
+                "{origin:?} is no origin: for example \"https://example.org\" (no path), or \"*\""
+            )));
+        }
+    }
+    Ok(origins)
+}
+
+pub(super) fn hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let hosts = Vec::<String>::deserialize(deserializer)?;
+    match hosts.iter().find(|host| !is_hostname(host, 253)) {
+        Some(host) => Err(de::Error::custom(format!(
+            "{host:?} is no host name: for example \"cam.example.org\" (no port)"
+        ))),
+        None => Ok(hosts),
+    }
+}
+
+/// RFC 1123, 2.1: letters, digits and hyphens between dots.
+pub(super) fn is_hostname(text: &str, longest: usize) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= longest && text.split('.').all(label)
+}
+
+pub(super) fn camera_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    string(deserializer, |text| {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if (1..=32).contains(&text.len()) && text.bytes().all(good) {
+            Ok(text.into())
+        } else {
+            Err(format!(
+                "{text:?} is no camera name: 1 to 32 letters, digits, - and _ (it is part of \
+                 addresses)"
+            ))
+        }
+    })
+}
+
+pub(super) fn hostname<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    string(deserializer, |text| {
+        if is_hostname(text, 63) && !text.contains('.') {
+            return Ok(Some(text.to_lowercase()));
+        }
+        Err(format!("{text:?} is no host name: 1 to 63 letters, digits and hyphens"))
+    })
+}
+
+pub(super) fn timezone<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    string(deserializer, |text| {
+        let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'+');
+        if text.bytes().all(good) && text.starts_with(|c: char| c.is_ascii_uppercase()) {
+            return Ok(Some(text.into()));
+        }
+        Err(format!("{text:?} is no time zone: for example \"Europe/Berlin\" or \"UTC\""))
+    })
+}
+
+pub(super) fn ssh_keys<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
+    let keys = Vec::<String>::deserialize(deserializer)?;
+    for key in &keys {
+        let kind = key.split_whitespace().next().unwrap_or_default();
+        let known = ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"].iter().any(|k| kind.starts_with(k));
+        if !known || key.split_whitespace().count() < 2 || key.contains(char::is_control) {
+            return Err(de::Error::custom(
+                "not an SSH public key: the one line of ~/.ssh/id_ed25519.pub, such as \
+                 \"ssh-ed25519 AAAA… you@home\"",
+            ));
+        }
+    }
+    Ok(keys)
+}
+
+pub(super) fn ip_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is no address: for example \"192.168.1.1\""))
+}
+
+pub(super) fn gateway<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<IpAddr>, D::Error> {
+    string(deserializer, |text| ip_address(text).map(Some))
+}
+
+pub(super) fn dns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    let servers = Vec::<String>::deserialize(deserializer)?;
+    servers.iter().map(|text| ip_address(text).map_err(de::Error::custom)).collect()
+}
+
+pub(super) fn ssid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    string(deserializer, |text| match text.len() {
+        1..=32 => Ok(text.into()),
+        len => Err(format!("the network's name has {len} bytes: 1 to 32 are possible")),
+    })
+}
+
+pub(super) fn psk<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    string(deserializer, |text| match text.len() {
+        // It becomes a line of another file.
+        _ if text.contains(char::is_control) => {
+            Err("the network's password has a line break or another control character in it".into())
+        }
+        8..=63 => Ok(Some(text.into())),
+        64 if text.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(Some(text.into())),
+        len => Err(format!("the network's password has {len} characters: 8 to 63 are possible")),
+    })
+}
+
+pub(super) fn country<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    string(deserializer, |text| {
+        if text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic()) {
+            return Ok(text.to_uppercase());
+        }
+        Err(format!("{text:?} is no country: two letters, such as \"DE\""))
+    })
+}
+
+pub(super) fn update_url<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    string(deserializer, |text| {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        if rest.is_some_and(|rest| !rest.is_empty()) && !text.contains(char::is_whitespace) {
+            return Ok(Some(text.into()));
+        }
+        Err(format!(
+            "{text:?} is no web address: for example \"https://example.org/berrymse.json\""
+        ))
+    })
+}
+
+pub(super) fn window<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<(u16, u16)>, D::Error> {
+    string(deserializer, |text| {
+        let time = |text: &str| {
+            let (hours, minutes) = text.trim().split_once(':')?;
+            let (hours, minutes) = (hours.parse::<u16>().ok()?, minutes.parse::<u16>().ok()?);
+            // Multiplied only once it is known to be small.
+            (hours < 24 && minutes < 60).then(|| hours * 60 + minutes)
+        };
+        text.split_once('-')
+            .and_then(|(from, to)| Some((time(from)?, time(to)?)))
+            .filter(|(from, to)| from != to)
+            .map(Some)
+            .ok_or_else(|| format!("{text:?} is no time window: for example \"03:00-05:00\""))
+    })
+}

@@ -1,0 +1,97 @@
+//! `/api/wifi`: the wireless network, for a phone that has joined the access point. Also answers the
+//! requests by which phones find out whether they are online: they are sent to the page.
+
+use super::config::saved;
+use crate::config::edit::with_wifi;
+use crate::config::{Config, Wifi};
+use crate::http::access::requester;
+use crate::http::body::{self, Body};
+use crate::http::context::Context;
+use crate::http::reply::{ApiError, plain};
+use crate::system::mdns::host_name;
+use crate::system::wifi::ADDRESS;
+use hyper::header::{HeaderMap, HeaderValue, LOCATION};
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use warp::Reply;
+use warp::reply::Response;
+
+/// Maximum size of a request body, in bytes.
+const MAX_REQUEST: usize = 4096;
+
+/// `PUT /api/wifi`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WifiRequest {
+    ssid: String,
+    psk: Option<String>,
+    country: String,
+}
+
+/// The report of `berrymse wifi`; `None` on machines without a radio that it manages.
+fn report(context: &Context) -> Option<Value> {
+    let text = std::fs::read(&context.settings.wifi).ok()?;
+    serde_json::from_slice::<Value>(&text).ok().filter(Value::is_object)
+}
+
+/// While the access point is open every name resolves to this machine. A request for a foreign name
+/// is redirected to the page, which iOS, Android, Windows and desktop systems then open.
+pub(in crate::http) fn captive(
+    context: &Context,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Option<Response> {
+    if !matches!(*method, Method::GET | Method::HEAD)
+        || context.access.is_own_host(requester(headers))
+    {
+        return None;
+    }
+    report(context)?.get("access_point")?.as_str()?;
+    let mut response = plain(StatusCode::FOUND, "this is BerryMSE's access point");
+    let page = HeaderValue::try_from(format!("http://{ADDRESS}/settings.html")).ok()?;
+    response.headers_mut().insert(LOCATION, page);
+    Some(response)
+}
+
+/// `GET /api/wifi`, `PUT /api/wifi`
+pub(in crate::http) async fn wifi(
+    method: Method,
+    context: Arc<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    context.access.check_own_page(requester(&headers))?;
+    match method {
+        Method::GET | Method::HEAD => Ok(warp::reply::json(&state(&context)).into_response()),
+        Method::PUT => put(&context, body).await,
+        _ => Err(ApiError::Method("GET, HEAD, PUT")),
+    }
+}
+
+fn state(context: &Context) -> Value {
+    let Some(mut report) = report(context) else { return json!({ "available": false }) };
+    report["available"] = true.into();
+    report["host"] = host_name().into();
+    let configured = Config::load(&context.settings.file).ok().and_then(|file| file.network.wifi);
+    if let Some(wifi) = configured {
+        report["ssid"] = wifi.ssid.into();
+        report["country"] = wifi.country.into();
+    }
+    report
+}
+
+async fn put(context: &Context, mut body: Body) -> Result<Response, ApiError> {
+    let text = body::read(&mut body, MAX_REQUEST).await?;
+    let WifiRequest { ssid, psk, country } = serde_json::from_slice(&text)
+        .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    if report(context).is_none() {
+        let message = "this machine has no wireless network that BerryMSE manages";
+        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, message));
+    }
+    let wifi = Wifi { ssid, psk, country };
+    let cameras = context.configs();
+    let change = context.settings.change(None, &cameras, |old| with_wifi(old, &wifi));
+    Ok(saved(change.await?))
+}

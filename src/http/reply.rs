@@ -1,0 +1,108 @@
+//! Replies to requests, and [`ApiError`], which ends a request early.
+
+use crate::config::ConfigError;
+use crate::settings::SaveError;
+use crate::system::helper::HelperError;
+use hyper::StatusCode;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde_json::json;
+use std::io::ErrorKind;
+use warp::Reply;
+use warp::reply::Response;
+
+/// `Retry-After` of a server that has no room, in seconds.
+pub(super) const RETRY_AFTER_SECONDS: u32 = 10;
+
+/// Why a request failed. Becomes the reply.
+#[derive(Debug)]
+pub(super) enum ApiError {
+    /// A status and one sentence of plain text.
+    Status(StatusCode, String),
+    /// 405 Method Not Allowed, with the methods that are.
+    Method(&'static str),
+    /// 422 Unprocessable Content: an invalid configuration, as JSON with line and column.
+    Invalid(ConfigError),
+    /// 503 Service Unavailable, with `Retry-After`.
+    Busy(String),
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
+        ApiError::Status(status, message.into())
+    }
+
+    pub(super) fn into_response(self) -> Response {
+        match self {
+            ApiError::Status(status, message) => {
+                let mut response = plain(status, &message);
+                if status == StatusCode::UNAUTHORIZED {
+                    let challenge = "Basic realm=\"BerryMSE\", charset=\"UTF-8\"";
+                    let challenge = HeaderValue::from_static(challenge);
+                    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                }
+                response
+            }
+            ApiError::Method(allowed) => {
+                let message = format!("method not allowed; use {allowed}");
+                let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, &message);
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+                response
+            }
+            ApiError::Invalid(error) => {
+                let (line, column) = error.at.unzip();
+                let answer = json!({ "error": error.message, "line": line, "column": column });
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                warp::reply::with_status(warp::reply::json(&answer), status).into_response()
+            }
+            ApiError::Busy(message) => {
+                let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, &message);
+                let seconds = HeaderValue::from(RETRY_AFTER_SECONDS);
+                response.headers_mut().insert(RETRY_AFTER, seconds);
+                response
+            }
+        }
+    }
+}
+
+impl From<ConfigError> for ApiError {
+    fn from(error: ConfigError) -> ApiError {
+        ApiError::Invalid(error)
+    }
+}
+
+impl From<SaveError> for ApiError {
+    fn from(error: SaveError) -> ApiError {
+        use ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
+        let message = error.to_string();
+        let status = match error {
+            SaveError::Invalid(error) => return ApiError::Invalid(error),
+            SaveError::Changed => StatusCode::PRECONDITION_FAILED,
+            SaveError::Write { error, .. } => match error.kind() {
+                PermissionDenied | ReadOnlyFilesystem | NotFound => StatusCode::FORBIDDEN,
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            SaveError::Helper(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        ApiError::Status(status, message)
+    }
+}
+
+impl From<HelperError> for ApiError {
+    fn from(error: HelperError) -> ApiError {
+        let status = match error {
+            HelperError::Absent => StatusCode::NOT_IMPLEMENTED,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        ApiError::Status(status, error.to_string())
+    }
+}
+
+/// A reply of one sentence.
+pub(super) fn plain(status: StatusCode, message: &str) -> Response {
+    let mut response = Response::new(format!("{message}\n").into());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

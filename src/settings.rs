@@ -1,0 +1,167 @@
+//! Saves a new configuration, and has it applied, while the program runs.
+//!
+//! The server's user may neither write to `/boot` nor restart the machine: on the appliance
+//! `berrymse root-helper` does both. Elsewhere the file is written directly.
+
+use crate::config::remote::{no_new_command, no_new_key};
+use crate::config::{Camera, Config, ConfigError, Network, System};
+use crate::system::helper::{self, HelperError};
+use sha2::{Digest, Sha256};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::{fmt, io};
+use tokio::sync::Notify;
+
+/// The configuration file, and what is needed to change it.
+#[derive(Debug, Default)]
+pub struct Settings {
+    /// The file.
+    pub file: PathBuf,
+    /// Socket of `berrymse root-helper`, on an appliance.
+    pub helper: PathBuf,
+    /// Report of `berrymse wifi`.
+    pub wifi: PathBuf,
+    /// What is wrong with the file, and which configuration is in force instead.
+    pub problem: Option<String>,
+    /// The configuration that the machine was set up with when it started.
+    pub at_start: (System, Network),
+    /// The configuration in force differs from the one at the start, so a restart is due.
+    pub reboot: bool,
+    /// Notified when there is a new configuration.
+    pub changed: Arc<Notify>,
+    /// Held while saving.
+    pub writing: tokio::sync::Mutex<()>,
+}
+
+/// Why a configuration was not saved.
+#[derive(Debug)]
+pub enum SaveError {
+    /// The file is not the version that the change was based on.
+    Changed,
+    /// The new configuration is invalid, or contains what may not come from the network.
+    Invalid(ConfigError),
+    /// The file could not be written.
+    Write {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The root helper failed.
+    Helper(HelperError),
+}
+
+impl fmt::Display for SaveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SaveError::Changed => {
+                f.write_str("the configuration has changed in the meantime: load it again")
+            }
+            SaveError::Invalid(error) => f.write_str(&error.message),
+            SaveError::Write { file, error } => write!(
+                f,
+                "cannot write {}: {error}; edit the file on this machine, or give the user that \
+                 runs berrymse write permission for its directory",
+                file.display()
+            ),
+            SaveError::Helper(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SaveError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SaveError::Changed => None,
+            SaveError::Invalid(error) => Some(error),
+            SaveError::Write { error, .. } => Some(error),
+            SaveError::Helper(error) => Some(error),
+        }
+    }
+}
+
+impl From<ConfigError> for SaveError {
+    fn from(error: ConfigError) -> SaveError {
+        SaveError::Invalid(error)
+    }
+}
+
+impl Settings {
+    /// Whether `new` changes something that takes effect only after a restart of the machine.
+    pub fn needs_restart(&self, new: &Config) -> bool {
+        let (system, network) = &self.at_start;
+        new.system != *system || new.network.without_wifi() != network.without_wifi()
+    }
+
+    /// Version tag of a configuration's text (an HTTP entity tag).
+    pub fn tag(text: &str) -> String {
+        let hash = Sha256::digest(text);
+        format!("\"{}\"", hash[..12].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    }
+
+    /// Saves what `edit` makes of the current text, and notifies the server. `expected` is the tag
+    /// of the text that the change is based on, `cameras` are those in force.
+    ///
+    /// Returns whether the machine must be restarted.
+    ///
+    /// # Errors
+    ///
+    /// The text on the card is unchanged unless the error is [`SaveError::Write`] or
+    /// [`SaveError::Helper`]; then the old or the new text is there, never a mixture.
+    pub async fn change(
+        &self,
+        expected: Option<&str>,
+        cameras: &[Camera],
+        edit: impl FnOnce(&str) -> Result<String, ConfigError>,
+    ) -> Result<bool, SaveError> {
+        let _guard = self.writing.lock().await;
+        let old = Config::read(&self.file).ok();
+        if expected.is_some() && expected != old.as_deref().map(Settings::tag).as_deref() {
+            return Err(SaveError::Changed);
+        }
+        let old = old.unwrap_or_default();
+        let text = edit(&old)?;
+        let file = self.file.display().to_string();
+        let config = Config::parse(&text, &file)?;
+        let old = Config::parse(&old, "").unwrap_or_default();
+        // If the file is invalid, the configuration in force comes from elsewhere.
+        no_new_command(&config, old.cameras.iter().chain(cameras), &file)?;
+        let keys = old.system.ssh_keys.iter().chain(&self.at_start.0.ssh_keys);
+        no_new_key(&text, &config, keys, &file)?;
+        self.save(text).await?;
+        log::info!("the configuration was changed over the network");
+        self.changed.notify_one();
+        Ok(self.needs_restart(&config))
+    }
+
+    async fn save(&self, text: String) -> Result<(), SaveError> {
+        match self.ask_helper("save-config", text.clone()).await {
+            Err(HelperError::Absent) => {}
+            result => return result.map_err(SaveError::Helper),
+        }
+        // A symbolic link to the file stays one.
+        let file = std::fs::canonicalize(&self.file).unwrap_or_else(|_| self.file.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = file.metadata().map_or(0o640, |there| there.permissions().mode() & 0o777);
+            crate::system::replace(&file, text.as_bytes(), mode)
+        });
+        let result = written.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        result.map_err(|error| SaveError::Write { file: self.file.clone(), error })
+    }
+
+    /// Restarts the machine.
+    ///
+    /// # Errors
+    ///
+    /// [`HelperError::Absent`] where this program may not do that.
+    pub async fn restart(&self) -> Result<(), HelperError> {
+        self.ask_helper("reboot", String::new()).await
+    }
+
+    async fn ask_helper(&self, verb: &'static str, text: String) -> Result<(), HelperError> {
+        let socket = self.helper.clone();
+        let asked = tokio::task::spawn_blocking(move || helper::ask(&socket, verb, &text)).await;
+        asked.unwrap_or_else(|error| Err(HelperError::Failed(error.to_string())))
+    }
+}

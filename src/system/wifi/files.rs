@@ -1,0 +1,96 @@
+//! Configuration files of wpa_supplicant and udhcpd.
+
+use crate::config::Wifi;
+use std::net::Ipv4Addr;
+
+/// The same for what changes without a start.
+pub(crate) const WIFI_HEAD: &str = "# Written by `berrymse wifi`, from berrymse.toml.\n";
+
+/// `/etc/wpa_supplicant.conf`
+pub(crate) fn wpa_supplicant(wifi: &Wifi) -> String {
+    let ssid = hexadecimal(&wifi.ssid);
+    let key = match &wifi.psk {
+        None => "\tkey_mgmt=NONE\n".into(),
+        // The key itself, of which WPA3 knows nothing.
+        Some(key) if key.len() == 64 => format!("\tkey_mgmt=WPA-PSK\n\tpsk={key}\n"),
+        // wpa_supplicant takes everything up to the line's last quotation mark.
+        Some(password) => {
+            format!("\tkey_mgmt=WPA-PSK SAE\n\tieee80211w=1\n\tpsk=\"{password}\"\n")
+        }
+    };
+    let head = supplicant_head(Some(&wifi.country));
+    // scan_ssid: networks that hide their name are found, too.
+    format!("{head}network={{\n\tssid={ssid}\n\tscan_ssid=1\n{key}}}\n")
+}
+
+/// The same file for an access point that anybody may join, which is not open yet. Without a country,
+/// the kernel keeps to what all of them allow.
+pub(crate) fn access_point(name: &str, country: Option<&str>) -> String {
+    let head = supplicant_head(country);
+    let ssid = hexadecimal(name);
+    format!("{head}network={{\n\tssid={ssid}\n\tmode=2\n\tkey_mgmt=NONE\n\tdisabled=1\n}}\n")
+}
+
+pub(crate) fn supplicant_head(country: Option<&str>) -> String {
+    let country = country.map(|country| format!("country={country}\n")).unwrap_or_default();
+    let sockets = crate::system::wifi::supplicant::SOCKETS;
+    format!("{WIFI_HEAD}ctrl_interface={sockets}\np2p_disabled=1\n{country}")
+}
+
+/// In hexadecimal digits any byte is safe.
+pub(crate) fn hexadecimal(name: &str) -> String {
+    name.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `udhcpd.conf`: addresses for who joins the access point. Leases are short: when it closes, the
+/// phone is to look for another network.
+pub(crate) fn udhcpd(interface: &str, own: Ipv4Addr) -> String {
+    let [a, b, c, _] = own.octets();
+    format!(
+        "{WIFI_HEAD}interface {interface}\nstart {a}.{b}.{c}.10\nend {a}.{b}.{c}.250\n\
+         max_leases 240\nlease_file /run/berrymse/leases\npidfile /run/berrymse/udhcpd.pid\n\
+         opt subnet 255.255.255.0\nopt router {own}\nopt dns {own}\nopt lease 300\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_and_no_password_gets_out_of_its_line() {
+        let wifi = Wifi {
+            ssid: "a\"\n}\nnetwork={ä".into(),
+            psk: Some("\"} #\\ ssid=x\"".into()),
+            country: "DE".into(),
+        };
+        let text = wpa_supplicant(&wifi);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[5], "\tssid=61220a7d0a6e6574776f726b3d7bc3a4");
+        assert_eq!(
+            lines[7..],
+            ["\tkey_mgmt=WPA-PSK SAE", "\tieee80211w=1", "\tpsk=\"\"} #\\ ssid=x\"\"", "}"]
+        );
+    }
+
+    #[test]
+    fn an_access_point_obeys_the_country_where_there_is_one() {
+        let text = access_point("BerryMSE-1a2b", Some("DE"));
+        assert!(text.contains("country=DE\n") && text.contains("\tmode=2\n"), "{text}");
+        assert!(!access_point("x", None).contains("country"));
+        let text = udhcpd("wlan0", Ipv4Addr::new(10, 20, 20, 1));
+        assert!(text.contains("start 10.20.20.10\n") && text.contains("opt dns 10.20.20.1\n"));
+    }
+
+    #[test]
+    fn open_networks_and_ready_keys() {
+        let wifi = |psk: Option<String>| {
+            wpa_supplicant(&Wifi { ssid: "x".into(), psk, country: "GB".into() })
+        };
+        let open = wifi(None);
+        assert!(open.contains("country=GB\n") && open.contains("key_mgmt=NONE"), "{open}");
+        assert!(!open.contains("psk"));
+        let key = wifi(Some("ab".repeat(32)));
+        assert!(key.contains(&format!("\tkey_mgmt=WPA-PSK\n\tpsk={}\n", "ab".repeat(32))), "{key}");
+    }
+}
