@@ -1,7 +1,7 @@
 //! What is written down is what is true: the configuration as shipped, the man page, and what shells
 //! complete.
 //!
-//! `ci/man` writes docs/berrymse.1 and docs/completions anew (BERRYMSE_BLESS=1).
+//! `ci/generate/man` writes docs/berrymse.1 and docs/completions anew (BERRYMSE_BLESS=1).
 
 use berrymse::cli::Cli;
 use berrymse::config::Config;
@@ -38,7 +38,7 @@ fn keys(table: &str) -> BTreeSet<String> {
 fn cross_knows_the_targets_of_the_releases() {
     let cross: toml::Table = include_str!("../Cross.toml").parse().unwrap();
     let targets = cross["target"].as_table().unwrap();
-    let (_, released) = include_str!("../ci/cross").split_once("\ntargets=(\n").unwrap();
+    let (_, released) = include_str!("../ci/stage/cross").split_once("\ntargets=(\n").unwrap();
     let released = released.split_once("\n)").unwrap().0;
     let released = released.lines().filter_map(|line| line.split_whitespace().next());
     assert_eq!(targets.keys().map(String::as_str).collect::<BTreeSet<_>>(), released.collect());
@@ -187,7 +187,7 @@ fn the_man_page_is_up_to_date() {
         return;
     }
     let committed = std::fs::read_to_string(MAN_PAGE).unwrap_or_default();
-    assert!(page == committed, "docs/berrymse.1 is not up to date: run ci/man");
+    assert!(page == committed, "docs/berrymse.1 is not up to date: run ci/generate/man");
 }
 
 #[test]
@@ -204,6 +204,6 @@ fn the_shells_completions_are_up_to_date() {
             continue;
         }
         let committed = std::fs::read(&file).unwrap_or_default();
-        assert!(text == committed, "{file} is not up to date: run ci/man");
+        assert!(text == committed, "{file} is not up to date: run ci/generate/man");
     }
 }

@@ -1,14 +1,15 @@
 # shellcheck shell=bash
-# Debian's packages for other machines and releases, without installing them: an apt of our own below
-# target/debian, which the machine's apt knows nothing about. To be sourced after ci/lib.sh.
+# Debian packages for other machines and releases, without installing them: a separate apt below
+# target/debian, independent of the system's. To be sourced after ci/lib/common.sh.
 
 debian_home=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debian
 
-# debian RELEASE [ARCH]: from now on, apt is that release's (amd64 and arm64); what a package depends on
-# is looked for in ARCH (amd64). PACKAGE/RELEASE-backports is a newer one. The lists are fetched once a day.
+# debian RELEASE [ARCH]: makes apt use this release (amd64 and arm64) from now on; dependencies are
+# resolved for ARCH (default: amd64). PACKAGE/RELEASE-backports selects a newer version. The lists are
+# fetched once a day.
 debian() {
     local at=$debian_home/$1 architecture=${2:-amd64} keys=/usr/share/keyrings/debian-archive-keyring.gpg
-    has apt-get || die "Debian's packages are needed, and there is no apt-get to fetch them"
+    has apt-get || die "apt-get not found: it is needed to download Debian packages"
     [ -e "$keys" ] || install_packages debian-archive-keyring
     mkdir -p "$at"/{lists/partial,cache/archives/partial,none}
     : >"$at/status"
@@ -40,26 +41,26 @@ END
     if apt-get -q update >"$at/log" 2>&1; then
         touch "$at/updated"
     elif [ -e "$at/updated" ]; then
-        echo "Debian $1 can't be reached: what was fetched before is used" >&2
+        echo "failed to update the package lists of Debian $1: using the earlier ones" >&2
     else
         tail -n 5 "$at/log" >&2
-        die "the package lists of Debian $1 can't be fetched"
+        die "failed to download the package lists of Debian $1"
     fi
 }
 
-# needed PACKAGE...: these and all that they depend on.
+# needed PACKAGE...: prints these packages and all their dependencies.
 needed() {
-    apt-get -q install --simulate "$@" 2>"$debian_home/log" | sed -n 's/^Inst \([^ ]*\) .*/\1/p' | grep . || { tail -n 5 "$debian_home/log" >&2; die "apt-get can't find $*"; }
+    apt-get -q install --simulate "$@" 2>"$debian_home/log" | sed -n 's/^Inst \([^ ]*\) .*/\1/p' | grep . || { tail -n 5 "$debian_home/log" >&2; die "apt-get does not find $*"; }
 }
 
-# unpack FOLDER PACKAGE[:ARCH]...: downloads these packages, only these, and unpacks them there.
+# unpack FOLDER PACKAGE[:ARCH]...: downloads these packages, without dependencies, and unpacks them.
 unpack() {
     local folder=$1 debs deb
     shift
     mkdir -p "$folder"
     debs=$(mktemp -d "$debian_home/debs.XXXXXX")
     (cd "$debs" && apt-get -q download "$@") >"$debian_home/log" 2>&1 ||
-        { tail -n 5 "$debian_home/log" >&2; rm -r "$debs"; die "apt-get could not download $*"; }
+        { tail -n 5 "$debian_home/log" >&2; rm -r "$debs"; die "apt-get failed to download $*"; }
     for deb in "$debs"/*.deb; do
         dpkg-deb -x "$deb" "$folder"
     done

@@ -1,12 +1,13 @@
 # shellcheck shell=bash disable=SC2154
-# For ci/buildroot, where the sites of upstream can't be reached and Debian's can: sources out of Debian's
+# For ci/image/buildroot where Debian's servers can be reached and upstream's cannot: sources from Debian's
 # source packages, Debian's cross compiler as the toolchain, this machine's programs as Buildroot's host
-# tools. To be sourced after ci/lib.sh and ci/debian.sh; home, buildroot and tree are set.
+# tools. To be sourced after ci/lib/common.sh and ci/lib/debian.sh; uses home, buildroot and tree.
 #
-# The image is Buildroot's, but not byte by byte the one that upstream's sources give: docs/buildroot.md.
+# The image is Buildroot's, but not byte for byte the one built from upstream's sources:
+# docs/buildroot.md.
 
-# PACKAGE of Buildroot, SOURCE package of Debian, VERSION of upstream. A tarball that is upstream's,
-# by Buildroot's own hash, is taken as if it were downloaded; every other is unpacked, and built instead.
+# Buildroot's package, Debian's source package, upstream version. A tarball whose hash is the one in
+# Buildroot is used as the download; any other is unpacked and built in place of upstream's source.
 debian_table() {
     cat <<'END'
 busybox         busybox         1.37.0
@@ -37,10 +38,10 @@ zstd            libzstd         1.5.7+dfsg
 END
 }
 
-# Packages of Buildroot that make things for the image out of Buildroot's own files: they stay.
+# Host packages that are built as usual, because they use only Buildroot's own files.
 debian_keep="host-skeleton host-makedevs host-mkpasswd host-fakedate"
 
-# debian_source_lists: an apt that knows where sources are.
+# debian_source_lists: makes apt use the source packages of several releases.
 debian_source_lists() {
     local release keys=/usr/share/keyrings/debian-archive-keyring.gpg
     debian trixie
@@ -55,11 +56,12 @@ debian_source_lists() {
         -e "s|^Dir::State::Lists .*|Dir::State::Lists \"$home/lists\";|" "$APT_CONFIG" >"$home/apt.conf"
     export APT_CONFIG=$home/apt.conf
     [ -z "$(find "$home/lists/done" -mtime -1 2>/dev/null)" ] || return 0
-    apt-get -q update >"$home/log" 2>&1 || { tail -n 5 "$home/log" >&2; die "the lists of Debian's sources can't be fetched"; }
+    apt-get -q update >"$home/log" 2>&1 || { tail -n 5 "$home/log" >&2; die "failed to download the lists of Debian's source packages"; }
     touch "$home/lists/done"
 }
 
-# debian_tarball SOURCE UPSTREAM: fetches it, prints its path. Whichever revision of Debian's has it.
+# debian_tarball SOURCE UPSTREAM: fetches the tarball of an upstream version, from any Debian revision, and
+# prints its path.
 debian_tarball() {
     local version file sum url at=$home/sources
     mkdir -p "$at"
@@ -78,17 +80,17 @@ debian_tarball() {
         done < <(apt-get -q source --print-uris "$1=$version" 2>/dev/null | grep "^'")
     done
     cat "$home/log" >&2
-    die "Debian's source of $1 $2 can't be fetched"
+    die "failed to download Debian's source of $1 $2"
 }
 
-# debian_sources OUT BOARD SETTINGS: local.mk in OUT, the downloads, and what changes in the settings.
+# debian_sources OUT BOARD SETTINGS: fetches the sources, writes OUT/local.mk and changes the settings.
 debian_sources() {
     local out=$1 board=$2 settings=$3 package source upstream tarball name dl sum
     dl=${BR2_DL_DIR:-$home/dl}
     export BR2_DL_DIR=$dl
-    say "sources out of Debian's (once)"
+    say "sources from Debian's source packages (once)"
     install_packages curl gcc-aarch64-linux-gnu
-    grep -q '^BR2_aarch64=y' "$settings" || die "DEBIAN_SOURCES is for 64-bit boards: Debian's armhf is ARMv7"
+    grep -q '^BR2_aarch64=y' "$settings" || die "DEBIAN_SOURCES supports only 64-bit boards: Debian's armhf is ARMv7"
     mkdir -p "$home/src"
     debian_source_lists
     debian_toolchain
@@ -113,16 +115,16 @@ debian_sources() {
         name=${package^^}
         name=${name//-/_}
         echo "${name}_OVERRIDE_SRCDIR = $home/src/$package" >>"$out/local.mk"
-        # Which Buildroot does when it patches (or after autoreconf): or libtool links what is installed to this
-        # machine's /usr/lib.
+        # Buildroot does this when it applies patches (and after autoreconf). Without it, libtool links to
+        # this machine's /usr/lib.
         [ -z "$(find "$home/src/$package" -name ltmain.sh)" ] || grep -qs '_AUTORECONF = YES' "$buildroot"/package/"$package"/*.mk ||
             echo "${name}_POST_RSYNC_HOOKS += LIBTOOL_PATCH_HOOK" >>"$out/local.mk"
         echo "$package: $upstream of Debian's source package $source" >>"$out/replaced.txt"
     done < <(debian_table)
     {
-        # Their time zones are compiled by this machine's tzdata.
+        # The time zones as compiled in this machine's tzdata.
         echo "TZDATA_OVERRIDE_SRCDIR = /usr/share/zoneinfo"
-        # Release tarballs have configure; these don't.
+        # Unlike release tarballs, these have no configure script.
         echo "EXPAT_SUBDIR = expat"
         printf '%s_AUTORECONF = YES\n' EXPAT LIBFFI LIBXCRYPT LIBYAML
     } >>"$out/local.mk"
@@ -140,8 +142,8 @@ BR2_TOOLCHAIN_EXTERNAL_CUSTOM_GLIBC=y
 BR2_TOOLCHAIN_EXTERNAL_CXX=y
 BR2_TOOLCHAIN_EXTERNAL_OPENMP=y
 END
-    # The Raspberry Pi's kernel and firmware are nowhere in Debian. Its mainline drivers are in the kernel
-    # of the configuration for QEMU.
+    # Debian has neither the Raspberry Pi's kernel nor its firmware. The configuration for QEMU includes the
+    # mainline drivers for it.
     if [ "$board" != qemu_aarch64 ]; then
         sed -i -E '/^BR2_LINUX_KERNEL_(DEFCONFIG|CONFIG_FRAGMENT_FILES|INTREE_DTS_NAME|USE_DEFCONFIG)=/d
             /^BR2_PACKAGE_(RPI_FIRMWARE|BRCMFMAC_SDIO_FIRMWARE_RPI|LIBCAMERA|LIBCAMERA_APPS|WIRELESS_REGDB)[A-Z0-9_]*=/d' "$settings"
@@ -155,7 +157,7 @@ END
     fi
 }
 
-# Debian's cross compiler, in a prefix of its own, which Buildroot takes for its sysroot.
+# Unpacks Debian's cross compiler into a prefix that Buildroot uses as its sysroot.
 debian_toolchain() {
     local at=$home/toolchain lib name deb
     [ ! -e "$at/.done" ] || return 0
@@ -170,17 +172,17 @@ debian_toolchain() {
             libc6-arm64-cross linux-libc-dev-arm64-cross libgcc-12-dev-arm64-cross libstdc++-12-dev-arm64-cross \
             libgcc-s1-arm64-cross libstdc++6-arm64-cross libatomic1-arm64-cross libgomp1-arm64-cross \
             gcc-12-aarch64-linux-gnu-base libitm1-arm64-cross >"$home/log" 2>&1 ||
-            { tail -n 5 "$home/log" >&2; die "Debian's cross compiler can't be fetched"; }
+            { tail -n 5 "$home/log" >&2; die "failed to download Debian's cross compiler"; }
     )
     for deb in "$at"/debs/*.deb; do dpkg-deb -x "$deb" "$at"; done
     rm -r "$at/debs"
-    # As a sysroot is expected to be, and with nothing in it that leads out.
+    # The layout of a sysroot, without links that lead out of it.
     lib=$at/usr/aarch64-linux-gnu
     mkdir -p "$lib/usr"
     mv "$lib/include" "$lib/usr"
     ln -s usr/include "$lib/include"
     sed -i "s|/usr/aarch64-linux-gnu/lib/||g" "$lib"/lib/lib{c,m}.so
-    # Debian configures it for the sysroot "/", which Buildroot rightly refuses. This one has another.
+    # Debian configures it for the sysroot "/", which Buildroot refuses.
     for name in gcc g++ cpp; do
         rm "$at/usr/bin/aarch64-linux-gnu-$name"
         cat >"$at/usr/bin/aarch64-linux-gnu-$name" <<'END'
@@ -198,29 +200,29 @@ END
     touch "$at/.done"
 }
 
-# Sets rustc, with the library of the target: rustup's, or the one that ci/cross finds elsewhere. And CARGO.
+# Sets rustc, to one with the target's library (rustup's, or that of ci/stage/cross), and CARGO.
 debian_rustc() {
     need_rust
     CARGO=$(command -v "${CARGO%% *}")${CARGO#"${CARGO%% *}"}
     rustc=${RUSTC:-$(command -v rustc || true)}
     if [ -z "$rustc" ] || [ ! -d "$("$rustc" --print sysroot)/lib/rustlib/aarch64-unknown-linux-gnu" ]; then
         rustc=$debian_home/rust/rustc
-        [ -e "$debian_home/rust/.done" ] || ci/cross >&2
+        [ -e "$debian_home/rust/.done" ] || ci/stage/cross >&2
     fi
     "$rustc" --version >&2
 }
 
-# debian_tools OUT: what Buildroot would build for this machine is there already: links to it, and the stamps
-# that say so.
+# debian_tools OUT: links this machine's programs into Buildroot's host folder, and writes the stamps that
+# mark its host packages as built.
 debian_tools() {
     local out=$1 package folder step name file
     say "this machine's programs as Buildroot's host tools"
     install_packages autoconf autoconf-archive automake bison bmap-tools cmake device-tree-compiler dosfstools \
         e2fsprogs fakeroot fdisk flex gettext gperf kmod libglib2.0-dev libltdl-dev libssl-dev libtool m4 mtools openssl patchelf \
         pkgconf python3-cryptography python3-setuptools python3-venv squashfs-tools u-boot-tools zlib1g-dev zstd tzdata
-    # ci/cross: a Rust with the library of the target. ci/appliance: newer tools than this machine's.
+    # ci/stage/cross has a Rust with the target's library, ci/image/appliance newer tools than this machine.
     debian_rustc
-    [ -e "${home%/*}/appliance/tools/.done" ] || ci/appliance tools >&2
+    [ -e "${home%/*}/appliance/tools/.done" ] || ci/image/appliance tools >&2
     if [ ! -e "$home/venv/.done" ]; then
         python3 -m venv "$home/venv"
         "$home/venv/bin/pip" install -q meson==1.10.1 ninja
@@ -261,7 +263,7 @@ for name, info in json.load(sys.stdin).items():
     sed -e "s|@STAGING_SUBDIR@|aarch64-buildroot-linux-gnu/sysroot|g" -e 's|@STATIC@||' \
         -e 's|^PKGCONFDIR=.*|PKGCONFDIR=$(dirname "$(readlink -f "$0")")|' \
         "$buildroot/package/pkgconf/pkg-config.in" >"$out/host/bin/pkg-config"
-    # Buildroot's pkgconf puts the sysroot only in front of these variables; this machine's in front of all.
+    # Buildroot's pkgconf prepends the sysroot only to these variables, this machine's to all.
     rm -f "$out/host/bin/pkgconf"
     cat >"$out/host/bin/pkgconf" <<END
 #!/bin/sh
@@ -273,6 +275,6 @@ exec $(command -v pkgconf) "\$@"
 END
     chmod +x "$out/host/bin/pkgconf"
     chmod +x "$out/host/bin/pkg-config"
-    # Links, in Debian.
+    # Debian has links here.
     [ -e "$out/host/share/zoneinfo/posix/Etc/UTC" ] || cp -rL /usr/share/zoneinfo/posix "$out/host/share/zoneinfo"
 }
