@@ -1,10 +1,7 @@
-//! Commands that do what they should not, all at once beside a camera that works; and the command
-//! line that a Raspberry Pi's camera is started with.
+//! Commands that misbehave next to a camera that works; and the command line of a Raspberry Pi camera.
 
-mod common;
-
+use crate::support::{Folder, Server, proc_file, wait_until};
 use berrymse::camera::test_card;
-use common::{Folder, Server, of_process, wait_until};
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 
@@ -12,15 +9,15 @@ fn camera(name: &str, command: &[&str]) -> String {
     format!("[[camera]]\nname = {name:?}\nsource = {{ command = {command:?} }}\n")
 }
 
-/// What the process holds in memory, KiB.
+/// Resident memory of a process, in KiB.
 fn resident(pid: u32) -> u64 {
-    let status = of_process(pid, "status");
+    let status = proc_file(pid, "status");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commands_that_misbehave_are_told_apart_and_nothing_else_suffers() {
+async fn distinguishes_command_failures_without_affecting_other_cameras() {
     let folder = Folder::new();
     let clip = |name: &str, bytes: usize| {
         folder.write(name, &test_card::CLIP[..bytes]).display().to_string()
@@ -62,7 +59,7 @@ async fn commands_that_misbehave_are_told_apart_and_nothing_else_suffers() {
     let mut errors = HashSet::new();
     for (name, error) in expected {
         let status =
-            server.camera_until(name, "its failure", |camera| camera["state"] == "failed").await;
+            server.camera_until(name, "failure", |camera| camera["state"] == "failed").await;
         let said = status["error"].as_str().unwrap();
         assert!(said.contains(error), "{name}: {said}");
         assert!(errors.insert(said.to_string()), "{name}: {said}");
@@ -75,33 +72,33 @@ async fn commands_that_misbehave_are_told_apart_and_nothing_else_suffers() {
     }
     let output = server.camera("complains").await["output"].clone();
     let lines: Vec<&str> = output.as_array().unwrap().iter().filter_map(|v| v.as_str()).collect();
-    // Ten lines are kept, and the last of them is the one that counts.
+    // The last ten lines are kept; the last one is the error.
     assert_eq!(lines.len(), 10, "{lines:?}");
     assert_eq!(lines[8..], ["line 12", "cannot open the lens"]);
     assert_eq!(server.camera("half").await["output"], serde_json::json!(["half is done"]));
-    // Sixty frames, of which only the next one would have shown that the last is whole.
+    // Sixty frames were sent. Only the next one would show that the last is complete.
     assert!(server.camera("frozen").await["frames"].as_u64() >= Some(59));
 
-    // What was read up to here are gigabytes. What may be held is one access unit of 8 MiB, in a
-    // buffer that has grown by doubling.
+    // Gigabytes have been read. At most one access unit of 8 MiB may be in memory, in a buffer that
+    // grows by doubling.
     let after = resident(server.pid());
     assert!(after < before + 16 * 1024, "{before} KiB before, {after} KiB after");
 
-    // The camera beside them has not been touched.
+    // The working camera is not affected.
     let card = server.camera("card").await;
     assert_eq!((&card["state"], &card["restarts"]), (&"streaming".into(), &0.into()), "{card:#}");
     let frames = card["frames"].as_u64();
     server.camera_until("card", "more", |camera| camera["frames"].as_u64() > frames).await;
     let mut viewer = server.watch("/live/card").await;
     assert_eq!(viewer.text().await["type"], "init");
-    // And those that failed are tried again and again.
-    server.camera_until("dead", "new tries", |camera| camera["restarts"].as_u64() > Some(2)).await;
+    // Failed commands are restarted repeatedly.
+    server.camera_until("dead", "restarts", |camera| camera["restarts"].as_u64() > Some(2)).await;
 }
 
-/// A FAKE of rpicam-vid: there is no Raspberry Pi here. It shows which command line is run and
-/// that its output arrives, and nothing about the real program.
+/// With a FAKE of rpicam-vid, because there is no Raspberry Pi here. This tests the command line and that
+/// the output arrives, and nothing about the real program.
 #[tokio::test]
-async fn a_fake_rpicam_vid_is_started_with_what_the_configuration_says() {
+async fn passes_the_configuration_to_a_fake_rpicam_vid() {
     let folder = Folder::new();
     let clip = folder.write("clip.h264", test_card::CLIP);
     let arguments = folder.path("arguments");
@@ -136,14 +133,13 @@ async fn a_fake_rpicam_vid_is_started_with_what_the_configuration_says() {
 }
 
 #[tokio::test]
-async fn without_rpicam_vid_it_says_what_to_install() {
+async fn names_the_package_if_rpicam_vid_is_missing() {
     let folder = Folder::new();
     let config = "[[camera]]\nname = \"pi\"\nsource = \"rpicam\"\nrotation = 90\n";
     let empty = folder.path("");
     let path = empty.to_str().unwrap();
     let server = Server::start_with(config, &[("PATH", path)]).await;
-    let status =
-        server.camera_until("pi", "its failure", |camera| camera["state"] == "failed").await;
+    let status = server.camera_until("pi", "failure", |camera| camera["state"] == "failed").await;
     let error = status["error"].as_str().unwrap();
     assert!(error.contains("apt install rpicam-apps"), "{error}");
     assert!(status["notes"][0].as_str().unwrap().contains("rotation = 90"), "{status:#}");

@@ -1,14 +1,12 @@
-//! `berrymse apply`: what the configuration makes of a machine, in a folder that stands for it.
+//! `berrymse apply`: how the configuration is applied to a machine, here a folder in place of `/`.
 
-mod common;
-
-use common::{Folder, Server, berrymse};
+use crate::support::{Folder, Server, berrymse};
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A folder that stands for a machine's `/`.
+/// A folder in place of a machine's `/`.
 struct Machine(Folder);
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE you@home";
@@ -28,7 +26,7 @@ impl Machine {
         self.0.write("boot/berrymse.toml", text);
     }
 
-    /// Applies it, which must work; what was said.
+    /// Applies the configuration, which must succeed. Returns standard error.
     fn apply(&self) -> String {
         let (code, text) = self.try_apply();
         assert_eq!(code, Some(0), "{text}");
@@ -54,7 +52,7 @@ impl Machine {
         std::fs::symlink_metadata(self.0.path(name)).is_ok()
     }
 
-    /// Every file: its number, which a new one would not share, and when it was last changed.
+    /// Inode number and change time of every file. A file that is replaced has another number.
     fn files(&self) -> BTreeMap<PathBuf, (u64, i64, i64)> {
         fn walk(folder: &Path, files: &mut BTreeMap<PathBuf, (u64, i64, i64)>) {
             for entry in std::fs::read_dir(folder).unwrap() {
@@ -73,7 +71,7 @@ impl Machine {
 }
 
 #[test]
-fn every_setting_reaches_its_file() {
+fn writes_every_setting_to_its_file() {
     let machine = Machine::new();
     machine.configure(format!(
         "[system]\nhostname = \"Cam-1\"\ntimezone = \"Europe/Berlin\"\nssh_keys = [\"{KEY}\"]\n\
@@ -83,7 +81,7 @@ fn every_setting_reaches_its_file() {
     assert_eq!(machine.apply(), "");
     assert_eq!(machine.read("etc/hostname"), "cam-1\n");
     assert!(machine.read("etc/hosts").contains("127.0.1.1\tcam-1\n"));
-    // The address is the radio's, which `berrymse wifi` sets.
+    // The address is for the wireless interface, which `berrymse wifi` configures.
     assert!(machine.read("etc/network/interfaces").contains("iface eth0 inet dhcp\n"));
     assert!(machine.read("etc/resolv.conf").contains("nameserver 10.0.0.2\n"));
     let wifi = machine.read("etc/wpa_supplicant.conf");
@@ -101,9 +99,8 @@ fn every_setting_reaches_its_file() {
     assert_eq!(machine.mode("data/berrymse/berrymse.toml"), 0o640);
 }
 
-/// What is taken out of the configuration is gone from the machine.
 #[test]
-fn nothing_is_left_of_an_earlier_configuration() {
+fn removes_settings_that_are_no_longer_configured() {
     let machine = Machine::new();
     machine.configure("# Nothing is set.\n");
     machine.apply();
@@ -126,7 +123,7 @@ fn nothing_is_left_of_an_earlier_configuration() {
 }
 
 #[test]
-fn the_second_time_nothing_is_written() {
+fn writes_nothing_if_nothing_has_changed() {
     let machine = Machine::new();
     for config in [
         format!(
@@ -144,7 +141,7 @@ fn the_second_time_nothing_is_written() {
 }
 
 #[test]
-fn a_broken_file_leaves_the_last_good_one_in_force_and_says_where_it_is_broken() {
+fn keeps_the_last_good_configuration_and_reports_the_position_of_the_error() {
     let machine = Machine::new();
     let file = machine.0.path("boot/berrymse.toml");
     machine.configure("[system]\nhostname = \"good\"\n");
@@ -172,7 +169,7 @@ fn a_broken_file_leaves_the_last_good_one_in_force_and_says_where_it_is_broken()
 }
 
 #[test]
-fn with_no_good_configuration_at_all_there_is_still_a_network() {
+fn configures_the_network_without_any_valid_configuration() {
     let machine = Machine::new();
     machine.configure("[server]\npassword = secret\n");
     let said = machine.apply();
@@ -183,7 +180,7 @@ fn with_no_good_configuration_at_all_there_is_still_a_network() {
 }
 
 #[test]
-fn an_unknown_time_zone_is_named_with_its_place_and_the_rest_is_applied() {
+fn reports_an_unknown_time_zone_and_applies_the_rest() {
     let machine = Machine::new();
     machine.configure("[system]\nhostname = \"cam\"\ntimezone = \"Europe/Berln\"\n");
     let said = machine.apply();
@@ -191,14 +188,14 @@ fn an_unknown_time_zone_is_named_with_its_place_and_the_rest_is_applied() {
     assert!(machine.read("run/berrymse/config-error").contains(":3:12: "));
     assert_eq!(machine.read("etc/timezone"), "UTC\n");
     assert_eq!(machine.read("etc/hostname"), "cam\n");
-    // A folder is no zone.
+    // A folder is not a time zone.
     machine.configure("[system]\ntimezone = \"Europe\"\n");
     assert!(machine.apply().contains(":2:12: "));
 }
 
-/// Values that would become lines of their own in the files of others.
+/// Values that would add lines to the configuration files of other programs.
 #[test]
-fn hostile_values_are_refused() {
+fn rejects_values_with_line_breaks_and_commands() {
     let machine = Machine::new();
     machine.configure("# Nothing is set.\n");
     machine.apply();
@@ -227,9 +224,9 @@ fn hostile_values_are_refused() {
     }
 }
 
-/// One file that cannot be written is no reason to leave the machine without a network.
+/// A file that cannot be written must not leave the machine without a network.
 #[test]
-fn what_cannot_be_written_is_said_and_the_rest_is_done() {
+fn reports_files_that_cannot_be_written_and_writes_the_rest() {
     let machine = Machine::new();
     machine.configure(format!("[system]\nssh_keys = ['{KEY}']\n"));
     machine.0.write("root", "a file where a folder should be");
@@ -239,9 +236,9 @@ fn what_cannot_be_written_is_said_and_the_rest_is_done() {
     assert!(machine.has("etc/network/interfaces") && machine.has("etc/timezone"));
 }
 
-/// What FAT leaves of a file when the power goes, or the card is pulled out, is no configuration.
+/// FAT can leave an empty file after a power cut or when the card is removed.
 #[test]
-fn an_empty_file_is_a_broken_one() {
+fn treats_an_empty_file_as_invalid() {
     let machine = Machine::new();
     machine.configure("[system]\nhostname = \"kept\"\n");
     machine.apply();
@@ -254,9 +251,9 @@ fn an_empty_file_is_a_broken_one() {
     }
 }
 
-/// serve does as apply does, and says so where people look.
+/// `serve` uses the same fallback as `apply` and reports it in log and status.
 #[tokio::test]
-async fn serve_falls_back_to_the_same_copy() {
+async fn serve_falls_back_to_the_last_good_configuration() {
     let machine = Machine::new();
     machine.configure("[[camera]]\nname = \"kept\"\nsource = \"test-card\"\n");
     machine.apply();
@@ -276,8 +273,12 @@ async fn serve_falls_back_to_the_same_copy() {
     let options = ["--last-good", missing.to_str().unwrap()];
     let server = Server::start_as("[server]\npassword = secret\n", &options, &[]).await;
     let status = server.status().await;
-    assert_eq!(status["cameras"], serde_json::json!([]), "nothing is shown without its password");
+    assert_eq!(
+        status["cameras"],
+        serde_json::json!([]),
+        "without the password no camera may be shown"
+    );
     assert!(status["config_error"].as_str().unwrap().contains(":2:12: "));
-    // Which the page says where the picture would be.
+    // The page shows this in place of the picture.
     assert!(status["refusal"].as_str().unwrap().contains("no camera is configured"));
 }

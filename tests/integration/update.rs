@@ -1,12 +1,10 @@
-//! Updates, against a **stand-in for RAUC** on a private bus: what is asked of RAUC, and what is made
-//! of its answers. The real RAUC is part of the appliance's own tests.
+//! Updates, with a **stand-in for RAUC** on a private bus: the requests to RAUC and the handling of its
+//! replies. The tests of the appliance use the real RAUC.
 
-// zbus' macro makes something public.
+// A macro of zbus generates public items.
 #![allow(missing_docs)]
 
-mod common;
-
-use common::{Folder, Server, wait_until};
+use crate::support::{Answer, Folder, Server, TEST_CARD, wait_until};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
 use serde_json::{Value as Json, json};
@@ -22,10 +20,7 @@ use zbus::fdo;
 use zbus::object_server::SignalEmitter;
 use zbus::zvariant::{OwnedValue, Value};
 
-const CARD: &str = "[[camera]]\nname = \"card\"\nsource = \"test-card\"\n";
-
-/// A bundle as the stand-in reads it: version and device, in clear. Without the first word, it is
-/// one that nobody has signed.
+/// A bundle for the stand-in: version and device as plain text. The first word marks it as signed.
 fn bundle(version: &str, device: &str) -> String {
     format!("signed {version} {device} {}", "x".repeat(100_000))
 }
@@ -37,17 +32,17 @@ fn dict<const N: usize>(entries: [(&str, Value<'_>); N]) -> Dict {
     entries.into_iter().map(|(key, value)| (key.to_string(), owned(value))).collect()
 }
 
-/// What the stand-in knows and was told.
+/// State of the stand-in.
 #[derive(Default)]
 struct Known {
     operation: String,
     last_error: String,
     progress: (i32, String, i32),
-    /// What it is to fail with.
+    /// The error that the next installation reports.
     fail: Option<String>,
-    /// What lies behind addresses.
+    /// Bundles by address.
     addresses: HashMap<String, String>,
-    /// Sources that were installed, and what was there.
+    /// Sources and contents of the installed bundles.
     installed: Vec<(String, String)>,
     slots: Vec<(String, Dict)>,
 }
@@ -55,7 +50,7 @@ struct Known {
 #[derive(Clone, Default)]
 struct StandIn {
     known: Arc<Mutex<Known>>,
-    /// An installation waits for this in its middle.
+    /// An installation waits for this before it completes.
     go: Arc<Notify>,
 }
 
@@ -157,7 +152,7 @@ impl StandIn {
     }
 }
 
-/// A bus of its own.
+/// A private D-Bus daemon.
 struct Bus {
     daemon: Child,
     folder: Folder,
@@ -167,7 +162,7 @@ struct Bus {
 impl Bus {
     async fn start() -> Bus {
         let folder = Folder::new();
-        // A socket's path has at most 107 bytes.
+        // The path of a socket is limited to 107 bytes.
         let name = format!("berrymse-bus-{}", folder.path("").display().to_string().len());
         let unique = folder.path("").file_name().unwrap().to_string_lossy().into_owned();
         let socket = std::env::temp_dir().join(format!("{name}-{unique}"));
@@ -183,10 +178,10 @@ impl Bus {
         let mut daemon = Command::new("dbus-daemon");
         daemon.arg("--nofork").arg("--nosyslog").arg("--config-file").arg(config);
         let daemon = daemon.stderr(Stdio::null()).spawn().unwrap_or_else(|error| {
-            panic!("these tests need dbus-daemon ({error}): apt-get install dbus-daemon")
+            panic!("dbus-daemon: {error}: install it with apt-get install dbus-daemon")
         });
-        // Its socket is there before it listens.
-        wait_until("the bus", async || UnixStream::connect(&socket).ok()).await;
+        // The socket exists before the daemon listens.
+        wait_until("start of the bus", async || UnixStream::connect(&socket).ok()).await;
         Bus { daemon, folder, address }
     }
 
@@ -201,7 +196,7 @@ impl Bus {
         Server::start_as(config, &options, &environment).await
     }
 
-    /// The stand-in runs while its connection lives.
+    /// Starts a stand-in, which runs until its connection is closed.
     async fn rauc(&self) -> (StandIn, zbus::Connection) {
         let rauc = StandIn::default();
         {
@@ -261,18 +256,18 @@ async fn state_becomes(server: &Server, state: &str) -> Json {
     wait_until(state, async || Some(update(server).await).filter(|now| now["state"] == state)).await
 }
 
-async fn post_json(server: &Server, body: Json) -> common::Answer {
+async fn post_json(server: &Server, body: Json) -> Answer {
     let request = server.request("/api/update").method("POST");
     server.ask_with(request.header(CONTENT_TYPE, "application/json"), body.to_string()).await
 }
 
 #[tokio::test]
-async fn without_rauc_it_says_that_this_is_not_the_appliance() {
+async fn explains_that_updates_require_the_appliance() {
     let bus = Bus::start().await;
     let nowhere = [("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")];
     for (server, why) in [
-        (Server::start_with(CARD, &nowhere).await, "no D-Bus"),
-        (bus.server(CARD).await, "only the appliance"),
+        (Server::start_with(TEST_CARD, &nowhere).await, "no D-Bus"),
+        (bus.server(TEST_CARD).await, "only the appliance"),
     ] {
         let now = update(&server).await;
         assert_eq!(now["available"], false);
@@ -285,14 +280,14 @@ async fn without_rauc_it_says_that_this_is_not_the_appliance() {
 }
 
 #[tokio::test]
-async fn an_upload_is_installed_with_progress_and_goes_away() {
+async fn installs_an_upload_with_progress_and_deletes_it() {
     let bus = Bus::start().await;
     let (rauc, _connection) = bus.rauc().await;
-    let server = bus.server(CARD).await;
+    let server = bus.server(TEST_CARD).await;
     let now = update(&server).await;
     assert_eq!((&now["available"], &now["version"]), (&json!(true), &json!("1.5")), "{now}");
     assert_eq!(now["state"], "idle");
-    // Only those that can be started, by their names.
+    // Only bootable slots, by their boot names.
     let slots: Vec<_> = now["slots"]
         .as_array()
         .unwrap()
@@ -307,11 +302,18 @@ async fn an_upload_is_installed_with_progress_and_goes_away() {
     let now = state_becomes(&server, "installing").await;
     assert_eq!((&now["progress"], &now["installing"]), (&json!(40), &json!("2.0")), "{now}");
     assert_eq!(now["step"], "Copying image to rootfs.1");
-    assert_eq!(now["slots"].as_array().unwrap().len(), 2, "RAUC does not tell them now");
+    assert_eq!(
+        now["slots"].as_array().unwrap().len(),
+        2,
+        "RAUC does not report slots during an installation"
+    );
     let answer = server.post("/api/update", new.clone()).await;
     assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
-    // A new configuration does not disturb it.
-    assert_eq!(server.put("/api/config", format!("# new\n{CARD}")).await.status, StatusCode::OK);
+    // A new configuration does not interrupt the installation.
+    assert_eq!(
+        server.put("/api/config", format!("# new\n{TEST_CARD}")).await.status,
+        StatusCode::OK
+    );
     rauc.go.notify_one();
     server.started(2).await;
     let now = state_becomes(&server, "installed").await;
@@ -322,14 +324,14 @@ async fn an_upload_is_installed_with_progress_and_goes_away() {
 }
 
 #[tokio::test]
-async fn what_must_not_be_installed_is_refused_with_its_reason() {
+async fn rejects_older_foreign_and_unsigned_updates() {
     let bus = Bus::start().await;
     let (rauc, _connection) = bus.rauc().await;
-    let server = bus.server(CARD).await;
+    let server = bus.server(TEST_CARD).await;
     for (body, why) in [
         (bundle("1.4", "berrymse-test"), "older than 1.5"),
         (bundle("2.0", "toaster"), "another device"),
-        ("nobody has signed this".to_string(), "not signed by anybody whom"),
+        ("unsigned bundle".to_string(), "not signed by anybody whom"),
     ] {
         let answer = server.post("/api/update", body).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED);
@@ -339,14 +341,14 @@ async fn what_must_not_be_installed_is_refused_with_its_reason() {
     }
     let answer = server.post("/api/update", "").await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text);
-    // Another site's page.
+    // A page of another site.
     let request =
         server.request("/api/update").method("POST").header(ORIGIN, "http://evil.example");
     let answer = server.ask_with(request, bundle("2.0", "berrymse-test")).await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
     assert!(rauc.known.lock().unwrap().installed.is_empty());
 
-    // Unless it is meant.
+    // A downgrade on request.
     rauc.go.notify_one();
     let request = server.request("/api/update").method("POST").header("berrymse-downgrade", "true");
     let answer = server.ask_with(request, bundle("1.4", "berrymse-test")).await;
@@ -356,10 +358,10 @@ async fn what_must_not_be_installed_is_refused_with_its_reason() {
 }
 
 #[tokio::test]
-async fn raucs_failures_are_told_in_plain_words_and_in_its_own() {
+async fn reports_failures_of_rauc_with_explanation_and_detail() {
     let bus = Bus::start().await;
     let (rauc, connection) = bus.rauc().await;
-    let server = bus.server(CARD).await;
+    let server = bus.server(TEST_CARD).await;
     let error = "Failed updating slot rootfs.1: failed to write: No space left on device";
     rauc.known.lock().unwrap().fail = Some(error.into());
     rauc.go.notify_one();
@@ -368,7 +370,7 @@ async fn raucs_failures_are_told_in_plain_words_and_in_its_own() {
     assert!(now["error"].as_str().unwrap().contains("not enough room"), "{now}");
     assert_eq!(now["detail"], error);
 
-    // RAUC itself ends in the middle, and init has not started it again yet.
+    // RAUC exits during an installation and has not been restarted yet.
     server.post("/api/update", bundle("2.0", "berrymse-test")).await;
     state_becomes(&server, "installing").await;
     connection.close().await.unwrap();
@@ -377,7 +379,7 @@ async fn raucs_failures_are_told_in_plain_words_and_in_its_own() {
     assert_eq!(now["available"], false);
     assert!(now["why"].as_str().unwrap().contains("started again"), "{now}");
 
-    // It ends, and is there again before anybody looks: it knows of no error, and has installed nothing.
+    // RAUC exits and is restarted at once: it reports no error and has installed nothing.
     let (_rauc, connection) = bus.rauc().await;
     server.post("/api/update", bundle("2.0", "berrymse-test")).await;
     state_becomes(&server, "installing").await;
@@ -389,10 +391,10 @@ async fn raucs_failures_are_told_in_plain_words_and_in_its_own() {
 }
 
 #[tokio::test]
-async fn an_upload_that_breaks_off_leaves_nothing() {
+async fn deletes_an_interrupted_upload() {
     let bus = Bus::start().await;
     let (rauc, _connection) = bus.rauc().await;
-    let server = bus.server(CARD).await;
+    let server = bus.server(TEST_CARD).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "POST /api/update HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000\r\n\r\nsigned 2.0",
@@ -401,12 +403,12 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let now = state_becomes(&server, "receiving").await;
     assert!(now["progress"].is_i64(), "{now}");
-    wait_until("the first bytes", async || bus.upload().exists().then_some(())).await;
+    wait_until("first bytes of the upload", async || bus.upload().exists().then_some(())).await;
     drop(stream);
     let now = state_becomes(&server, "failed").await;
     assert!(now["error"].as_str().unwrap().contains("ended early"), "{now}");
     assert!(!bus.upload().exists());
-    // Refused before a byte of it is sent.
+    // Rejected before any of the body is sent.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "POST /api/update HTTP/1.1\r\nHost: {}\r\n{CONTENT_LENGTH}: 2000000000\r\n\r\n",
@@ -420,10 +422,10 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn rauc_fetches_from_web_addresses_and_from_nowhere_else() {
+async fn fetches_updates_only_from_http_addresses() {
     let bus = Bus::start().await;
     let (rauc, _connection) = bus.rauc().await;
-    let server = bus.server(CARD).await;
+    let server = bus.server(TEST_CARD).await;
     let url = "https://example.org/new.raucb";
     let addresses = [(url.to_string(), bundle("1.4", "berrymse-test"))];
     rauc.known.lock().unwrap().addresses = addresses.into();
@@ -444,7 +446,7 @@ async fn rauc_fetches_from_web_addresses_and_from_nowhere_else() {
     assert_eq!(rauc.known.lock().unwrap().installed[0].0, url);
 }
 
-/// Answers every request with the same text.
+/// A web server that answers every request with the same text. Returns its address.
 async fn announce(text: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -459,10 +461,10 @@ async fn announce(text: &'static str) -> String {
 }
 
 #[tokio::test]
-async fn a_newer_version_is_offered_and_nothing_else() {
+async fn offers_only_newer_versions() {
     let bus = Bus::start().await;
     let (_rauc, _connection) = bus.rauc().await;
-    let server = bus.server(CARD).await;
+    let server = bus.server(TEST_CARD).await;
     let answer = post_json(&server, json!({ "check": true })).await;
     assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
     for (text, status, offer) in [
@@ -471,7 +473,7 @@ async fn a_newer_version_is_offered_and_nothing_else() {
         ("<html>", StatusCode::BAD_GATEWAY, None),
     ] {
         let url = announce(text).await;
-        let server = bus.server(&format!("{CARD}[update]\nurl = {url:?}\n")).await;
+        let server = bus.server(&format!("{TEST_CARD}[update]\nurl = {url:?}\n")).await;
         let answer = post_json(&server, json!({ "check": true })).await;
         assert_eq!(answer.status, status, "{}", answer.text);
         let now = update(&server).await;
@@ -485,10 +487,10 @@ async fn a_newer_version_is_offered_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_system_that_did_not_prove_itself_is_named_with_the_reason() {
+async fn reports_the_failed_system_after_a_fallback() {
     let bus = Bus::start().await;
     let (rauc, _connection) = bus.rauc().await;
-    let server = bus.server(CARD).await;
+    let server = bus.server(TEST_CARD).await;
     assert_eq!(update(&server).await["fell_back"], Json::Null);
     rauc.known.lock().unwrap().slots[0] =
         slot("rootfs.1", "B", "inactive", "bad", Some(("2.0", "2026-02-01T00:00:00Z")));

@@ -1,8 +1,6 @@
-//! The configuration over HTTP: who may see it, who may change it, and what becomes of a change.
+//! The configuration over HTTP: who may read it, who may change it, and how a change is applied.
 
-mod common;
-
-use common::{Answer, Folder, Server, berrymse, wait_until};
+use crate::support::{Answer, Folder, Server, berrymse, wait_until};
 use hyper::StatusCode;
 use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_SECURITY_POLICY, ETAG, HOST, IF_MATCH, ORIGIN};
 use serde_json::json;
@@ -13,7 +11,7 @@ use std::process::{Child, Command};
 
 const CARD: &str = "# mine\n[[camera]]\nname = \"card\" # the first\nsource = \"test-card\"\n";
 
-/// Waits for the second configuration: it has these cameras.
+/// Waits for the restart with the second configuration, and asserts its cameras.
 async fn cameras_become(server: &Server, names: &[&str]) {
     server.started(2).await;
     let status = server.status().await;
@@ -22,7 +20,7 @@ async fn cameras_become(server: &Server, names: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_change_is_saved_as_it_is_written_and_in_force_at_once() {
+async fn saves_a_change_verbatim_and_applies_it_at_once() {
     let server = Server::start(CARD).await;
     let mut viewer = server.watch("/live").await;
     viewer.text().await;
@@ -34,7 +32,7 @@ async fn a_change_is_saved_as_it_is_written_and_in_force_at_once() {
     assert_eq!((answer.status, answer.json()), (StatusCode::OK, json!({ "reboot": false })));
     cameras_become(&server, &["card", "two"]).await;
     assert_eq!(server.get("/api/config").await.text, new);
-    // The viewer was told to come again.
+    // The viewer was told to reconnect.
     while let Some(message) = viewer.next().await {
         if let tokio_tungstenite::tungstenite::Message::Close(frame) = message {
             assert_eq!(u16::from(frame.unwrap().code), 1001);
@@ -45,7 +43,7 @@ async fn a_change_is_saved_as_it_is_written_and_in_force_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_not_saved_and_the_line_is_named() {
+async fn rejects_invalid_configurations_with_line_and_column() {
     let server = Server::start(CARD).await;
     for (broken, line, column, says) in [
         (format!("{CARD}widht = 1280\n"), json!(5), json!(1), "did you mean `width`?"),
@@ -84,7 +82,7 @@ async fn what_is_wrong_is_not_saved_and_the_line_is_named() {
 }
 
 #[tokio::test]
-async fn nobody_changes_anything_from_another_site() {
+async fn rejects_changes_from_other_origins() {
     let config = format!("{CARD}[server]\norigins = [\"http://friend.example\", \"*\"]\n");
     let server = Server::start(&config).await;
     let own = format!("http://{}", server.address);
@@ -100,27 +98,27 @@ async fn nobody_changes_anything_from_another_site() {
             assert_eq!(answer.status != StatusCode::FORBIDDEN, allowed, "{origin} {path}");
         }
     }
-    // A name of somebody else that leads here.
+    // A foreign host name that resolves to this machine.
     let mut request = server.request("/api/config");
     request.headers_mut().unwrap().insert(HOST, "rebound.example".parse().unwrap());
     assert_eq!(server.ask(request).await.status, StatusCode::FORBIDDEN);
 }
 
 #[tokio::test]
-async fn passwords_are_for_those_who_have_given_one() {
+async fn masks_passwords_unless_the_client_is_authenticated() {
     let wifi = "[network]\nwifi = { ssid = \"x\", psk = \"very secret\", country = \"DE\" }\n";
     let server = Server::start(wifi).await;
     let answer = server.get("/api/config").await;
     let masked = wifi.replace("very secret", "********");
     assert_eq!(answer.text, masked);
-    // Saved as it was shown, the old one stays.
+    // Saving the mask keeps the old password.
     let new = format!("{masked}[server]\npassword = \"open sesame\"\n");
     let answer = server.put("/api/config", new.clone()).await;
     assert_eq!(answer.json(), json!({ "reboot": false }), "{}", answer.text);
     let config = std::fs::read_to_string(server.folder.path("berrymse.toml")).unwrap();
     assert_eq!(config, new.replace("********", "very secret"));
 
-    // And now there is a password to give.
+    // From now on a password is required.
     server.started(2).await;
     let get = async |authorization: &str| -> Answer {
         server.ask(server.request("/api/config").header(AUTHORIZATION, authorization)).await
@@ -131,9 +129,9 @@ async fn passwords_are_for_those_who_have_given_one() {
     assert_eq!(get("Basic Om9wZW4gc2VzYW1l").await.text, config); // :open sesame
 }
 
-/// Otherwise another site could show it, invisible, under something that one likes to click on.
+/// Against clickjacking.
 #[tokio::test]
-async fn the_settings_page_is_in_no_other_sites_frame() {
+async fn settings_page_forbids_framing() {
     let server = Server::start(CARD).await;
     let policy = async |path: &str| {
         let answer = server.get(path).await;
@@ -141,11 +139,11 @@ async fn the_settings_page_is_in_no_other_sites_frame() {
         answer.headers[CONTENT_SECURITY_POLICY].to_str().unwrap().to_string()
     };
     assert!(policy("/settings.html").await.contains("frame-ancestors 'none'"));
-    assert!(policy("/").await.contains("frame-ancestors *"), "the picture may be shown anywhere");
+    assert!(policy("/").await.contains("frame-ancestors *"), "other sites may embed the picture");
 }
 
 #[tokio::test]
-async fn a_command_stays_but_none_comes_in() {
+async fn keeps_configured_commands_and_rejects_new_ones() {
     let command = "[[camera]]\nname = \"a\"\nsource = { command = [\"sleep\", \"1000\"] }\n";
     let server = Server::start(command).await;
     let answer = server.put("/api/config", command.replace("\"a\"", "\"b\"")).await;
@@ -157,7 +155,7 @@ async fn a_command_stays_but_none_comes_in() {
 }
 
 #[tokio::test]
-async fn without_root_the_machine_is_told_what_to_do() {
+async fn explains_what_to_do_without_root() {
     let server = Server::start(CARD).await;
     let answer = server.post("/api/reboot", "").await;
     assert_eq!(answer.status, StatusCode::NOT_IMPLEMENTED);
@@ -172,9 +170,9 @@ async fn without_root_the_machine_is_told_what_to_do() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_listened_on_does_not_shut_everybody_out() {
+async fn keeps_serving_if_the_new_address_is_unavailable() {
     let server = Server::start("[server]\nlisten = \"127.0.0.1:0\"\n").await;
-    // A documentation address (RFC 5737), which no machine has.
+    // An address for documentation (RFC 5737), which no machine has.
     let new = format!("[server]\nlisten = \"203.0.113.7:2020\"\n{CARD}");
     assert_eq!(server.put("/api/config", new).await.status, StatusCode::OK);
     cameras_become(&server, &["card"]).await;
@@ -183,7 +181,7 @@ async fn what_cannot_be_listened_on_does_not_shut_everybody_out() {
     assert!(error.contains("203.0.113.7") && error.contains("Until that is mended"), "{error}");
 }
 
-/// `berrymse root-helper`, which is never asked for a restart here: it would obey.
+/// `berrymse root-helper`. Never ask it for a reboot: it would reboot this machine.
 struct Helper(Child);
 
 impl Helper {
@@ -204,11 +202,11 @@ impl Drop for Helper {
 }
 
 #[tokio::test]
-async fn on_the_appliance_roots_helper_writes() {
+async fn root_helper_writes_the_files_on_the_appliance() {
     let folder = Folder::new();
     let socket = folder.path("root");
     let helper = Helper::start(&socket, &folder);
-    wait_until("the helper", async || socket.exists().then_some(())).await;
+    wait_until("start of the helper", async || socket.exists().then_some(())).await;
     let options = ["--helper", socket.to_str().unwrap()];
     let server = Server::start_as(CARD, &options, &[]).await;
     let new = format!("{CARD}[system]\nhostname = \"new\"\n");
@@ -217,7 +215,7 @@ async fn on_the_appliance_roots_helper_writes() {
     for name in ["boot.toml", "data/berrymse.toml"] {
         assert_eq!(std::fs::read_to_string(folder.path(name)).unwrap(), new);
     }
-    // It has not written itself.
+    // The server itself has not written its file.
     let own = std::fs::read_to_string(server.folder.path("berrymse.toml")).unwrap();
     assert_eq!(own, CARD);
     drop(helper);
@@ -228,10 +226,10 @@ async fn on_the_appliance_roots_helper_writes() {
 }
 
 #[tokio::test]
-async fn a_restart_that_is_needed_is_said_and_can_be_asked_for() {
+async fn reports_and_requests_a_required_reboot() {
     let folder = Folder::new();
     let socket = folder.path("root");
-    // In the helper's place: the real one would restart the machine that runs this test.
+    // In place of the helper, which would reboot the machine that runs this test.
     let listener = UnixListener::bind(&socket).unwrap();
     let stand_in = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -257,12 +255,12 @@ async fn a_restart_that_is_needed_is_said_and_can_be_asked_for() {
     assert_eq!(server.status().await["reboot_needed"], false);
 }
 
-/// What `berrymse wifi` would say; this here needs no radio.
+/// A report as `berrymse wifi` writes it, so that no wireless interface is needed.
 const ACCESS_POINT: &str = r#"{"access_point": "BerryMSE-1a2b", "error": "no network called \"x\" is in reach",
     "networks": [{"ssid": "Home", "signal": -50, "locked": true}]}"#;
 
 #[tokio::test]
-async fn the_wireless_network_is_set_and_nothing_else_in_the_file() {
+async fn changes_only_the_wifi_settings_in_the_file() {
     let folder = Folder::new();
     let report = folder.path("wifi.json");
     let server = Server::start_as(CARD, &["--wifi", report.to_str().unwrap()], &[]).await;
@@ -286,7 +284,7 @@ async fn the_wireless_network_is_set_and_nothing_else_in_the_file() {
         assert!(answer.status.is_client_error() && answer.text.contains(says), "{}", answer.text);
     }
     assert_eq!(server.get("/api/config").await.text, CARD);
-    // In force at once: nothing has to be started anew.
+    // Applied at once, without a reboot.
     let answer = server.put("/api/wifi", wish).await;
     assert_eq!(answer.json(), json!({ "reboot": false }), "{}", answer.text);
     let line = "wifi = { ssid = \"Home\", psk = \"very secret\", country = \"DE\" }";
@@ -301,7 +299,7 @@ async fn the_wireless_network_is_set_and_nothing_else_in_the_file() {
 }
 
 #[tokio::test]
-async fn in_the_access_point_every_name_leads_to_the_page() {
+async fn access_point_redirects_every_host_name_to_the_page() {
     let folder = Folder::new();
     let report = folder.path("wifi.json");
     let config = format!("{CARD}[server]\npassword = \"asked for later\"\n");
@@ -328,7 +326,7 @@ async fn in_the_access_point_every_name_leads_to_the_page() {
     }
     for host in ["10.20.20.1", "berrymse.local", "berrymse"] {
         let answer = visit(host, "/settings.html").await;
-        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "under our own names as always");
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "its own names are served as usual");
     }
     folder.write("wifi.json", r#"{"joined": "Home", "networks": []}"#);
     assert_eq!(visit(probes[0].0, probes[0].1).await.status, StatusCode::UNAUTHORIZED);

@@ -1,9 +1,9 @@
-//! What real encoders write, through `{ command = [...] }`, and what viewers get of it: every
-//! picture, bit for bit, in files that ffmpeg and mp4-atom have nothing to say against.
+//! The output of real encoders, read with `{ command = [...] }`: viewers receive every picture bit for bit,
+//! in files that ffmpeg and mp4-atom accept without warnings.
 
-mod common;
-
-use common::{Clip, Folder, Server, assert_even, decode, ffmpeg, frames, split_init};
+use crate::support::{
+    Clip, Folder, Frame, Server, TIMEOUT, assert_even, decode, ffmpeg, frames, split_init, within,
+};
 use h264_reader::nal::sps::SeqParameterSet;
 use h264_reader::nal::{Nal, RefNal};
 use http_body_util::BodyExt;
@@ -19,20 +19,20 @@ use tokio_tungstenite::tungstenite::Message;
 const FRAMES: u32 = 48;
 const GROUP: &str = "-g 24 -keyint_min 24";
 
-/// What one camera plays, and what is to be seen of it.
+/// The stream of one camera and the expected result.
 struct Case {
     name: &'static str,
-    /// Written to the camera's standard output.
+    /// The command of the camera.
     command: Vec<String>,
-    /// What it should decode to: a file for each run of the same parameter sets.
+    /// The expected pictures: a clip for each run of the same parameter sets.
     parts: Vec<Clip>,
-    /// All of them in one file.
+    /// All pictures in one file.
     whole: PathBuf,
     size: Vec<(u64, u64)>,
 }
 
 impl Case {
-    /// ffmpeg plays the clip at its own pace.
+    /// A clip that ffmpeg plays in real time.
     fn new(name: &'static str, size: (u64, u64), clip: Clip) -> Case {
         let whole = clip.file.clone();
         Case { name, command: play(&whole), whole, parts: vec![clip], size: vec![size] }
@@ -90,7 +90,7 @@ fn cases(folder: &Folder) -> Vec<Case> {
     let clip = Clip::read(folder.write("short.h264", short));
     cases.push(Case::new("short-start-codes", small, clip));
 
-    // Many cameras send their parameter sets once and never again.
+    // Many cameras send their parameter sets only once.
     let (mut once, mut seen) = (vec![], 0);
     for nal in nals(&encode("once-source", "640x480", "").data) {
         let is_set = matches!(nal[0] & 31, 7 | 8);
@@ -104,7 +104,7 @@ fn cases(folder: &Folder) -> Vec<Case> {
     let clip = Clip::read(folder.write("once.h264", once));
     cases.push(Case::new("sets-once", small, clip));
 
-    // x264 always says that it does not reorder; many cameras do not.
+    // x264 always declares that it does not reorder pictures; many cameras do not.
     let mut plain = vec![];
     for nal in nals(&encode("plain-source", "640x480", "-profile:v main").data) {
         plain.extend([0, 0, 0, 1]);
@@ -119,7 +119,7 @@ fn cases(folder: &Folder) -> Vec<Case> {
     let size = vec![(640, 480), (1280, 720)];
     cases.push(Case { name: "size-change", command: play(&whole), whole, parts, size });
 
-    // An encoder at work, with what is usual for live pictures. It encodes the same way each time.
+    // An encoder that runs live, with the usual options. Its output is deterministic.
     let options = "-tune zerolatency -threads 2 -x264-params sliced-threads=1";
     let mut live = Case::new("live-encoder", small, encode("live", "640x480", options));
     live.command = words(&format!(
@@ -130,7 +130,7 @@ fn cases(folder: &Folder) -> Vec<Case> {
     cases
 }
 
-/// Starts when all viewers are there, and plays once: when it is opened again, it is silent.
+/// A camera that starts once all viewers are connected and plays once: when restarted, it sends nothing.
 fn once(folder: &Folder, case: &Case) -> String {
     let script = "[ -e \"$1\" ] && exec sleep 1000; until [ -e \"$2\" ]; do sleep 0.2; done; \
                   : > \"$1\"; shift 2; exec \"$@\"";
@@ -141,7 +141,7 @@ fn once(folder: &Folder, case: &Case) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn viewers_get_what_real_encoders_write_whole_and_in_even_time() {
+async fn delivers_every_picture_of_real_encoders_with_even_timestamps() {
     let folder = Folder::new();
     let cases = cases(&folder);
     let config: String = cases.iter().map(|case| once(&folder, case)).collect();
@@ -158,7 +158,7 @@ async fn viewers_get_what_real_encoders_write_whole_and_in_even_time() {
     folder.write("go", "");
     for (case, (mp4, h264, messages)) in cases.iter().zip(&viewers) {
         let status = server
-            .camera_until(case.name, "the end of the clip", |camera| camera["state"] == "failed")
+            .camera_until(case.name, "end of the clip", |camera| camera["state"] == "failed")
             .await;
         let error = status["error"].as_str().unwrap();
         assert!(error.ends_with("ended (exit status: 0)"), "{}: {status:#}", case.name);
@@ -169,7 +169,7 @@ async fn viewers_get_what_real_encoders_write_whole_and_in_even_time() {
             "{}: {status:#}",
             case.name
         );
-        let end = Instant::now() + common::PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let arrived = [mp4.fragments(), h264.pictures(), messages.fragments()];
             if arrived.iter().all(|&arrived| arrived >= count) {
@@ -180,11 +180,11 @@ async fn viewers_get_what_real_encoders_write_whole_and_in_even_time() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-    // The server's end ends the files, too.
+    // The end of the server also ends the downloads.
     server.terminate();
     assert!(server.ended().await.success());
 
-    // Each case by itself, so that one failure does not hide the others.
+    // All cases are checked, so that one failure does not hide others.
     let mut failed = vec![];
     for (case, (mp4, h264, messages)) in cases.iter().zip(viewers) {
         let (mp4, h264, messages) = (mp4.end().await, h264.end().await, messages.end().await);
@@ -200,8 +200,8 @@ fn check(folder: &Folder, case: &Case, mp4: &[u8], h264: &[u8], parts: &[Part]) 
     let name = case.name;
     let file = |kind: &str, data: &[u8]| folder.write(&format!("{name}-got{kind}"), data);
     let whole = decode(&case.whole);
-    assert_eq!(whole.pictures.len(), case.frames(), "{name}: what was to be sent");
-    assert_eq!(whole.complaints, "", "{name}: what was to be sent");
+    assert_eq!(whole.pictures.len(), case.frames(), "{name}: the clip itself");
+    assert_eq!(whole.complaints, "", "{name}: the clip itself");
 
     // One endless file.
     let (moov, fragments) = split_init(mp4);
@@ -213,11 +213,11 @@ fn check(folder: &Folder, case: &Case, mp4: &[u8], h264: &[u8], parts: &[Part]) 
     check_packets(&path, &in_file);
     check_sps(name, avcc, &case.parts[0]);
 
-    // Annex B. The parameter sets are the encoder's own.
+    // Annex B, with the encoder's own parameter sets.
     assert_eq!(decode(&file(".h264", h264)), whole, "{name}: .h264");
     assert_eq!(sps_of(h264), sps_of(&case.parts[0].data), "{name}: .h264");
 
-    // WebSocket: a file for each init segment.
+    // WebSocket, a file for each init segment.
     assert_eq!(parts.len(), case.parts.len(), "{name}: init segments");
     let mut all = vec![];
     for ((part, clip), (width, height)) in parts.iter().zip(&case.parts).zip(&case.size) {
@@ -241,8 +241,8 @@ fn check(folder: &Folder, case: &Case, mp4: &[u8], h264: &[u8], parts: &[Part]) 
     check_frames(name, &all, case.frames());
 }
 
-/// All frames are there, numbered from 1, without a hole.
-fn check_frames(name: &str, frames: &[common::Frame], count: usize) {
+/// Asserts that all frames have arrived, numbered from 1 and without gaps.
+fn check_frames(name: &str, frames: &[Frame], count: usize) {
     assert_eq!(frames.len(), count, "{name}");
     assert_eq!((frames[0].sequence, frames[0].decode_time), (1, 0), "{name}");
     assert_even(frames);
@@ -250,9 +250,9 @@ fn check_frames(name: &str, frames: &[common::Frame], count: usize) {
     assert_eq!(keys, (0..count).step_by(24).collect::<Vec<_>>(), "{name}");
 }
 
-/// ffprobe sees the same timestamps that mp4-atom sees, which have no hole ([`assert_even`]). (The
-/// durations that ffprobe shows are no witness: in a fragmented file they are its own estimate.)
-fn check_packets(file: &Path, frames: &[common::Frame]) {
+/// Asserts that ffprobe sees the same timestamps as mp4-atom, which have no gaps ([`assert_even`]). In a
+/// fragmented file, ffprobe's durations are estimates, so they are not compared.
+fn check_packets(file: &Path, frames: &[Frame]) {
     let options = "-v warning -show_entries packet=pts,dts -of csv=p=0";
     let output = ffmpeg("ffprobe", options.split(' ').chain([file.to_str().unwrap()]));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -261,8 +261,8 @@ fn check_packets(file: &Path, frames: &[common::Frame]) {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
 }
 
-/// The init segment's SPS lets decoders show each picture at once, and the encoder's is changed
-/// only where it does not say so itself.
+/// Asserts that the SPS in the init segment declares that pictures are not reordered, and that it is the
+/// encoder's own if that already does.
 fn check_sps(name: &str, avcc: &Avcc, clip: &Clip) {
     let [sps] = &avcc.sequence_parameter_sets[..] else { panic!("{name}: not one SPS") };
     let restrictions = parse_sps(sps).vui_parameters.unwrap().bitstream_restrictions.unwrap();
@@ -274,13 +274,12 @@ fn check_sps(name: &str, avcc: &Avcc, clip: &Clip) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b_frames_are_refused_with_the_cure() {
+async fn rejects_b_frames_and_names_the_encoder_option() {
     let folder = Folder::new();
     let clip = Clip::encode(&folder, "b", "640x480", FRAMES, &format!("{GROUP} -bf 2"));
     let source = format!("{{ command = {:?} }}", play(&clip.file));
     let server = Server::start(&format!("[[camera]]\nname = \"b\"\nsource = {source}\n")).await;
-    let status =
-        server.camera_until("b", "the refusal", |camera| camera["state"] == "failed").await;
+    let status = server.camera_until("b", "rejection", |camera| camera["state"] == "failed").await;
     let error = status["error"].as_str().unwrap();
     assert!(error.contains("B-frames") && error.contains("-bf 0"), "{error}");
     assert!(server.log().contains("-bf 0"));
@@ -288,14 +287,14 @@ async fn b_frames_are_refused_with_the_cure() {
 
 // ---- H.264 ----
 
-/// The NAL units, without start codes.
+/// Splits a stream into NAL units, without start codes.
 fn nals(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut starts: Vec<usize> = memmem::find_iter(data, &[0, 0, 1]).map(|at| at + 3).collect();
     starts.push(data.len() + 3);
     let ranges: Vec<_> = starts.windows(2).map(|pair| pair[0]..pair[1] - 3).collect();
     ranges.into_iter().map(|range| {
         let nal = &data[range];
-        // The fourth byte of the next start code, and padding.
+        // Remove padding and the fourth byte of the next start code.
         &nal[..nal.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)]
     })
 }
@@ -308,10 +307,10 @@ fn parse_sps(nal: &[u8]) -> SeqParameterSet {
     SeqParameterSet::from_bits(RefNal::new(nal, &[], true).rbsp_bits()).unwrap()
 }
 
-/// An SPS (of Main profile, as x264 writes it) with `vui_parameters_present_flag = 0`, which is
-/// its last element but the VUI (7.3.2.1.1).
+/// Removes the VUI from an SPS of Main profile as written by x264: clears
+/// `vui_parameters_present_flag`, the last element before the VUI (7.3.2.1.1).
 fn without_vui(nal: &[u8]) -> Vec<u8> {
-    // No emulation prevention: these few bytes hold no two zeros in a row.
+    // These bytes contain no emulation prevention.
     let bit = |n: usize| nal[n / 8] >> (7 - n % 8) & 1;
     let mut at = 32; // header, profile, constraints, level
     let skip_ue = |at: &mut usize| {
@@ -349,7 +348,7 @@ fn avcc(moov: &Moov, endless: bool) -> &Avcc {
     let [track] = &moov.trak[..] else { panic!("{} tracks", moov.trak.len()) };
     match (&track.mdia.minf.stbl.stsd.codecs[..], endless) {
         ([Codec::Avc1(avc1)], false) => &avc1.avcc,
-        // Its parameter sets may change in mid-stream.
+        // The parameter sets may change in mid-stream.
         ([Codec::Avc3(avc3)], true) => &avc3.avcc,
         (other, _) => panic!("{other:?}"),
     }
@@ -357,7 +356,7 @@ fn avcc(moov: &Moov, endless: bool) -> &Avcc {
 
 // ---- Viewers ----
 
-/// A download that goes on until the server ends it.
+/// A download that continues until the server ends it.
 struct Download {
     data: Arc<Mutex<Vec<u8>>>,
     task: tokio::task::JoinHandle<()>,
@@ -370,14 +369,14 @@ impl Download {
         let shared = data.clone();
         let task = tokio::spawn(async move {
             while let Some(frame) = body.frame().await {
-                // An error would be a body that breaks off.
+                // An error means a truncated body.
                 shared.lock().unwrap().extend(frame.unwrap().into_data().unwrap());
             }
         });
         Download { data, task }
     }
 
-    /// Fragments that have come, the last of them perhaps not whole.
+    /// Number of fragments received; the last one may be incomplete.
     fn fragments(&self) -> usize {
         let data = self.data.lock().unwrap();
         let mut rest = &data[..];
@@ -389,7 +388,7 @@ impl Download {
         count
     }
 
-    /// Pictures that have come as Annex B, the last of them perhaps not whole.
+    /// Number of pictures received as Annex B; the last one may be incomplete.
     fn pictures(&self) -> usize {
         let data = self.data.lock().unwrap();
         // A slice that starts with macroblock 0.
@@ -397,14 +396,14 @@ impl Download {
         nals(&data).filter(first).count()
     }
 
-    /// All that came.
+    /// Waits for the end and returns everything received.
     async fn end(self) -> Vec<u8> {
-        common::within("the download's end", self.task).await.unwrap();
+        within("end of the download", self.task).await.unwrap();
         std::mem::take(&mut self.data.lock().unwrap())
     }
 }
 
-/// What came over a WebSocket between one init text and the next.
+/// The data between two init messages of a WebSocket.
 #[derive(Clone)]
 struct Part {
     text: Value,
@@ -412,7 +411,7 @@ struct Part {
     fragments: usize,
 }
 
-/// Messages of a viewer over WebSocket.
+/// The messages that a viewer receives over WebSocket.
 struct Messages {
     parts: Arc<Mutex<Vec<Part>>>,
     task: tokio::task::JoinHandle<()>,
@@ -425,7 +424,7 @@ impl Messages {
         let shared = parts.clone();
         let task = tokio::spawn(async move {
             loop {
-                // Longer than any wait in here: until the clips are prepared and played.
+                // Longer than all other limits: the clips must be encoded and played.
                 match tokio::time::timeout(Duration::from_secs(300), viewer.next()).await.unwrap() {
                     Some(Message::Text(text)) => {
                         let text: Value = serde_json::from_str(&text).unwrap();
@@ -435,8 +434,8 @@ impl Messages {
                     }
                     Some(Message::Binary(data)) => {
                         let mut parts = shared.lock().unwrap();
-                        let part = parts.last_mut().expect("first a text");
-                        // The first message has the init segment and the group, others a frame.
+                        let part = parts.last_mut().expect("a text message first");
+                        // The first message has the init segment and the group, the others one frame.
                         let starts = part.data.is_empty();
                         let fragments = if starts { split_init(&data).1 } else { &data[..] };
                         let count = frames(fragments).len();
@@ -458,7 +457,7 @@ impl Messages {
     }
 
     async fn end(self) -> Vec<Part> {
-        common::within("the WebSocket's end", self.task).await.unwrap();
+        within("end of the WebSocket", self.task).await.unwrap();
         self.parts.lock().unwrap().clone()
     }
 }

@@ -1,17 +1,15 @@
-//! What systemd is told by a server that it has started.
+//! Notifications to systemd.
 
-mod common;
-
-use common::{Folder, PATIENCE, Server, within};
+use crate::support::{Folder, Server, TIMEOUT, within};
 use std::os::unix::net::UnixDatagram;
 use tokio::task::spawn_blocking;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn systemd_is_told_that_it_is_ready_that_it_lives_and_that_it_stops() {
+async fn notifies_systemd_of_start_watchdog_and_stop() {
     let folder = Folder::new();
     let path = folder.path("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "300000")];
     let mut server = Server::start_with("[[camera]]\nsource = \"test-card\"\n", &environment).await;
     let until = |wanted: &'static str| {
@@ -32,7 +30,6 @@ async fn systemd_is_told_that_it_is_ready_that_it_lives_and_that_it_stops() {
     };
     let heard = until("READY=1").await;
     assert!(heard.contains("STATUS=streaming at http://"), "{heard}");
-    // It is asked again and again.
     until("WATCHDOG=1").await;
     until("WATCHDOG=1").await;
     server.terminate();

@@ -1,19 +1,17 @@
-//! The machine's name in the local network. Needs an interface that takes multicast: any but `lo`.
+//! The host name in the local network (mDNS). Requires an interface with multicast other than `lo`.
 
-mod common;
-
-use common::{PATIENCE, Server};
+use crate::support::{Server, TIMEOUT};
 use mdns_sd::{ServiceDaemon, ServiceEvent};
 use std::time::Instant;
 
 #[tokio::test]
-async fn the_page_is_found_by_its_name_until_it_ends() {
+async fn announces_the_host_name_until_shutdown() {
     let host = format!("cam-{}", std::process::id());
     let daemon = ServiceDaemon::new().unwrap();
     let events = daemon.browse("_http._tcp.local.").unwrap();
     let start = Instant::now();
     let next = |what: &str| {
-        let left = PATIENCE.saturating_sub(start.elapsed());
+        let left = TIMEOUT.saturating_sub(start.elapsed());
         events.recv_timeout(left).unwrap_or_else(|error| panic!("{what}: {error}"))
     };
     let config = format!(
@@ -22,7 +20,7 @@ async fn the_page_is_found_by_its_name_until_it_ends() {
     );
     let mut server = Server::start(&config).await;
     let found = loop {
-        match next("the name") {
+        match next("announcement") {
             ServiceEvent::ServiceResolved(found) if found.get_hostname().starts_with(&host) => {
                 break found;
             }
@@ -36,7 +34,7 @@ async fn the_page_is_found_by_its_name_until_it_ends() {
     server.terminate();
     server.ended().await;
     loop {
-        if let ServiceEvent::ServiceRemoved(_, name) = next("the goodbye")
+        if let ServiceEvent::ServiceRemoved(_, name) = next("goodbye")
             && name.starts_with(&host)
         {
             break;

@@ -1,20 +1,18 @@
-//! `berrymse check`: what is wrong with a configuration, where, and what would be right.
+//! `berrymse check`: error, position and remedy for each mistake in a configuration.
 
-mod common;
-
-use common::{Folder, berrymse};
+use crate::support::{Folder, berrymse};
 use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 
-/// Exit status, and everything that was printed.
+/// Runs `berrymse check`. Returns exit status and output.
 fn check(file: &Path) -> (Option<i32>, String) {
     let output = Command::new(berrymse()).arg("check").arg(file).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
 }
 
-/// A broken configuration, where it is broken, and what must be said.
+/// An invalid configuration, the position of the error, and a part of the message.
 const BROKEN: [(&str, &str, &str); 39] = [
     ("[server]\nlisten = \"here\"", "2:10", "for example \"0.0.0.0:2020\""),
     ("[server]\npassword = \"\"", "2:12", "leave the line out"),
@@ -66,7 +64,7 @@ const BROKEN: [(&str, &str, &str); 39] = [
 ];
 
 #[test]
-fn each_broken_configuration_has_its_own_error_with_its_place() {
+fn reports_a_specific_error_and_position_for_each_mistake() {
     let folder = Folder::new();
     let mut texts = HashSet::new();
     for (config, place, expected) in BROKEN {
@@ -77,17 +75,17 @@ fn each_broken_configuration_has_its_own_error_with_its_place() {
         let Some(message) = text.strip_prefix(&start) else { panic!("{config}\n{text}") };
         assert!(message.contains(expected), "{config}\n{text}");
         assert_eq!(message.lines().count(), 1, "{text}");
-        assert!(texts.insert(message.to_string()), "twice: {text}");
+        assert!(texts.insert(message.to_string()), "the same message twice: {text}");
     }
 }
 
 #[test]
-fn good_configurations_are_passed_without_a_word() {
+fn accepts_valid_configurations_silently() {
     let folder = Folder::new();
     for config in [
         "",
         "# nothing but this\n",
-        // As Windows' editor writes it.
+        // As Notepad writes it.
         "\u{feff}[[camera]]\r\nname = \"front\"\r\n",
         "[server]\nlisten = \"[::]:80\"\npassword = \"a secret\"\norigins = [\"*\"]\n\
          [[camera]]\nsource = \"rpicam\"\nframerate = 50\n\
@@ -103,7 +101,7 @@ fn good_configurations_are_passed_without_a_word() {
 }
 
 #[test]
-fn what_is_no_configuration_file_is_said_to_be_none() {
+fn rejects_files_that_are_not_configurations() {
     let folder = Folder::new();
     let missing = folder.path("missing.toml");
     let (code, text) = check(&missing);
@@ -120,9 +118,9 @@ fn what_is_no_configuration_file_is_said_to_be_none() {
     assert!(text.contains("at most"), "{text}");
 }
 
-/// Nobody could ever come in with such a password.
+/// No password would match such a hash.
 #[test]
-fn half_an_argon2_hash_is_refused() {
+fn rejects_incomplete_argon2_hashes() {
     let folder = Folder::new();
     for half in ["$argon2id", "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ", "$argon2id$broken"] {
         let file = folder.write("berrymse.toml", format!("[server]\npassword = '{half}'\n"));
@@ -132,9 +130,8 @@ fn half_an_argon2_hash_is_refused() {
     }
 }
 
-/// Mistakes that everybody makes deserve words that everybody understands.
 #[test]
-fn common_mistakes_are_explained_without_the_parsers_jargon() {
+fn explains_common_mistakes_without_parser_jargon() {
     let folder = Folder::new();
     for config in [
         "[camera]\nname = \"front\"", // instead of [[camera]]
@@ -150,9 +147,9 @@ fn common_mistakes_are_explained_without_the_parsers_jargon() {
     assert!(!text.contains("--config"), "check has no such option: {text}");
 }
 
-/// A configuration that is wrong ends `serve`, too, with the same words.
+/// An invalid configuration ends `serve` with the same message.
 #[test]
-fn serve_says_the_same() {
+fn serve_reports_the_same_error() {
     let folder = Folder::new();
     let file = folder.write("berrymse.toml", BROKEN[0].0);
     let mut serve = Command::new(berrymse());

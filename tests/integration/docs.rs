@@ -1,7 +1,6 @@
-//! What is written down is what is true: the configuration as shipped, the man page, and what shells
-//! complete.
+//! The shipped configuration, the man page and the shell completions match the program.
 //!
-//! `ci/generate/man` writes docs/berrymse.1 and docs/completions anew (BERRYMSE_BLESS=1).
+//! `ci/generate/man` generates docs/berrymse.1 and docs/completions (BERRYMSE_BLESS=1).
 
 use berrymse::cli::Cli;
 use berrymse::config::Config;
@@ -10,35 +9,36 @@ use clap_complete::Shell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-const SHIPPED: &str = include_str!("../appliance/berrymse.toml");
+const SHIPPED: &str = include_str!("../../appliance/berrymse.toml");
 const MAN_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/berrymse.1");
 
-/// A commented-out setting of the shipped file: `#key = …`, no space behind the #.
+/// A commented-out setting in the shipped file: `#key = …`, without a space after the #.
 fn setting(line: &str) -> Option<&str> {
     line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
 }
 
-/// The shipped file with everything in force.
-fn all_in_force() -> String {
+/// The shipped file with all settings uncommented.
+fn uncommented() -> String {
     SHIPPED.lines().fold(String::new(), |mut text, line| {
         writeln!(text, "{}", setting(line).unwrap_or(line)).unwrap();
         text
     })
 }
 
-/// Every key that the configuration knows in a table, as its own error message lists them.
+/// All keys of a table, taken from the error message for an unknown key.
 fn keys(table: &str) -> BTreeSet<String> {
     let error = Config::parse(&format!("{table}\nzzzzzzzzzzzz = 1\n"), "").unwrap_err();
     let (_, names) = error.message.split_once("there are ").unwrap_or(("", &error.message));
     names.split('`').skip(1).step_by(2).map(String::from).collect()
 }
 
-/// Cross.toml is for those with containers, and nobody runs it here: so it says no more than it must.
+/// Cross.toml cannot be tested here, because cross needs containers. So it must contain nothing but the
+/// targets.
 #[test]
-fn cross_knows_the_targets_of_the_releases() {
-    let cross: toml::Table = include_str!("../Cross.toml").parse().unwrap();
+fn cross_toml_lists_the_release_targets() {
+    let cross: toml::Table = include_str!("../../Cross.toml").parse().unwrap();
     let targets = cross["target"].as_table().unwrap();
-    let (_, released) = include_str!("../ci/stage/cross").split_once("\ntargets=(\n").unwrap();
+    let (_, released) = include_str!("../../ci/stage/cross").split_once("\ntargets=(\n").unwrap();
     let released = released.split_once("\n)").unwrap().0;
     let released = released.lines().filter_map(|line| line.split_whitespace().next());
     assert_eq!(targets.keys().map(String::as_str).collect::<BTreeSet<_>>(), released.collect());
@@ -52,20 +52,20 @@ fn cross_knows_the_targets_of_the_releases() {
 }
 
 #[test]
-fn the_shipped_configuration_is_good() {
+fn shipped_configuration_is_valid() {
     let config = Config::parse(SHIPPED, "berrymse.toml").unwrap();
     assert_eq!(config.server.listen.port(), 80);
     assert_eq!(config.cameras.len(), 1);
 }
 
 #[test]
-fn every_line_of_it_can_be_put_in_force() {
-    Config::parse(&all_in_force(), "berrymse.toml").unwrap();
+fn shipped_configuration_is_valid_with_all_settings_uncommented() {
+    Config::parse(&uncommented(), "berrymse.toml").unwrap();
 }
 
 #[test]
-fn what_it_shows_as_the_default_is_the_default() {
-    let mut config = Config::parse(&all_in_force(), "berrymse.toml").unwrap();
+fn shipped_configuration_shows_the_defaults() {
+    let mut config = Config::parse(&uncommented(), "berrymse.toml").unwrap();
     let limits = |s: &berrymse::config::Server| {
         (s.max_viewers, s.max_connections_per_address, s.request_timeout, s.max_request_size)
     };
@@ -80,7 +80,7 @@ fn what_it_shows_as_the_default_is_the_default() {
 }
 
 #[test]
-fn every_key_is_documented() {
+fn shipped_configuration_documents_every_key() {
     let tables = ["", "[server]", "[[camera]]", "[system]", "[network]", "[update]"];
     for table in tables {
         let keys = keys(table);
@@ -101,7 +101,7 @@ fn every_key_is_documented() {
     }
 }
 
-/// The settings, out of the shipped file: its tables, keys and what is said of them.
+/// The section on settings, generated from the tables, keys and comments of the shipped file.
 fn settings() -> String {
     let escape = |text: &str| text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
     let mut out = String::from(".SH CONFIGURATION\n");
@@ -113,7 +113,7 @@ fn settings() -> String {
         {
             prose.push(comment);
         } else if text.is_empty() {
-            // A paragraph that belongs to no key.
+            // A paragraph without a key.
             if !prose.is_empty() {
                 writeln!(out, ".PP\n{}", escape(&prose.join("\n"))).unwrap();
             }
@@ -126,7 +126,7 @@ fn settings() -> String {
             writeln!(out, ".SS \"{}\"", escape(text)).unwrap();
         } else {
             writeln!(out, ".TP\n\\fB{}\\fR", escape(text)).unwrap();
-            // Indented lines are lists, one entry a line.
+            // Indented lines are list entries.
             for line in prose.drain(..) {
                 let break_line = if line.starts_with("  ") { ".br\n" } else { "" };
                 writeln!(out, "{break_line}{}", escape(line.trim_start())).unwrap();
@@ -180,18 +180,18 @@ fn man_page() -> String {
 }
 
 #[test]
-fn the_man_page_is_up_to_date() {
+fn man_page_is_up_to_date() {
     let page = man_page();
     if std::env::var_os("BERRYMSE_BLESS").is_some() {
         std::fs::write(MAN_PAGE, page).unwrap();
         return;
     }
     let committed = std::fs::read_to_string(MAN_PAGE).unwrap_or_default();
-    assert!(page == committed, "docs/berrymse.1 is not up to date: run ci/generate/man");
+    assert!(page == committed, "docs/berrymse.1 is out of date: run ./ci/generate/man");
 }
 
 #[test]
-fn the_shells_completions_are_up_to_date() {
+fn shell_completions_are_up_to_date() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/completions/");
     let shells =
         [(Shell::Bash, "berrymse.bash"), (Shell::Zsh, "_berrymse"), (Shell::Fish, "berrymse.fish")];
@@ -204,6 +204,6 @@ fn the_shells_completions_are_up_to_date() {
             continue;
         }
         let committed = std::fs::read(&file).unwrap_or_default();
-        assert!(text == committed, "{file} is not up to date: run ci/generate/man");
+        assert!(text == committed, "{file} is out of date: run ./ci/generate/man");
     }
 }

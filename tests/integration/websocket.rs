@@ -1,18 +1,15 @@
-//! WebSocket to the letter of RFC 6455, and what there is no room for: clients that do wrong, too
-//! many of them, too slow ones.
+//! WebSocket according to RFC 6455, and limits: invalid clients, too many clients, slow clients.
 //!
-//! The cases of the protocol are modelled on the categories of the autobahn-testsuite, as far as
-//! they apply to a server that sends and makes nothing of what it is told: numbers like 7.9.1 in
-//! comments are those of its cases. Where it echoes a message, here pictures keep coming.
+//! The protocol cases follow the categories of the autobahn-testsuite, as far as they apply to a server
+//! that sends and ignores messages; numbers such as 7.9.1 are those of its cases. Where that suite expects
+//! an echo, pictures must continue here.
 
-mod common;
-
-use bytes::Bytes;
-use common::websocket::{frame, header};
-use common::{
-    Answer, Clip, Feed, Folder, Frame, Server, Viewer, assert_even, frames, short, split_init,
-    wait_until, within,
+use crate::support::websocket::{frame, header};
+use crate::support::{
+    Answer, Clip, Feed, Folder, Frame, Server, TEST_CARD, Viewer, assert_even, describe, frames,
+    split_init, wait_until, within,
 };
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, RETRY_AFTER};
@@ -23,9 +20,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-const TEST_CARD: &str = "[[camera]]\nname = \"card\"\nsource = \"test-card\"\n";
-
-// ---- A client that can do wrong ----
+// ---- A client without a library ----
 
 const FIN: u8 = 0x80;
 const CONTINUATION: u8 = 0x80;
@@ -35,7 +30,7 @@ const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
-/// The last ping of each case that the connection must outlive.
+/// The last ping of each case that must leave the connection open.
 const STILL_THERE: &[u8] = b"still there?";
 
 /// A close frame.
@@ -50,7 +45,7 @@ struct Raw {
 }
 
 impl Raw {
-    /// Shakes hands, and says more in the same breath.
+    /// Sends the handshake and `more` in one write.
     async fn open(address: SocketAddr, path: &str, more: &[u8]) -> Raw {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -66,31 +61,31 @@ impl Raw {
             if let Some(at) = raw.buffer.windows(4).position(|end| end == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(raw.more().await, "the handshake ended");
+            assert!(raw.more().await, "the connection ended during the handshake");
         };
         let head: Vec<u8> = raw.buffer.drain(..end).collect();
         let head = String::from_utf8(head).unwrap();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         // The example of RFC 6455, 1.3.
         assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
-        // 12 and 13: no compression; and no protocol that nobody speaks here.
+        // 12 and 13: neither compression nor a subprotocol is accepted.
         let head = head.to_lowercase();
         assert!(!head.contains("-extensions") && !head.contains("-protocol"), "{head}");
         raw
     }
 
-    /// Sends bytes. Whether somebody still takes them is seen by what comes back.
+    /// Sends bytes. Errors are ignored: they show when reading.
     async fn say(&mut self, bytes: &[u8]) {
-        let _ = within("room to write", self.stream.write_all(bytes)).await;
+        let _ = within("write", self.stream.write_all(bytes)).await;
     }
 
     /// Reads more; false at the end.
     async fn more(&mut self) -> bool {
         let read = self.stream.read_buf(&mut self.buffer);
-        within("more of the WebSocket", read).await.unwrap() > 0
+        within("data from the WebSocket", read).await.unwrap() > 0
     }
 
-    /// The next frame, first byte and payload, which must be as a server's are; `None` at the end.
+    /// The next frame: first byte and payload. Asserts that it is valid for a server. `None` at the end.
     async fn frame(&mut self) -> Option<(u8, Bytes)> {
         loop {
             if let Some((first, header_len, len)) = self.header()
@@ -108,16 +103,16 @@ impl Raw {
                 return Some((first, payload));
             }
             if !self.more().await {
-                assert!(self.buffer.is_empty(), "half a frame");
+                assert!(self.buffer.is_empty(), "the connection ended within a frame");
                 return None;
             }
         }
     }
 
-    /// First byte, length of the header, length of the payload, once they are there.
+    /// First byte, length of the header, length of the payload, if already received.
     fn header(&self) -> Option<(u8, usize, usize)> {
         let [first, second, rest @ ..] = &self.buffer[..] else { return None };
-        assert_eq!(first & 0xf0, FIN, "whole, and no reserved bits");
+        assert_eq!(first & 0xf0, FIN, "FIN is set and no reserved bit");
         assert_eq!(second & 0x80, 0, "a server does not mask");
         let (size, least) = match second {
             127 => (8, 0x1_0000),
@@ -125,11 +120,11 @@ impl Raw {
             len => return Some((*first, 2, usize::from(*len))),
         };
         let len = rest.get(..size)?.iter().fold(0, |len, &byte| len << 8 | usize::from(byte));
-        assert!(len >= least, "{len} could be said in fewer bytes");
+        assert!(len >= least, "{len} is not encoded in the shortest form");
         Some((*first, 2 + size, len))
     }
 
-    /// The next frame that is no message.
+    /// The next control frame.
     async fn control(&mut self) -> Option<(u8, Bytes)> {
         loop {
             match self.frame().await {
@@ -142,7 +137,7 @@ impl Raw {
 
 // ---- The protocol ----
 
-/// What a client sends, and what comes of it.
+/// Bytes that a client sends, and the expected result.
 struct Case {
     name: String,
     sent: Vec<u8>,
@@ -150,13 +145,13 @@ struct Case {
 }
 
 enum Then {
-    /// These are ponged, in this order, and the connection lives on.
+    /// Pongs with these payloads, in this order. The connection stays open.
     Lives(Vec<Vec<u8>>),
-    /// A close frame with this code, and the end.
+    /// A close frame with this code and the end of the connection.
     Closed(u16),
 }
 
-/// How it is sent.
+/// How the bytes are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Way {
     AtOnce,
@@ -164,7 +159,7 @@ enum Way {
     ByteAfterByte,
 }
 
-/// More than this is not sent byte after byte.
+/// Only cases up to this size are sent byte by byte.
 const CHOPPED: usize = 160;
 
 #[derive(Default)]
@@ -184,8 +179,8 @@ impl Cases {
         self.0.push(Case { name: name.into(), sent, then: Then::Closed(code) });
     }
 
-    /// Holds every case in every way, some of them at a time.
-    async fn hold(self, path: &'static str) {
+    /// Runs every case in every way, several at a time.
+    async fn run(self, path: &'static str) {
         let server = Server::start(TEST_CARD).await;
         server.camera_until("card", "pictures", |camera| camera["state"] == "streaming").await;
         let mut rounds = vec![];
@@ -203,21 +198,21 @@ impl Cases {
             at_a_time.spawn(async move {
                 let next = || rounds.lock().unwrap().next();
                 while let Some((case, way)) = next() {
-                    let held =
-                        tokio::spawn(async move { (case.hold(address, path, way).await, case) });
-                    let (held, case) = held.await.unwrap();
-                    assert_eq!(held, Ok(()), "{} ({way:?})", case.name);
+                    let result =
+                        tokio::spawn(async move { (case.run(address, path, way).await, case) });
+                    let (result, case) = result.await.unwrap();
+                    assert_eq!(result, Ok(()), "{} ({way:?})", case.name);
                 }
             });
         }
         at_a_time.join_all().await;
-        // Nobody is left.
+        // All viewers have been released.
         server.camera_until("card", "no viewers", |camera| camera["viewers"] == 0).await;
     }
 }
 
 impl Case {
-    async fn hold(&self, address: SocketAddr, path: &str, way: Way) -> Result<(), String> {
+    async fn run(&self, address: SocketAddr, path: &str, way: Way) -> Result<(), String> {
         let with = if way == Way::WithTheHandshake { &self.sent[..] } else { &[] };
         let mut raw = Raw::open(address, path, with).await;
         match way {
@@ -252,7 +247,7 @@ impl Case {
                     Some((PONG, payload)) if payload == STILL_THERE => {}
                     other => return Err(format!("{other:02x?} instead of the last pong")),
                 }
-                // Pictures come after that, too.
+                // Pictures continue.
                 loop {
                     match raw.frame().await {
                         Some((BINARY, _)) => return Ok(()),
@@ -266,7 +261,7 @@ impl Case {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_of_up_to_4096_bytes_are_taken_and_longer_ones_refused() {
+async fn accepts_messages_of_up_to_4096_bytes() {
     let mut cases = Cases::default();
     // 1.1.x text, 1.2.x binary
     for first in [TEXT, BINARY] {
@@ -278,24 +273,24 @@ async fn messages_of_up_to_4096_bytes_are_taken_and_longer_ones_refused() {
             let sent = frame(first, &vec![b'*'; len]);
             cases.closed(format!("9: {len} bytes, {first:x}"), sent, 1009);
         }
-        // The length alone is enough; 0 and 4096 are not said in 64 bits by anyone who means well.
+        // The length alone is rejected. 0 and 4096 must not be encoded in 64 bits.
         for len in [0u64, 4096, 65536, 1 << 40, i64::MAX as u64, u64::MAX] {
             let sent = [&[first, 0xff][..], &len.to_be_bytes()].concat();
-            cases.closed(format!("9: {len} bytes said in 64 bits, {first:x}"), sent, 1009);
+            cases.closed(format!("9: {len} bytes in 64 bits, {first:x}"), sent, 1009);
         }
     }
     let many = frame(TEXT, b"{}").repeat(100);
-    cases.ponged("1: a hundred at once", [many, frame(PING, b"z")].concat(), &[b"z"]);
+    cases.ponged("1: a hundred messages at once", [many, frame(PING, b"z")].concat(), &[b"z"]);
     // 5.1 of the standard
     for first in [TEXT, BINARY, CLOSE, PING, PONG] {
         let sent = [header(first, 2), 1000u16.to_be_bytes().to_vec()].concat();
         cases.closed(format!("not masked, {first:x}"), sent, 1002);
     }
-    cases.hold("/live").await;
+    cases.run("/live").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pings_are_answered_in_order_with_what_they_carry() {
+async fn answers_pings_in_order_with_their_payload() {
     let mut cases = Cases::default();
     let binary: Vec<u8> = [0, 0xff, 0xfe, 0xfd, 0xfc, 0xfb, 0, 0xff].into();
     let long = vec![0xfe; 125];
@@ -318,11 +313,11 @@ async fn pings_are_answered_in_order_with_what_they_carry() {
     cases.ponged("2.10: ten pings", sent, &payloads);
     let sent = payloads.iter().map(|n| [frame(TEXT, n), frame(PING, n), frame(BINARY, n)].concat());
     cases.ponged("ten pings between messages", sent.collect::<Vec<_>>().concat(), &payloads);
-    cases.hold("/live").await;
+    cases.run("/live").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reserved_bits_and_opcodes_and_fragments_are_refused() {
+async fn rejects_reserved_bits_opcodes_and_fragments() {
     let mut cases = Cases::default();
     // 3.1 to 3.7
     for bits in 1..8u8 {
@@ -348,7 +343,7 @@ async fn reserved_bits_and_opcodes_and_fragments_are_refused() {
     for first in [PING, PONG, CLOSE] {
         cases.closed(format!("5: {first:x} in parts"), frame(first & !FIN, b""), 1002);
     }
-    // 5.3 to 5.15: docs/api.md refuses messages in parts, whatever else would be wrong with them.
+    // 5.3 to 5.15: fragmented messages are rejected (docs/api.md), valid or not.
     for first in [TEXT, BINARY] {
         for payload in [&b""[..], b"fragment 1"] {
             let sent = [frame(first & !FIN, payload), frame(CONTINUATION, b"fragment 2")].concat();
@@ -366,13 +361,13 @@ async fn reserved_bits_and_opcodes_and_fragments_are_refused() {
             cases.closed(format!("5.9: {first:x} of nothing"), sent, 1003);
         }
     }
-    cases.hold("/video_websocket").await;
+    cases.run("/video_websocket").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn text_must_be_utf_8() {
+async fn rejects_text_that_is_not_utf_8() {
     let mut cases = Cases::default();
-    // 6.2, 6.5, 6.7, 6.9, 6.11, 6.22, 6.23: also what is no character, but has a number
+    // 6.2, 6.5, 6.7, 6.9, 6.11, 6.22, 6.23, including noncharacters
     for text in [
         "Hello-µ@ßöäüàá-UTF-8!!",
         "κόσμε",
@@ -383,7 +378,7 @@ async fn text_must_be_utf_8() {
     ] {
         cases.lives(format!("6: {text:?}"), frame(TEXT, text.as_bytes()));
     }
-    // 1365 characters and a byte: the longest there is
+    // The longest message: 1365 characters and one byte
     let longest = "€".repeat(1365) + "!";
     cases.lives("6: 4096 bytes", frame(TEXT, longest.as_bytes()));
     let wrong: [&[u8]; 17] = [
@@ -394,12 +389,12 @@ async fn text_must_be_utf_8() {
         b"\xf4\x90\x80\x80",     // 6.8, 6.10: beyond U+10FFFF
         b"\xf8\x88\x80\x80\x80", // 6.15: five and six bytes
         b"\xfc\x84\x80\x80\x80\x80",
-        b"\x80", // 6.12: nothing to continue
+        b"\x80", // 6.12: unexpected continuation
         b"\x80\xbf\x80\xbf",
-        b"\xc0 \xc1 \xe0 \xf0", // 6.13: nothing that continues
+        b"\xc0 \xc1 \xe0 \xf0", // 6.13: missing continuation
         b"\xfe",                // 6.16
         b"\xff",
-        b"\xc0\xaf", // 6.17 to 6.19: longer than need be
+        b"\xc0\xaf", // 6.17 to 6.19: overlong
         b"\xe0\x80\xaf",
         b"\xf0\x80\x80\xaf",
         b"\xed\xa0\x80", // 6.20, 6.21: surrogates
@@ -411,12 +406,12 @@ async fn text_must_be_utf_8() {
         cases.closed(format!("7.5: {bytes:02x?}, a reason"), close(1000, bytes), 1007);
     }
     let late = [&[b'a'; 4095][..], b"\xff"].concat();
-    cases.closed("6.4: wrong at the very end", frame(TEXT, &late), 1007);
-    cases.hold("/live").await;
+    cases.closed("6.4: invalid last byte", frame(TEXT, &late), 1007);
+    cases.run("/live").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_close_frame_is_answered_with_its_code_and_the_end() {
+async fn answers_a_close_frame_with_its_code_and_closes() {
     let mut cases = Cases::default();
     let normal = || close(1000, b"");
     // 7.1.1 to 7.1.4, 7.1.6
@@ -424,11 +419,11 @@ async fn a_close_frame_is_answered_with_its_code_and_the_end() {
     cases.closed("7.1.2: twice", [normal(), close(1001, b"")].concat(), 1000);
     cases.closed("7.1.3: a ping after it", [normal(), frame(PING, b"?")].concat(), 1000);
     cases.closed("7.1.4: text after it", [normal(), frame(TEXT, b"more")].concat(), 1000);
-    cases.closed("7.1.6: much after it", [normal(), vec![0; 60_000]].concat(), 1000);
-    cases.closed("against the rules after it", [normal(), vec![0xff; 20]].concat(), 1000);
+    cases.closed("7.1.6: a lot of data after it", [normal(), vec![0; 60_000]].concat(), 1000);
+    cases.closed("invalid data after it", [normal(), vec![0xff; 20]].concat(), 1000);
     // 7.1.5
     let sent = [frame(TEXT & !FIN, b"fragment"), normal()].concat();
-    cases.closed("7.1.5: after half a message", sent, 1003);
+    cases.closed("7.1.5: after an incomplete message", sent, 1003);
     // 7.3.x
     cases.closed("7.3.1: empty", frame(CLOSE, b""), 1000);
     cases.closed("7.3.2: half a code", frame(CLOSE, b"\x03"), 1002);
@@ -440,13 +435,13 @@ async fn a_close_frame_is_answered_with_its_code_and_the_end() {
     for code in good {
         cases.closed(format!("7.7: {code}"), close(code, b""), code);
     }
-    // 7.9.x, 7.13.x; 1015 is for "no TLS" and never sent, as 1005 and 1006
+    // 7.9.x, 7.13.x; 1005, 1006 and 1015 are never sent
     let bad = [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535];
     for code in bad {
         cases.closed(format!("7.9: {code}"), close(code, b""), 1002);
         cases.closed(format!("7.9: {code} with a reason"), close(code, b"why"), 1002);
     }
-    cases.hold("/video_websocket").await;
+    cases.run("/video_websocket").await;
 }
 
 // ---- Limits ----
@@ -455,7 +450,7 @@ fn limits(limits: &str) -> String {
     format!("[server]\n{limits}\n{TEST_CARD}")
 }
 
-/// Tries to watch over WebSocket.
+/// Tries to open a WebSocket.
 async fn try_watch(server: &Server) -> Result<Viewer, Answer> {
     let url = format!("ws://{}/live", server.address);
     match within("the handshake", tokio_tungstenite::connect_async(url)).await {
@@ -478,10 +473,10 @@ fn assert_no_room(status: StatusCode, headers: &HeaderMap, text: &str) {
 }
 
 #[tokio::test]
-async fn one_viewer_too_many_is_told_to_come_back_and_has_room_once_another_leaves() {
+async fn limits_the_number_of_viewers() {
     let server = Server::start(&limits("max_viewers = 2")).await;
     let full = async || {
-        let answer = try_watch(&server).await.err().expect("no room over WebSocket");
+        let answer = try_watch(&server).await.err().expect("the WebSocket was accepted");
         assert_no_room(answer.status, &answer.headers, &answer.text);
         for path in ["/live.mp4", "/live.h264", "/live/card.mp4"] {
             let answer = server.get(path).await;
@@ -496,7 +491,7 @@ async fn one_viewer_too_many_is_told_to_come_back_and_has_room_once_another_leav
     let start = first.binary().await;
     let mut seen = frames(split_init(&start).1);
 
-    // One leaves without a word, and one who downloads comes.
+    // One viewer disconnects without a close frame, and a download takes its place.
     drop(second);
     let download = wait_until("room for a download", async || {
         let response = server.send(server.request("/live.mp4")).await;
@@ -504,39 +499,38 @@ async fn one_viewer_too_many_is_told_to_come_back_and_has_room_once_another_leav
     })
     .await;
     full().await;
-    // That one leaves, too.
+    // The download ends as well.
     drop(download);
     let mut third = wait_until("room for a viewer", async || try_watch(&server).await.ok()).await;
     assert_eq!(third.text().await["type"], "init");
     full().await;
 
-    // Who was in has seen nothing of all this.
+    // The first viewer is not affected.
     for _ in 0..20 {
         seen.extend(frames(&first.binary().await));
     }
     assert_even(&seen);
-    // One leaves as it should be.
+    // One viewer leaves with a close frame.
     third.socket.close(None).await.unwrap();
     wait_until("room for a viewer", async || try_watch(&server).await.ok()).await;
 }
 
-/// What the server says until it hangs up. That it does so before it has read everything is its
-/// right.
-async fn last_words(stream: &mut TcpStream) -> String {
+/// Reads until the server closes the connection, which it may do before it has read everything.
+async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut said = vec![];
     let read = async { while let Ok(1..) = stream.read_buf(&mut said).await {} };
-    within("the end of a connection", read).await;
+    within("end of a connection", read).await;
     String::from_utf8(said).unwrap()
 }
 
-/// Asks on a connection of its own, without a library.
+/// Sends a request on a new connection, without a library. Returns the response.
 async fn ask(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let _ = stream.write_all(request.as_bytes()).await;
-    last_words(&mut stream).await
+    read_to_end(&mut stream).await
 }
 
-/// An answer that [`last_words`] has read.
+/// Parses a response: status, headers, body.
 fn parse(answer: &str) -> (StatusCode, HeaderMap, &str) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
     let mut lines = head.lines();
@@ -549,7 +543,7 @@ fn parse(answer: &str) -> (StatusCode, HeaderMap, &str) {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_from_an_address_is_told_so_and_viewers_count() {
+async fn limits_the_connections_from_one_address() {
     let server = Server::start(&limits("max_connections_per_address = 3")).await;
     let request = format!(
         "GET /api/status HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
@@ -564,7 +558,7 @@ async fn one_connection_too_many_from_an_address_is_told_so_and_viewers_count() 
             assert_eq!(headers["connection"], "close");
         }
     };
-    // Whoever has gone is there until the server has noticed: all who come try again and again.
+    // The server notices with a delay that a client has disconnected, so new clients retry.
     let room_for_a_viewer = async || {
         let url = format!("ws://{}/live", server.address);
         wait_until("room for a viewer", async || {
@@ -573,14 +567,14 @@ async fn one_connection_too_many_from_an_address_is_told_so_and_viewers_count() 
         })
         .await
     };
-    // It has asked once, and says nothing more.
+    // An idle connection, after one request.
     let room_for_an_idle_one = async || {
         let request = request.replace("close", "keep-alive");
         wait_until("room for a connection", async || {
             let mut stream = TcpStream::connect(server.address).await.unwrap();
             stream.write_all(request.as_bytes()).await.ok()?;
             let mut start = [0; 12];
-            within("an answer", stream.read_exact(&mut start)).await.ok()?;
+            within("a response", stream.read_exact(&mut start)).await.ok()?;
             (start == *b"HTTP/1.1 200").then_some(stream)
         })
         .await
@@ -591,7 +585,7 @@ async fn one_connection_too_many_from_an_address_is_told_so_and_viewers_count() 
     assert_eq!(download.status(), StatusCode::OK);
     let first = room_for_an_idle_one().await;
     full().await;
-    // Whoever of them goes makes room for one.
+    // Any of them makes room for one when it disconnects.
     drop(first);
     let second = room_for_an_idle_one().await;
     full().await;
@@ -612,7 +606,7 @@ async fn one_connection_too_many_from_an_address_is_told_so_and_viewers_count() 
 }
 
 #[tokio::test]
-async fn who_does_not_finish_a_request_in_time_is_closed_and_who_watches_is_not() {
+async fn closes_incomplete_requests_after_the_timeout() {
     let server = Server::start(&limits("request_timeout = 1")).await;
     let mut viewer = server.watch("/live").await;
     assert_eq!(viewer.text().await["type"], "init");
@@ -627,7 +621,7 @@ async fn who_does_not_finish_a_request_in_time_is_closed_and_who_watches_is_not(
     // A second request on the same connection.
     let said = ask(server.address, &format!("{whole}{half}")).await;
     assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{said:?}");
-    // One that is never quite done, byte after byte.
+    // A request that never ends, byte by byte.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let drip = async {
         stream.write_all(half.as_bytes()).await?;
@@ -636,7 +630,7 @@ async fn who_does_not_finish_a_request_in_time_is_closed_and_who_watches_is_not(
             stream.write_all(b"X").await?;
         }
     };
-    let end: std::io::Result<()> = within("the end of a slow request", drip).await;
+    let end: std::io::Result<()> = within("end of a slow request", drip).await;
     assert!(end.is_err());
 
     let start = viewer.binary().await;
@@ -652,7 +646,7 @@ async fn who_does_not_finish_a_request_in_time_is_closed_and_who_watches_is_not(
 }
 
 #[tokio::test]
-async fn requests_may_be_as_long_as_they_may_and_no_longer() {
+async fn limits_the_size_of_requests() {
     let server = Server::start(&limits("max_request_size = 8192")).await;
     let request = |path: &str, name: &str, len: usize| {
         let head =
@@ -674,9 +668,9 @@ async fn requests_may_be_as_long_as_they_may_and_no_longer() {
     assert_eq!(server.get("/healthz").await.status, StatusCode::OK);
 }
 
-// ---- Viewers that are gone without having left ----
+// ---- Viewers that stop reading or disappear ----
 
-/// Keeps what a viewer is shown, which must be one frame after the other, without a gap.
+/// Records the frames of a viewer, and asserts that there are no gaps.
 fn keep(mut viewer: Viewer, seen: Arc<Mutex<Vec<Frame>>>) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         assert_eq!(viewer.text().await["type"], "init");
@@ -689,14 +683,14 @@ fn keep(mut viewer: Viewer, seen: Arc<Mutex<Vec<Frame>>>) -> tokio::task::JoinHa
                     seen.extend(frames(&message));
                     assert_even(&seen[seen.len() - 2..]);
                 }
-                other => panic!("{}", short(&other)),
+                other => panic!("{}", describe(&other)),
             }
         }
     })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_viewer_that_stops_reading_is_closed_and_the_others_get_every_frame() {
+async fn closes_stalled_viewers_and_others_get_every_frame() {
     let folder = Folder::new();
     let options = "-vf noise=alls=80:allf=t -b:v 14M -minrate 14M -maxrate 14M -bufsize 2M \
                    -g 15 -keyint_min 15 -x264-params aud=1";
@@ -711,7 +705,7 @@ async fn a_viewer_that_stops_reading_is_closed_and_the_others_get_every_frame() 
     for seen in &seen {
         others.push(keep(server.watch("/live").await, seen.clone()));
     }
-    // With a small window, so that megabytes do not hide on the way.
+    // With a small receive buffer, so that the viewer falls behind after little data.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(32 * 1024).unwrap();
     let stream = within("a connection", socket.connect(server.address)).await.unwrap();
@@ -720,22 +714,22 @@ async fn a_viewer_that_stops_reading_is_closed_and_the_others_get_every_frame() 
         within("the handshake", tokio_tungstenite::client_async(url, stream)).await.unwrap();
     server.camera_until("heavy", "three viewers", |camera| camera["viewers"] == 3).await;
 
-    // From now on it reads nothing at all. PATIENCE is four times what it is given.
+    // From now on it does not read. TIMEOUT is four times the server's limit.
     server
         .camera_until("heavy", "two viewers", |camera| {
             assert!(others.iter().all(|other| !other.is_finished()), "another viewer failed");
             camera["viewers"] == 2
         })
         .await;
-    // The connection is closed, not forgotten: what was on the way comes, and then the end.
+    // The connection is closed: after the data in flight, the end follows.
     let mut stream = stalled.into_inner();
     let mut rest = [0; 16 * 1024];
-    within("the end of the stalled connection", async {
+    within("end of the stalled connection", async {
         while let Ok(1..) = stream.read(&mut rest).await {}
     })
     .await;
 
-    // The others go on.
+    // The others continue.
     let marks = seen.each_ref().map(|seen| seen.lock().unwrap().len());
     for (seen, mark) in seen.iter().zip(marks) {
         wait_until("frames for the others", async || {
@@ -750,13 +744,13 @@ async fn a_viewer_that_stops_reading_is_closed_and_the_others_get_every_frame() 
     }
 }
 
-/// How many files and sockets a process has open.
+/// Number of open files and sockets of a process.
 fn open_files(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
 #[tokio::test]
-async fn who_leaves_while_there_is_no_picture_leaves_nothing_behind() {
+async fn releases_viewers_that_leave_before_the_first_picture() {
     let config = "[[camera]]\nname = \"none\"\nsource = { command = [\"sleep\", \"3600\"] }\n";
     let server = Server::start(config).await;
     let before = open_files(server.pid());
@@ -768,7 +762,7 @@ async fn who_leaves_while_there_is_no_picture_leaves_nothing_behind() {
         drop(viewers);
         server.camera_until("none", "no viewers", |camera| camera["viewers"] == 0).await;
     }
-    wait_until("the sockets' end", async || {
+    wait_until("closed sockets", async || {
         let open = open_files(server.pid());
         (open <= before + 5).then_some(())
     })
