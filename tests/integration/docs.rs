@@ -1,6 +1,7 @@
-//! The shipped configuration, the man page and the shell completions match the program.
+//! Checks the documentation against the program: the default configuration, the man page, the shell
+//! completions, and the links between the documents.
 //!
-//! `ci/generate/man` generates docs/berrymse.1 and docs/completions (BERRYMSE_BLESS=1).
+//! `ci/generate/man` regenerates docs/berrymse.1 and docs/completions (BERRYMSE_BLESS=1).
 
 use berrymse::cli::Cli;
 use berrymse::config::Config;
