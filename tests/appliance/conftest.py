@@ -1,4 +1,4 @@
-"""Run by `./ci/appliance test`, which builds what is needed and sets APPLIANCE to where it is."""
+"""Run by `./ci/image/appliance test`, which builds what is needed and sets APPLIANCE to where it is."""
 
 import http.server
 import os

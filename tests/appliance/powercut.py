@@ -1,6 +1,6 @@
 """The power goes at any moment, and the next start is a good one.
 
-`./ci/appliance powercut N`: N cuts, over everything that writes, on POWER_LIVES devices at a time. Which
+`./ci/image/appliance powercut N`: N cuts, over everything that writes, on POWER_LIVES devices at a time. Which
 write a cut meets, how fast the card is, and what of the unflushed writes is lost, is rolled from
 POWER_SEED, so that a failure can be had again. What became of each stands in $APPLIANCE/powercut.log.
 

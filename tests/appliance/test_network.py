@@ -1,7 +1,7 @@
 """Wi-Fi and its access point, the machine's name and its time: with radios that only hear each other
 (mac80211_hwsim), and with a second machine at the other end of the cable.
 
-Run by `./ci/appliance network`. The card is the appliance's; tests/appliance/lab is what is put beside it:
+Run by `./ci/image/appliance network`. The card is the appliance's; tests/appliance/lab is what is put beside it:
 radios, and a second network card (eth1), on which the tests come in. The appliance knows nothing of that.
 """
 

@@ -1,4 +1,4 @@
-"""The Buildroot tree, as far as it can be checked without a build, and without Buildroot: `ci/buildroot
+"""The Buildroot tree, as far as it can be checked without a build, and without Buildroot: `ci/image/buildroot
 check` needs that. The tools are Debian's: mkimage, mtools, mkfs, sfdisk, QEMU and a U-Boot for it."""
 
 import gzip
@@ -47,7 +47,7 @@ def test_a_configuration_is_its_fragments(board):
     assert shared[0] == "common"
     text = "\n".join([(TREE / f"board/common/{name}.config").read_text() for name in shared] + [own])
     made = (TREE / f"configs/berrymse_{board}_defconfig").read_text()
-    assert settings(text) == settings(made), "run ci/buildroot configs"
+    assert settings(text) == settings(made), "run ci/image/buildroot configs"
     assert len(settings(made)) == len(made.splitlines())
     for file in re.findall(r"\$\(BR2_EXTERNAL_BERRYMSE_PATH\)/([\w./-]+)", made):
         assert (TREE / file).is_file(), file
@@ -60,7 +60,7 @@ def test_the_kernel_has_what_is_asked_of_it():
         if file.suffix in (".fragment", ".config"):
             asked = settings(file.read_text())
             names = {re.search(r"CONFIG_(\w+)", line)[1] for line in asked}
-            assert names <= known, (file, names - known, "ci/buildroot symbols")
+            assert names <= known, (file, names - known, "ci/image/buildroot symbols")
 
 
 def environment(tmp_path, config=""):

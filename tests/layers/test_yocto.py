@@ -39,7 +39,7 @@ def files_of(d):
 
 
 def test_the_crates_and_the_version_are_those_of_cargo_lock():
-    run(ROOT / "ci/yocto-crates", "--check")
+    run(ROOT / "ci/generate/yocto-crates", "--check")
 
 
 # The linter.

@@ -70,7 +70,7 @@ pub fn run(name: &str, arguments: &[&str]) -> String {
 pub struct Module(&'static str);
 
 impl Module {
-    /// Loads one of those that `ci/v4l2` has put into the guest.
+    /// Loads one of those that `ci/stage/v4l2` has put into the guest.
     pub fn load(name: &'static str, parameters: &[&str]) -> Module {
         let folder = Path::new("/modules");
         let needed = fs::read_to_string(folder.join(name)).unwrap();

@@ -1,4 +1,4 @@
-//! What runs in the guest of `ci/v4l2`: each scenario plugs cameras in, lets the streamer meet
+//! What runs in the guest of `ci/stage/v4l2`: each scenario plugs cameras in, lets the streamer meet
 //! them, and says `ok NAME` or `FAILED NAME: why`. The last line is `N passed, N failed`.
 //!
 //! All times are the guest's, which count instructions: they do not depend on how busy the host is.

@@ -1,0 +1,147 @@
+//! Commands that misbehave next to a camera that works; and the command line of a Raspberry Pi camera.
+
+use crate::support::{Folder, Server, proc_file, wait_until};
+use berrymse::camera::test_card;
+use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt;
+
+fn camera(name: &str, command: &[&str]) -> String {
+    format!("[[camera]]\nname = {name:?}\nsource = {{ command = {command:?} }}\n")
+}
+
+/// Resident memory of a process, in KiB.
+fn resident(pid: u32) -> u64 {
+    let status = proc_file(pid, "status");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn distinguishes_command_failures_without_affecting_other_cameras() {
+    let folder = Folder::new();
+    let clip = |name: &str, bytes: usize| {
+        folder.write(name, &test_card::CLIP[..bytes]).display().to_string()
+    };
+    let units = test_card::access_units();
+    let half = clip("half", units[0].len() / 2);
+    let some = clip("some", units[59].end);
+    let shell = |name: &str, script: &str| camera(name, &["sh", "-c", script]);
+    let complain = "for n in 1 2 3 4 5 6 7 8 9 10 11 12; do echo line $n >&2; done; \
+                    echo cannot open the lens >&2; exit 3";
+    let config = [
+        "[[camera]]\nname = \"card\"\nsource = \"test-card\"\n".into(),
+        camera("garbage", &["cat", "/dev/urandom"]),
+        shell("half", &format!("cat {half}; echo half is done >&2; exec sleep 1000")),
+        shell("frozen", &format!("cat {some}; exec sleep 1000")),
+        camera("silent", &["sleep", "1000"]),
+        camera("dead", &["false"]),
+        shell("complains", complain),
+        shell("text", "for n in 1 2 3; do echo Usage: camera; done"),
+        camera("missing", &["no-such-camera-program"]),
+        camera("folder", &["/"]),
+    ]
+    .concat();
+    let server = Server::start(&config).await;
+    server.camera_until("card", "pictures", |camera| camera["frames"].as_u64() > Some(30)).await;
+    let before = resident(server.pid());
+
+    let expected = [
+        ("garbage", "none was a picture: it must write H.264 in Annex B format"),
+        ("half", "began a picture and has not finished it"),
+        ("frozen", "has sent no picture for 10 s"),
+        ("silent", "has written nothing for 10 s"),
+        ("dead", "ended (exit status: 1) without having written anything"),
+        ("complains", "cannot open the lens"),
+        ("text", "none was a picture"),
+        ("missing", "no such program (installed? in PATH?)"),
+        ("folder", "cannot be started"),
+    ];
+    let mut errors = HashSet::new();
+    for (name, error) in expected {
+        let status =
+            server.camera_until(name, "failure", |camera| camera["state"] == "failed").await;
+        let said = status["error"].as_str().unwrap();
+        assert!(said.contains(error), "{name}: {said}");
+        assert!(errors.insert(said.to_string()), "{name}: {said}");
+        let log = server.log();
+        let logged = log.lines().any(|line| line.contains(name) && line.contains(error));
+        assert!(logged, "{name}: not in the log\n{log}");
+        if name != "frozen" {
+            assert_eq!(status["frames"], 0, "{status:#}");
+        }
+    }
+    let output = server.camera("complains").await["output"].clone();
+    let lines: Vec<&str> = output.as_array().unwrap().iter().filter_map(|v| v.as_str()).collect();
+    // The last ten lines are kept; the last one is the error.
+    assert_eq!(lines.len(), 10, "{lines:?}");
+    assert_eq!(lines[8..], ["line 12", "cannot open the lens"]);
+    assert_eq!(server.camera("half").await["output"], serde_json::json!(["half is done"]));
+    // Sixty frames were sent. Only the next one would show that the last is complete.
+    assert!(server.camera("frozen").await["frames"].as_u64() >= Some(59));
+
+    // Gigabytes have been read. At most one access unit of 8 MiB may be in memory, in a buffer that
+    // grows by doubling.
+    let after = resident(server.pid());
+    assert!(after < before + 16 * 1024, "{before} KiB before, {after} KiB after");
+
+    // The working camera is not affected.
+    let card = server.camera("card").await;
+    assert_eq!((&card["state"], &card["restarts"]), (&"streaming".into(), &0.into()), "{card:#}");
+    let frames = card["frames"].as_u64();
+    server.camera_until("card", "more", |camera| camera["frames"].as_u64() > frames).await;
+    let mut viewer = server.watch("/live/card").await;
+    assert_eq!(viewer.text().await["type"], "init");
+    // Failed commands are restarted repeatedly.
+    server.camera_until("dead", "restarts", |camera| camera["restarts"].as_u64() > Some(2)).await;
+}
+
+/// With a FAKE of rpicam-vid, because there is no Raspberry Pi here. This tests the command line and that
+/// the output arrives, and nothing about the real program.
+#[tokio::test]
+async fn passes_the_configuration_to_a_fake_rpicam_vid() {
+    let folder = Folder::new();
+    let clip = folder.write("clip.h264", test_card::CLIP);
+    let arguments = folder.path("arguments");
+    let script = format!(
+        "#!/bin/sh\n# A fake, for tests.\necho \"$@\" >> {}\necho fake rpicam-vid >&2\n\
+         while cat {}; do sleep 0.2; done\n",
+        arguments.display(),
+        clip.display()
+    );
+    let program = folder.write("rpicam-vid", script);
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = "[[camera]]\nname = \"pi\"\nsource = \"rpicam\"\nwidth = 1920\nheight = 1080\n\
+                  framerate = 25\nbitrate = 4_000_000\nkeyframe_interval = 50\nrotation = 180\n\
+                  hflip = true\nvflip = true\n";
+    let path =
+        format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let server = Server::start_with(config, &[("PATH", &path)]).await;
+    let status =
+        server.camera_until("pi", "pictures", |camera| camera["frames"].as_u64() > Some(300)).await;
+    assert_eq!((&status["width"], &status["source"]), (&1280.into(), &"rpicam-vid".into()));
+    assert_eq!(status["output"], serde_json::json!(["fake rpicam-vid"]));
+    let told = std::fs::read_to_string(arguments).unwrap();
+    assert_eq!(
+        told.trim_end(),
+        "--timeout 0 --codec h264 --profile high --level 4 --width 1920 --height 1080 --framerate \
+         25 --bitrate 4000000 --intra 50 --rotation 180 --hflip --vflip --inline --flush \
+         --nopreview --output -"
+    );
+    let mut viewer = server.watch("/live/pi").await;
+    assert_eq!(viewer.text().await["width"], 1280);
+    viewer.binary().await;
+}
+
+#[tokio::test]
+async fn names_the_package_if_rpicam_vid_is_missing() {
+    let folder = Folder::new();
+    let config = "[[camera]]\nname = \"pi\"\nsource = \"rpicam\"\nrotation = 90\n";
+    let empty = folder.path("");
+    let path = empty.to_str().unwrap();
+    let server = Server::start_with(config, &[("PATH", path)]).await;
+    let status = server.camera_until("pi", "failure", |camera| camera["state"] == "failed").await;
+    let error = status["error"].as_str().unwrap();
+    assert!(error.contains("apt install rpicam-apps"), "{error}");
+    assert!(status["notes"][0].as_str().unwrap().contains("rotation = 90"), "{status:#}");
+    wait_until("the log", async || server.log().contains("apt install").then_some(())).await;
+}

@@ -1,0 +1,210 @@
+//! Checks the documentation against the program: the default configuration, the man page, the shell
+//! completions, and the links between the documents.
+//!
+//! `ci/generate/man` regenerates docs/berrymse.1 and docs/completions (BERRYMSE_BLESS=1).
+
+use berrymse::cli::Cli;
+use berrymse::config::Config;
+use clap::CommandFactory;
+use clap_complete::Shell;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+const SHIPPED: &str = include_str!("../../appliance/berrymse.toml");
+const MAN_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/berrymse.1");
+
+/// A commented-out setting in the shipped file: `#key = …`, without a space after the #.
+fn setting(line: &str) -> Option<&str> {
+    line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+}
+
+/// The shipped file with all settings uncommented.
+fn uncommented() -> String {
+    SHIPPED.lines().fold(String::new(), |mut text, line| {
+        writeln!(text, "{}", setting(line).unwrap_or(line)).unwrap();
+        text
+    })
+}
+
+/// All keys of a table, taken from the error message for an unknown key.
+fn keys(table: &str) -> BTreeSet<String> {
+    let error = Config::parse(&format!("{table}\nzzzzzzzzzzzz = 1\n"), "").unwrap_err();
+    let (_, names) = error.message.split_once("there are ").unwrap_or(("", &error.message));
+    names.split('`').skip(1).step_by(2).map(String::from).collect()
+}
+
+/// Cross.toml cannot be tested here, because cross needs containers. So it must contain nothing but the
+/// targets.
+#[test]
+fn cross_toml_lists_the_release_targets() {
+    let cross: toml::Table = include_str!("../../Cross.toml").parse().unwrap();
+    let targets = cross["target"].as_table().unwrap();
+    let (_, released) = include_str!("../../ci/stage/cross").split_once("\ntargets=(\n").unwrap();
+    let released = released.split_once("\n)").unwrap().0;
+    let released = released.lines().filter_map(|line| line.split_whitespace().next());
+    assert_eq!(targets.keys().map(String::as_str).collect::<BTreeSet<_>>(), released.collect());
+    for (target, settings) in targets {
+        let image = format!("ghcr.io/cross-rs/{target}:0.2.5");
+        assert_eq!(settings.as_table().unwrap(), &toml::toml! { image = image }, "{target}");
+    }
+    assert!(targets.contains_key(cross["build"]["default-target"].as_str().unwrap()));
+    assert_eq!(cross.keys().collect::<Vec<_>>(), ["build", "target"]);
+    assert_eq!(cross["build"].as_table().unwrap().len(), 1);
+}
+
+#[test]
+fn shipped_configuration_is_valid() {
+    let config = Config::parse(SHIPPED, "berrymse.toml").unwrap();
+    assert_eq!(config.server.listen.port(), 80);
+    assert_eq!(config.cameras.len(), 1);
+}
+
+#[test]
+fn shipped_configuration_is_valid_with_all_settings_uncommented() {
+    Config::parse(&uncommented(), "berrymse.toml").unwrap();
+}
+
+#[test]
+fn shipped_configuration_shows_the_defaults() {
+    let mut config = Config::parse(&uncommented(), "berrymse.toml").unwrap();
+    let limits = |s: &berrymse::config::Server| {
+        (s.max_viewers, s.max_connections_per_address, s.request_timeout, s.max_request_size)
+    };
+    assert_eq!(limits(&config.server), limits(&Default::default()));
+    let shown = config.cameras.remove(0);
+    let default = berrymse::config::Camera {
+        name: shown.name.clone(),
+        source: shown.source.clone(),
+        ..Default::default()
+    };
+    assert_eq!(shown, default);
+}
+
+#[test]
+fn shipped_configuration_documents_every_key() {
+    let tables = ["", "[server]", "[[camera]]", "[system]", "[network]", "[update]"];
+    for table in tables {
+        let keys = keys(table);
+        assert!(keys.len() >= 3, "{table}: {keys:?}");
+        let section = match SHIPPED.find(&format!("\n{table}\n")) {
+            Some(at) if !table.is_empty() => {
+                SHIPPED[at + table.len()..].split("\n[").next().unwrap()
+            }
+            _ => SHIPPED,
+        };
+        for key in keys {
+            let is_here = |line: &str| {
+                let line = setting(line).unwrap_or(line);
+                line.starts_with(&format!("{key} =")) || line.trim_matches(['[', ']']) == key
+            };
+            assert!(section.lines().any(is_here), "{key} of {table} is not documented");
+        }
+    }
+}
+
+/// The section on settings, generated from the tables, keys and comments of the shipped file.
+fn settings() -> String {
+    let escape = |text: &str| text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
+    let mut out = String::from(".SH CONFIGURATION\n");
+    let mut prose: Vec<&str> = vec![];
+    for line in SHIPPED.lines() {
+        let text = setting(line).unwrap_or(line);
+        if let Some(comment) = line.strip_prefix("# ").or(line.strip_prefix('#'))
+            && setting(line).is_none()
+        {
+            prose.push(comment);
+        } else if text.is_empty() {
+            // A paragraph without a key.
+            if !prose.is_empty() {
+                writeln!(out, ".PP\n{}", escape(&prose.join("\n"))).unwrap();
+            }
+            prose.clear();
+        } else if text.starts_with('[') {
+            if !prose.is_empty() {
+                writeln!(out, ".PP\n{}", escape(&prose.join("\n"))).unwrap();
+            }
+            prose.clear();
+            writeln!(out, ".SS \"{}\"", escape(text)).unwrap();
+        } else {
+            writeln!(out, ".TP\n\\fB{}\\fR", escape(text)).unwrap();
+            // Indented lines are list entries.
+            for line in prose.drain(..) {
+                let break_line = if line.starts_with("  ") { ".br\n" } else { "" };
+                writeln!(out, "{break_line}{}", escape(line.trim_start())).unwrap();
+            }
+        }
+    }
+    out
+}
+
+fn man_page() -> String {
+    let mut command = Cli::command();
+    command.build();
+    let man = clap_mangen::Man::new(command.clone()).date("").manual("BerryMSE");
+    let mut page = vec![];
+    man.render_title(&mut page).unwrap();
+    man.render_name_section(&mut page).unwrap();
+    man.render_synopsis_section(&mut page).unwrap();
+    man.render_description_section(&mut page).unwrap();
+    man.render_options_section(&mut page).unwrap();
+    let mut page = String::from_utf8(page).unwrap();
+    page.push_str(".SH COMMANDS\n");
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        let name = sub.get_name();
+        writeln!(page, ".SS \"berrymse {name}\"").unwrap();
+        let about = sub.get_long_about().or(sub.get_about()).unwrap();
+        writeln!(page, "{}", about.to_string().replace("\n\n", "\n.PP\n")).unwrap();
+        for argument in sub
+            .get_arguments()
+            .filter(|argument| argument.get_id() != "help" && !argument.is_hide_set())
+        {
+            let mut what = argument.get_long().map(|l| format!("\\-\\-{l} ")).unwrap_or_default();
+            if argument.get_action().takes_values() {
+                what += &argument.get_value_names().unwrap_or_default().join(" ");
+            }
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            writeln!(page, ".TP\n\\fB{}\\fR\n{}", what.trim(), help.replace('\n', " ")).unwrap();
+        }
+    }
+    page.push_str(&settings());
+    page.push_str(
+        ".SH FILES\n.TP\n/boot/berrymse.toml\nThe configuration, where there is one.\n\
+         .SH ENVIRONMENT\n.TP\nBERRYMSE_LOG\nWhat is logged, such as \
+         \\fBwarn,berrymse::camera=debug\\fR.\n\
+         .SH SIGNALS\nSIGINT and SIGTERM end the server: viewers are told, and the cameras' programs \
+         are ended with it.\n\
+         .SH EXIT STATUS\n0 when all is well, 1 when something went wrong (standard error says \
+         what), 2 for a wrong command line.\n\
+         .SH SEE ALSO\nThe addresses that are served and what they answer: docs/api.md.\n",
+    );
+    page
+}
+
+#[test]
+fn man_page_is_up_to_date() {
+    let page = man_page();
+    if std::env::var_os("BERRYMSE_BLESS").is_some() {
+        std::fs::write(MAN_PAGE, page).unwrap();
+        return;
+    }
+    let committed = std::fs::read_to_string(MAN_PAGE).unwrap_or_default();
+    assert!(page == committed, "docs/berrymse.1 is out of date: run ./ci/generate/man");
+}
+
+#[test]
+fn shell_completions_are_up_to_date() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/completions/");
+    let shells =
+        [(Shell::Bash, "berrymse.bash"), (Shell::Zsh, "_berrymse"), (Shell::Fish, "berrymse.fish")];
+    for (shell, file) in shells {
+        let mut text = vec![];
+        clap_complete::generate(shell, &mut Cli::command(), "berrymse", &mut text);
+        let file = format!("{folder}{file}");
+        if std::env::var_os("BERRYMSE_BLESS").is_some() {
+            std::fs::write(&file, text).unwrap();
+            continue;
+        }
+        let committed = std::fs::read(&file).unwrap_or_default();
+        assert!(text == committed, "{file} is out of date: run ./ci/generate/man");
+    }
+}
