@@ -1,7 +1,7 @@
-//! What is written down is what is true: the configuration as shipped, the man page, and what shells
-//! complete.
+//! Checks the documentation against the program: the default configuration, the man page and the
+//! shell completions.
 //!
-//! `ci/man` writes docs/berrymse.1 and docs/completions anew (BERRYMSE_BLESS=1).
+//! `ci/generate/man` regenerates docs/berrymse.1 and docs/completions (BERRYMSE_BLESS=1).
 
 use berrymse::cli::Cli;
 use berrymse::config::Config;
@@ -167,14 +167,14 @@ fn man_page() -> String {
     }
     page.push_str(&settings());
     page.push_str(
-        ".SH FILES\n.TP\n/boot/berrymse.toml\nThe configuration, where there is one.\n\
-         .SH ENVIRONMENT\n.TP\nBERRYMSE_LOG\nWhat is logged, such as \
+        ".SH FILES\n.TP\n/boot/berrymse.toml\nThe default configuration file, used if it exists.\n\
+         .SH ENVIRONMENT\n.TP\nBERRYMSE_LOG\nLog filter, such as \
          \\fBwarn,berrymse::camera=debug\\fR.\n\
-         .SH SIGNALS\nSIGINT and SIGTERM end the server: viewers are told, and the cameras' programs \
-         are ended with it.\n\
-         .SH EXIT STATUS\n0 when all is well, 1 when something went wrong (standard error says \
-         what), 2 for a wrong command line.\n\
-         .SH SEE ALSO\nThe addresses that are served and what they answer: docs/api.md.\n",
+         .SH SIGNALS\nSIGINT and SIGTERM stop the server. It closes the connections of the viewers and \
+         ends the programs of the cameras.\n\
+         .SH EXIT STATUS\n0 on success, 1 on an error (reported on standard error), 2 for an invalid \
+         command line.\n\
+         .SH SEE ALSO\ndocs/api.md describes the HTTP API.\n",
     );
     page
 }
