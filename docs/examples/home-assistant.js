@@ -1,13 +1,15 @@
-// A card for Home Assistant's dashboards. (Written from Home Assistant's documentation; not run by the tests here.)
+// A card for Home Assistant dashboards, written from Home Assistant's documentation and untested.
 //
-// Put this file into Home Assistant's folder config/www/, with the camera's address below, and add
-// /local/home-assistant.js as a resource of the kind "JavaScript module" (Settings, Dashboards, Resources). Then:
+// 1. Set the camera's address below.
+// 2. Copy this file into Home Assistant's folder config/www/.
+// 3. Add /local/home-assistant.js as a resource of type "JavaScript module" (Settings, Dashboards, Resources).
+// 4. Add the card:
 //
 //   type: custom:berry-mse-card
 //   camera: front
 //
-// The camera's configuration has to allow Home Assistant's origin: origins = ["http://homeassistant.local:8123"].
-// Home Assistant over https wants a camera over https, too: a proxy with TLS in front of it.
+// The camera's configuration must allow Home Assistant's origin: origins = ["http://homeassistant.local:8123"].
+// If Home Assistant uses https, put a proxy with TLS in front of the camera.
 
 const server = 'http://cam.local:2020';
 import(`${server}/berrymse.js`);

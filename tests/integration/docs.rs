@@ -7,8 +7,9 @@ use berrymse::cli::Cli;
 use berrymse::config::Config;
 use clap::CommandFactory;
 use clap_complete::Shell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 const SHIPPED: &str = include_str!("../../appliance/berrymse.toml");
 const MAN_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/berrymse.1");
@@ -168,14 +169,14 @@ fn man_page() -> String {
     }
     page.push_str(&settings());
     page.push_str(
-        ".SH FILES\n.TP\n/boot/berrymse.toml\nThe configuration, where there is one.\n\
-         .SH ENVIRONMENT\n.TP\nBERRYMSE_LOG\nWhat is logged, such as \
+        ".SH FILES\n.TP\n/boot/berrymse.toml\nThe default configuration file, used if it exists.\n\
+         .SH ENVIRONMENT\n.TP\nBERRYMSE_LOG\nLog filter, such as \
          \\fBwarn,berrymse::camera=debug\\fR.\n\
-         .SH SIGNALS\nSIGINT and SIGTERM end the server: viewers are told, and the cameras' programs \
-         are ended with it.\n\
-         .SH EXIT STATUS\n0 when all is well, 1 when something went wrong (standard error says \
-         what), 2 for a wrong command line.\n\
-         .SH SEE ALSO\nThe addresses that are served and what they answer: docs/api.md.\n",
+         .SH SIGNALS\nSIGINT and SIGTERM stop the server. It closes the connections of the viewers and \
+         ends the programs of the cameras.\n\
+         .SH EXIT STATUS\n0 on success, 1 on an error (reported on standard error), 2 for an invalid \
+         command line.\n\
+         .SH SEE ALSO\ndocs/api.md describes the HTTP API.\n",
     );
     page
 }
@@ -207,4 +208,81 @@ fn shell_completions_are_up_to_date() {
         let committed = std::fs::read(&file).unwrap_or_default();
         assert!(text == committed, "{file} is out of date: run ./ci/generate/man");
     }
+}
+
+/// Adds the Markdown files below `folder` to `files`, without build results.
+fn markdown_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy();
+        if path.is_dir() && !["target", "node_modules", "dist", ".git"].contains(&&*name) {
+            markdown_files(&path, files);
+        } else if name.ends_with(".md") {
+            files.push(path);
+        }
+    }
+}
+
+/// The lines of a Markdown text that are not in a fenced code block.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut fenced = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fenced && !fence
+    })
+}
+
+/// The anchors of a Markdown text's headings, as GitHub forms them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut seen = HashMap::new();
+    prose(text)
+        .filter(|line| line.starts_with('#'))
+        .filter_map(|line| line.trim_start_matches('#').strip_prefix(' '))
+        .map(|heading| {
+            let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+            let anchor: String =
+                heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-");
+            let count = seen.entry(anchor.clone()).and_modify(|n| *n += 1).or_insert(0);
+            if *count == 0 { anchor } else { format!("{anchor}-{count}") }
+        })
+        .collect()
+}
+
+/// The targets of a Markdown text's links and images, without code spans.
+fn links(text: &str) -> Vec<String> {
+    let without_code = |line: &str| line.split('`').step_by(2).collect::<Vec<_>>().join("`");
+    let text = prose(text).map(without_code).collect::<Vec<_>>().join("\n");
+    let targets = text.split("](").skip(1);
+    targets.filter_map(|rest| Some(rest.split_once(')')?.0.to_owned())).collect()
+}
+
+#[test]
+fn links_between_documents_are_valid() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![];
+    markdown_files(root, &mut files);
+    let mut broken = String::new();
+    let mut checked = 0;
+    for file in &files {
+        let text = std::fs::read_to_string(file).unwrap();
+        for link in links(&text).iter().filter(|link| !link.contains("://")) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => file.clone(),
+                path => file.parent().unwrap().join(path),
+            };
+            let valid = if anchor.is_empty() {
+                target.exists()
+            } else {
+                std::fs::read_to_string(&target).is_ok_and(|text| anchors(&text).contains(anchor))
+            };
+            checked += 1;
+            if !valid {
+                writeln!(broken, "{}: {link}", file.strip_prefix(root).unwrap().display()).unwrap();
+            }
+        }
+    }
+    assert!(checked > 100, "found only {checked} links");
+    assert!(broken.is_empty(), "broken links:\n{broken}");
 }

@@ -8,6 +8,7 @@ mod check;
 mod commands;
 mod docs;
 mod encoders;
+mod layout;
 mod mdns;
 mod settings;
 mod support;
