@@ -1,12 +1,13 @@
 //! A program that writes H.264 (Annex B) to its standard output: ffmpeg, GStreamer, rpicam-vid, …
 //!
-//! Its pipe is made as large as the kernel allows, so that a whole frame fits into one write; the
-//! end of a frame is then seen as a pause ([`PauseRule`]). The program runs in a process group of
-//! its own, which is ended with it: a shell's children, too. If this program should be killed, the
-//! kernel ends the child.
+//! The pipe is made as large as the kernel allows, so that a whole frame fits into one write. A
+//! pause then marks the end of a frame ([`PauseRule`]). The program runs in its own process group,
+//! which ends with it, including the children of a shell. If this process is killed, the kernel
+//! kills the program.
 
 use crate::camera::Stop;
-use crate::camera::source::{Failure, Output, STALL, Source};
+use crate::camera::error::SourceError;
+use crate::camera::source::{Output, PICTURE_TIMEOUT, Source};
 use crate::camera::stop::timespec;
 use crate::h264::{PauseRule, Splitter};
 use crate::process::{Child, Group};
@@ -14,136 +15,135 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// Size that is asked for the pipe, bytes: what an unprivileged process may have
+/// Requested size of the pipe, in bytes: the maximum for an unprivileged process
 /// (`/proc/sys/fs/pipe-max-size`), and more than a key frame of 1080p at 20 Mbit/s.
-const PIPE: usize = 1024 * 1024;
+const PIPE_BYTES: usize = 1024 * 1024;
 
-/// Read at once at the most, bytes.
-const READ: usize = 256 * 1024;
+/// Maximum size of a read, in bytes.
+const READ_BYTES: usize = 256 * 1024;
 
-/// A program that was asked to end and has not after this is killed.
-const GRACE: Duration = Duration::from_secs(1);
+/// Time from SIGTERM to SIGKILL.
+const TERM_GRACE: Duration = Duration::from_secs(1);
 
-/// Longer lines of standard error are cut, bytes.
-const LONGEST_LINE: usize = 500;
+/// Maximum length of a line of standard error, in bytes. Longer lines are truncated.
+const MAX_LINE_BYTES: usize = 500;
+
+/// What a program must write, for error messages.
+const REQUIRED_OUTPUT: &str = "the program must write H.264 in Annex B format to its standard \
+                               output (ffmpeg: -f h264 -)";
 
 pub(super) struct Command {
     command: Vec<String>,
 }
 
 impl Command {
-    /// `command`: program and arguments; not empty.
+    /// `command`: the program and its arguments. Must not be empty.
     pub fn new(command: Vec<String>) -> Command {
         Command { command }
     }
 
-    fn start(&self) -> Result<Child, String> {
+    fn start(&self) -> Result<Child, SourceError> {
         let program = &self.command[0];
         let mut command = std::process::Command::new(program);
         command.args(&self.command[1..]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Child::spawn(&mut command, Group::Own, GRACE).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => {
-                format!("{program:?} cannot be started: no such program (installed? in PATH?)")
-            }
-            ErrorKind::PermissionDenied if std::path::Path::new(program).is_dir() => {
-                format!("{program:?} cannot be started: it is a folder, not a program")
-            }
-            ErrorKind::PermissionDenied => {
-                format!("{program:?} cannot be started: it is not executable by this user")
-            }
-            _ => format!("{program:?} cannot be started: {error}"),
+        Child::spawn(&mut command, Group::Own, TERM_GRACE).map_err(|error| {
+            let is_directory =
+                error.kind() == ErrorKind::PermissionDenied && Path::new(program).is_dir();
+            let error = if is_directory { ErrorKind::IsADirectory.into() } else { error };
+            SourceError::Start { program: program.clone(), error }
         })
     }
 }
 
 impl Source for Command {
-    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), Failure> {
-        Ok(self.read(output, stop)?)
-    }
-}
-
-impl Command {
-    fn read(&mut self, output: &mut Output, stop: &Stop) -> Result<(), String> {
-        let program = self.command[0].clone();
+    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), SourceError> {
+        let program = &self.command[0];
+        let failed = |reason| SourceError::Command { program: program.clone(), reason };
+        let pipe_error = |error| SourceError::Pipe { program: program.clone(), error };
         let mut process = self.start()?;
         let Some((stdout, stderr)) = process.take_output() else {
-            return Err(format!("{program:?} has no output"));
+            return Err(failed("has no output".into()));
         };
-        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE); // smaller works, too
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES); // A smaller pipe works, too.
         for fd in [stdout.as_fd(), stderr.as_fd()] {
-            rustix::io::ioctl_fionbio(fd, true).map_err(|e| format!("its pipe: {e}"))?;
+            rustix::io::ioctl_fionbio(fd, true).map_err(pipe_error)?;
         }
 
         let started = Instant::now();
         let mut reader = Reader::new(started);
         let mut lines = Lines::default();
-        let mut buffer = vec![0; READ];
+        let mut buffer = vec![0; READ_BYTES];
         let (mut stdout_open, mut stderr_open) = (true, true);
         while stdout_open {
-            let wait = reader.wait(STALL);
+            let wait = reader.wait(PICTURE_TIMEOUT);
             let ready =
                 wait_for(&[stdout.as_fd(), stop.as_fd(), stderr.as_fd()], stderr_open, wait);
             if stop.is_set() {
                 return Ok(());
             }
             if ready[2] {
-                stderr_open = lines.read(stderr.as_fd(), &mut buffer, |line| output.said(line));
+                stderr_open =
+                    lines.read(stderr.as_fd(), &mut buffer, |line| output.stderr_line(line));
             }
             if ready[0] {
                 match rustix::io::read(&stdout, &mut buffer[..]) {
                     Ok(0) => stdout_open = false,
                     Ok(len) => reader.read(&buffer[..len], output)?,
                     Err(Errno::AGAIN | Errno::INTR) => {}
-                    Err(error) => return Err(format!("reading from {program:?}: {error}")),
+                    Err(error) => return Err(pipe_error(error)),
                 }
             } else {
-                reader.quiet(output)?;
+                reader.pause(output)?;
             }
-            if reader.last_picture.elapsed() > STALL {
-                lines.read(stderr.as_fd(), &mut buffer, |line| output.said(line));
-                return Err(reader.stalled(&program, output));
+            if reader.last_picture.elapsed() > PICTURE_TIMEOUT {
+                lines.read(stderr.as_fd(), &mut buffer, |line| output.stderr_line(line));
+                return Err(failed(reader.stall_reason(output)));
             }
         }
         reader.finish(output)?;
-        // What it said last is most worth knowing.
-        let ended = process.wait(GRACE);
+        // The last lines usually tell why the program ended.
+        let status = process.wait(TERM_GRACE);
         while stderr_open && wait_for(&[stderr.as_fd()], true, Duration::ZERO)[0] {
-            stderr_open = lines.read(stderr.as_fd(), &mut buffer, |line| output.said(line));
+            stderr_open = lines.read(stderr.as_fd(), &mut buffer, |line| output.stderr_line(line));
         }
-        lines.rest(|line| output.said(line));
-        let how = match ended {
-            Some(status) => format!("{program:?} ended ({status})"),
-            None => format!("{program:?} closed its output"),
+        lines.end_line(|line| output.stderr_line(line));
+        let mut reason = match status {
+            Some(status) => format!("ended ({status})"),
+            None => "closed its output".into(),
         };
-        let said = lines.last.map(|line| format!(": {line}")).unwrap_or_default();
-        let complaint = output.complaint().map(|c| format!("; {c}")).unwrap_or_default();
-        Err(match reader.pictures {
-            0 if reader.bytes == 0 => format!("{how} without having written anything{said}"),
-            0 => format!("{how}; {} {complaint}{said}", no_picture(reader.bytes)),
-            _ => format!("{how}{said}"),
-        })
+        match (reader.bytes, reader.pictures) {
+            (0, _) => reason += " without writing anything",
+            (bytes, 0) => reason += &format!(" after {bytes} bytes without a picture"),
+            _ => {}
+        }
+        if let Some(line) = &lines.last {
+            reason += &format!(": {line}");
+        }
+        if reader.bytes > 0 && reader.pictures == 0 {
+            reason += &format!("{}; {REQUIRED_OUTPUT}", problem(output));
+        }
+        Err(failed(reason))
     }
 }
 
-fn no_picture(bytes: u64) -> String {
-    format!(
-        "of the {bytes} bytes it wrote, none was a picture: it must write H.264 in Annex B format \
-         to its standard output (ffmpeg: -f h264 -)"
-    )
+/// The problem of the stream, to be appended to a reason.
+fn problem(output: &Output) -> String {
+    output.stream_problem().map(|problem| format!("; {problem}")).unwrap_or_default()
 }
 
-/// Cuts what is read into access units, and knows when to wait no longer.
+/// Splits the output of the program into access units, and decides when to stop waiting for more.
 struct Reader {
     splitter: Splitter,
     rule: PauseRule,
     started: Instant,
     last_read: Instant,
     last_picture: Instant,
-    /// Nothing can come of waiting longer: the pause has been looked at.
+    /// The current pause has been handled, so that only more bytes can end an access unit.
     paused: bool,
     bytes: u64,
     pictures: u64,
@@ -165,24 +165,24 @@ impl Reader {
         }
     }
 
-    /// How long to wait for more bytes before something else has to be done.
-    fn wait(&self, stall: Duration) -> Duration {
+    /// How long to wait for more bytes: until the pause that ends a frame, or until the stall
+    /// timeout.
+    fn wait(&self, timeout: Duration) -> Duration {
         let until_stall =
-            stall.saturating_sub(self.last_picture.elapsed()) + Duration::from_millis(1);
+            timeout.saturating_sub(self.last_picture.elapsed()) + Duration::from_millis(1);
         match self.rule.quiet() {
             Some(quiet) if !self.paused => quiet.saturating_sub(self.last_read.elapsed()),
             _ => until_stall,
         }
     }
 
-    fn read(&mut self, data: &[u8], output: &mut Output) -> Result<(), String> {
+    fn read(&mut self, data: &[u8], output: &mut Output) -> Result<(), SourceError> {
         let now = Instant::now();
         let position = self.splitter.position();
         self.splitter.push(data, now - self.started);
         while let Some(unit) = self.splitter.next_unit() {
-            let shown = output.access_unit(unit.data, unit.arrived)?;
-            self.pictures += u64::from(shown);
-            if shown {
+            if output.access_unit(unit.data, unit.arrived)? {
+                self.pictures += 1;
                 self.last_picture = now;
             }
         }
@@ -202,8 +202,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Nothing has come for [`Reader::wait`].
-    fn quiet(&mut self, output: &mut Output) -> Result<(), String> {
+    /// Handles a pause in the output, after [`Reader::wait`] has passed without more bytes.
+    fn pause(&mut self, output: &mut Output) -> Result<(), SourceError> {
         let Some(quiet) = self.rule.quiet() else { return Ok(()) };
         if self.paused || self.last_read.elapsed() < quiet {
             return Ok(());
@@ -218,43 +218,47 @@ impl Reader {
         Ok(())
     }
 
-    fn finish(&mut self, output: &mut Output) -> Result<(), String> {
+    fn finish(&mut self, output: &mut Output) -> Result<(), SourceError> {
         while let Some(unit) = self.splitter.finish() {
             self.pictures += u64::from(output.access_unit(unit.data, unit.arrived)?);
         }
         Ok(())
     }
 
-    fn stalled(&self, program: &str, output: &Output) -> String {
-        let seconds = STALL.as_secs();
-        let complaint = output.complaint().map(|c| format!(" ({c})")).unwrap_or_default();
+    /// What the program did instead of writing pictures.
+    fn stall_reason(&self, output: &Output) -> String {
+        let seconds = PICTURE_TIMEOUT.as_secs();
+        let problem = problem(output);
         match (self.bytes, self.pictures) {
-            (0, _) => format!("{program:?} has written nothing for {seconds} s"),
-            (bytes, 0) if self.splitter.has_real_picture() => format!(
-                "{program:?} began a picture and has not finished it for {seconds} s, after {bytes} \
-                 bytes{complaint}"
-            ),
-            (bytes, 0) => {
-                format!("{program:?}: after {seconds} s, {}{complaint}", no_picture(bytes))
+            (0, _) => format!("has written nothing for {seconds} s"),
+            (bytes, 0) if self.splitter.has_real_picture() => {
+                format!(
+                    "has written only part of a picture in {seconds} s ({bytes} bytes){problem}"
+                )
             }
-            _ => format!("{program:?} has sent no picture for {seconds} s{complaint}"),
+            (bytes, 0) => format!(
+                "has written {bytes} bytes in {seconds} s, but no picture{problem}; \
+                 {REQUIRED_OUTPUT}"
+            ),
+            _ => format!("has written no picture for {seconds} s{problem}"),
         }
     }
 }
 
-/// Which of `fds` can be read, after at most `time`; the last one only if `with_last`.
+/// Waits at most `time` until one of `fds` is readable. Returns which are. The last one is ignored
+/// unless `with_last` is set.
 fn wait_for(fds: &[BorrowedFd<'_>], with_last: bool, time: Duration) -> Vec<bool> {
     let watched = fds.len() - usize::from(!with_last);
     let mut polls: Vec<PollFd<'_>> =
         fds[..watched].iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-    // An interrupted poll is a poll that found nothing.
+    // If poll(2) is interrupted, nothing is ready.
     let _ = poll(&mut polls, Some(&timespec(time)));
     let mut ready: Vec<bool> = polls.iter().map(|poll| !poll.revents().is_empty()).collect();
     ready.resize(fds.len(), false);
     ready
 }
 
-/// Standard error, line by line.
+/// Splits standard error into lines.
 #[derive(Default)]
 struct Lines {
     partial: Vec<u8>,
@@ -262,8 +266,13 @@ struct Lines {
 }
 
 impl Lines {
-    /// Reads once; false at the end.
-    fn read(&mut self, fd: BorrowedFd<'_>, buffer: &mut [u8], mut say: impl FnMut(String)) -> bool {
+    /// Reads once and calls `line` for each complete line. Returns false at the end of file.
+    fn read(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        buffer: &mut [u8],
+        mut line: impl FnMut(String),
+    ) -> bool {
         let len = match rustix::io::read(fd, &mut *buffer) {
             Ok(0) => return false,
             Ok(len) => len,
@@ -272,27 +281,27 @@ impl Lines {
         };
         for &byte in &buffer[..len] {
             match byte {
-                // ffmpeg's progress ends in a carriage return.
-                b'\n' | b'\r' => self.rest(&mut say),
-                _ if self.partial.len() < LONGEST_LINE => self.partial.push(byte),
+                // ffmpeg ends its progress line with a carriage return.
+                b'\n' | b'\r' => self.end_line(&mut line),
+                _ if self.partial.len() < MAX_LINE_BYTES => self.partial.push(byte),
                 _ => {}
             }
         }
         true
     }
 
-    /// What stands there without an end of line.
-    fn rest(&mut self, mut say: impl FnMut(String)) {
-        let line: String = String::from_utf8_lossy(&self.partial)
+    /// Ends the current line, unless it is empty. Control characters are removed.
+    fn end_line(&mut self, mut line: impl FnMut(String)) {
+        let text: String = String::from_utf8_lossy(&self.partial)
             .chars()
             .filter(|c| !c.is_control())
             .collect::<String>()
             .trim()
             .into();
         self.partial.clear();
-        if !line.is_empty() {
-            self.last = Some(line.clone());
-            say(line);
+        if !text.is_empty() {
+            self.last = Some(text.clone());
+            line(text);
         }
     }
 }

@@ -1,8 +1,7 @@
-//! Where H.264 comes from, and what keeps it coming.
+//! Sources of H.264 and their supervision.
 //!
-//! Each camera has a thread of its own. It opens the source, hands every access unit to the
-//! stream, and when the source ends or fails, it says why, waits a little and opens it again: a
-//! broken camera is an everyday case, not the end.
+//! Each camera has its own thread. The thread opens the source and passes every access unit to the
+//! stream. When the source ends or fails, it reports the reason, waits and opens the source again.
 //!
 //! ```text
 //! thread "camera front":  open ─► access units ─► Output ─► Stream
@@ -12,6 +11,7 @@
 
 mod auto;
 pub mod command;
+pub mod error;
 pub mod rpicam;
 pub mod source;
 pub mod status;
@@ -20,7 +20,8 @@ pub mod supervisor;
 pub mod test_card;
 pub mod v4l2;
 
-pub use source::{Failure, Output};
+pub use error::SourceError;
+pub use source::Output;
 pub use status::{Camera, Status};
 pub use stop::Stop;
 pub use supervisor::Cameras;

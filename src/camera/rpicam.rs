@@ -1,15 +1,16 @@
 //! A Raspberry Pi camera, through `rpicam-vid` (called `libcamera-vid` until 2023).
 //!
-//! The command line follows rpicam-apps' own documentation ("rpicam-apps options reference").
-//! No Pi is at hand where this is built: docs/hardware.md says what has to be seen on one.
+//! The command line follows the "rpicam-apps options reference". It has not been tested on a
+//! Raspberry Pi; docs/hardware.md lists what to check there.
 
 use crate::camera::Stop;
 use crate::camera::command::Command;
-use crate::camera::source::{Failure, Output, Source};
+use crate::camera::error::SourceError;
+use crate::camera::source::{Output, Source};
 use crate::config;
 use std::path::Path;
 
-/// The programs that may be there, the newer one first.
+/// Names of the program, the newer one first.
 const PROGRAMS: [&str; 2] = ["rpicam-vid", "libcamera-vid"];
 
 pub(super) struct Rpicam {
@@ -18,40 +19,36 @@ pub(super) struct Rpicam {
 }
 
 impl Rpicam {
-    /// `index`: which of the machine's cameras, from 0.
+    /// `index`: number of the camera on this machine, from 0.
     pub fn new(config: &config::Camera, index: usize) -> Rpicam {
         Rpicam { arguments: arguments(config, index), note: note(config) }
     }
 }
 
 impl Source for Rpicam {
-    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), Failure> {
+    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), SourceError> {
         if let Some(note) = &self.note {
             output.note(note.clone());
         }
         let Some(program) = PROGRAMS.iter().find(|program| is_installed(program)) else {
-            return Err(Failure::from(
-                "rpicam-vid is not installed: on Raspberry Pi OS, sudo apt install rpicam-apps (or \
-                 rpicam-apps-lite)"
-                    .to_string(),
-            ));
+            return Err(SourceError::NoRpicam);
         };
         let command = std::iter::once(program.to_string()).chain(self.arguments.clone());
         Command::new(command.collect()).run(output, stop)
     }
 }
 
-/// What rpicam-vid is told.
+/// The arguments of rpicam-vid.
 pub fn arguments(config: &config::Camera, index: usize) -> Vec<String> {
     let mut arguments = vec![];
     let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
     if index > 0 {
         option("camera", index.to_string());
     }
-    option("timeout", "0".into()); // for ever
+    option("timeout", "0".into()); // No limit.
     option("codec", "h264".into());
     option("profile", "high".into());
-    // Level 4.0 ends at 1920x1080 with 30 frames a second; the Pi's encoder knows 4.2, too.
+    // Level 4.0 allows up to 1920x1080 at 30 frames per second. The Pi's encoder also supports 4.2.
     let macroblocks = config.width.div_ceil(16) * config.height.div_ceil(16) * config.framerate;
     option("level", if macroblocks <= 245_760 { "4" } else { "4.2" }.into());
     option("width", config.width.to_string());
@@ -68,7 +65,8 @@ pub fn arguments(config: &config::Camera, index: usize) -> Vec<String> {
     if config.vflip {
         arguments.push("--vflip".into());
     }
-    // Parameter sets with every key frame, every frame written at once, no window, to the pipe.
+    // Repeat the parameter sets with every key frame, flush every frame, show no window, write to
+    // the pipe.
     arguments.extend(["--inline", "--flush", "--nopreview", "--output", "-"].map(String::from));
     arguments
 }
@@ -76,17 +74,18 @@ pub fn arguments(config: &config::Camera, index: usize) -> Vec<String> {
 fn note(config: &config::Camera) -> Option<String> {
     matches!(config.rotation, 90 | 270).then(|| {
         format!(
-            "rpicam-vid turns by 180 degrees only: rotation = {} is not obeyed",
+            "rotation = {}: rpicam-vid supports only 0 and 180; the picture is not rotated",
             config.rotation
         )
     })
 }
 
-/// Whether rpicam-vid is there and sees a camera. Takes about a second where it is.
+/// Whether rpicam-vid is installed and finds a camera. If it is installed, this takes about a
+/// second.
 pub(super) fn has_camera() -> bool {
     let Some(program) = PROGRAMS.iter().find(|program| is_installed(program)) else { return false };
     let listing = std::process::Command::new(program).arg("--list-cameras").output();
-    // "Available cameras", then a line "0 : imx708 [4608x2592 …] (…)" for each.
+    // "Available cameras", then one line for each: "0 : imx708 [4608x2592 …] (…)".
     listing.is_ok_and(|listing| {
         [listing.stdout, listing.stderr].iter().any(|text| {
             String::from_utf8_lossy(text).lines().any(|line| line.trim_start().starts_with("0 :"))
@@ -104,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_says_what_the_configuration_says() {
+    fn passes_the_configuration_as_arguments() {
         let config = config::Camera {
             width: 1920,
             height: 1080,
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_cannot_do_is_a_note() {
+    fn notes_an_unsupported_rotation() {
         let turned = config::Camera { rotation: 90, ..Default::default() };
         assert!(note(&turned).unwrap().contains("rotation = 90"));
         assert_eq!(note(&config::Camera::default()), None);

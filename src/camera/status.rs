@@ -1,148 +1,148 @@
-//! A camera and its state: for the page, the log and the metrics.
+//! A camera and its state, for the page, the log and the metrics.
 
 use crate::config;
 use crate::config::secrets::without_password;
+use crate::h264::Picture;
 use crate::stream::Stream;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A camera whose last picture is older than this is not live, and not healthy.
-pub(crate) const LIVE: Duration = Duration::from_secs(3);
+/// A camera whose last picture is older than this is stalled, and not healthy.
+const STALLED_AFTER: Duration = Duration::from_secs(3);
 
-/// Over this time frame rate and bit rate are measured.
-pub(crate) const MEASURE: Duration = Duration::from_secs(2);
+/// Period over which frame rate and bit rate are measured.
+const MEASUREMENT_PERIOD: Duration = Duration::from_secs(2);
 
-/// Lines of a command's standard error that are kept.
-pub(crate) const OUTPUT_LINES: usize = 10;
+/// Maximum number of lines kept of a command's standard error.
+const MAX_STDERR_LINES: usize = 10;
 
-/// One camera: its configuration, its stream, and how it is doing.
+/// A camera: its configuration, its stream and its state.
 #[derive(Debug)]
 pub struct Camera {
-    /// What was asked for.
+    /// Its configuration.
     pub config: config::Camera,
-    /// What everybody watches.
+    /// The stream that its viewers receive.
     pub stream: Arc<Stream>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct State {
-    pub(super) phase: Phase,
-    /// Where the pictures come from, in words, where the configuration leaves that open.
-    pub(super) from: Option<String>,
-    pub(super) frames: u64,
-    pub(super) key_frames: u64,
-    pub(super) damaged: u64,
-    pub(super) early_cuts: u64,
-    pub(super) restarts: u64,
-    /// Arrival, capture by the source's clock, and size of the frames of the last [`MEASURE`].
-    pub(super) recent: VecDeque<(Instant, Duration, usize)>,
-    pub(super) last_frame: Option<Instant>,
-    pub(super) last_error: Option<String>,
-    pub(super) notes: Vec<String>,
-    pub(super) output: VecDeque<String>,
+struct State {
+    phase: Phase,
+    /// Description of the source, if the configuration leaves the source open.
+    source: Option<String>,
+    frames: u64,
+    key_frames: u64,
+    damaged: u64,
+    early_cuts: u64,
+    restarts: u64,
+    /// The frames of the last [`MEASUREMENT_PERIOD`].
+    recent: VecDeque<Frame>,
+    last_frame: Option<Instant>,
+    last_error: Option<String>,
+    notes: Vec<String>,
+    stderr: VecDeque<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    arrived: Instant,
+    /// On the source's clock.
+    captured: Duration,
+    bytes: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+enum Phase {
     #[default]
     Starting,
     Streaming,
     Failed,
 }
 
-/// How a camera is doing, as `/api/status` tells it.
+/// The state of a camera, as `/api/status` reports it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
-    /// Its name in addresses.
+    /// Its name, as in the addresses of its stream.
     pub name: String,
     /// `starting`, `streaming`, `stalled` (no picture for 3 s) or `failed`.
     pub state: &'static str,
-    /// Why there is no picture, and what to do about it.
+    /// While no picture is available: the cause and the remedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Where its pictures come from, in words.
+    /// Description of its source.
     pub source: String,
     /// RFC 6381 codec string.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codec: Option<String>,
-    /// Pixels.
+    /// Width, in pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<u16>,
-    /// Pixels.
+    /// Height, in pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<u16>,
-    /// Frames a second, measured over the last 2 s.
+    /// Frames per second, measured over the last 2 s.
     pub framerate: f64,
-    /// Bits a second, measured over the last 2 s.
+    /// Bits per second, measured over the last 2 s.
     pub bitrate: u64,
-    /// Frames since the program started.
+    /// Number of frames since the program started.
     pub frames: u64,
-    /// Key frames among them.
+    /// Number of key frames among them.
     pub key_frames: u64,
-    /// Access units that could not be used.
+    /// Number of access units that could not be used.
     pub damaged: u64,
-    /// Access units that were sent before their end was there.
+    /// Number of access units that were sent before they were complete.
     pub early_cuts: u64,
-    /// How often the source was opened again.
+    /// Number of times the source was reopened.
     pub restarts: u64,
-    /// Who watches now.
+    /// Current number of viewers.
     pub viewers: usize,
-    /// Frames left out for viewers who were too slow, all of them together.
+    /// Number of frames dropped for slow viewers, in total.
     pub dropped: u64,
-    /// The last thing that went wrong, also when it is over.
+    /// The last error, even if it is resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// What was asked for and can't be had.
+    /// Settings that the source does not support.
     pub notes: Vec<String>,
     /// The last lines of the command's standard error.
     pub output: Vec<String>,
 }
 
 impl Status {
-    /// It delivers pictures.
+    /// Whether the camera delivers pictures.
     pub fn healthy(&self) -> bool {
         self.state == "streaming"
     }
 }
 
 impl Camera {
-    /// A camera that has not been started.
+    /// Creates a camera that has not been started.
     pub fn new(config: config::Camera) -> Camera {
         Camera { config, stream: Arc::default(), state: Mutex::default() }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How it is doing at this moment.
+    /// The current state.
     pub fn status(&self) -> Status {
         let mut state = self.state();
-        let now = Instant::now();
-        state.forget_before(now);
-        // What a source had ready as it started comes at once, but took as long as its times say.
-        let span = state.recent.front().zip(state.recent.back()).map(|(first, last)| {
-            let captured = last.1.saturating_sub(first.1);
-            (last.0 - first.0).max(if captured <= 2 * MEASURE { captured } else { Duration::ZERO })
-        });
-        let per_second = |amount: f64| {
-            span.filter(|span| *span > Duration::ZERO).map_or(0.0, |s| amount / s.as_secs_f64())
-        };
-        // The bytes and the frames between the first arrival and the last.
-        let bytes: usize = state.recent.iter().skip(1).map(|(_, _, bytes)| bytes).sum();
-        let steps = state.recent.len().saturating_sub(1);
+        state.forget_before(Instant::now());
+        let (framerate, bitrate) = state.rates();
         let name = match state.phase {
             Phase::Starting => "starting",
-            Phase::Streaming if state.last_frame.is_none_or(|at| at.elapsed() > LIVE) => "stalled",
+            Phase::Streaming if state.last_frame.is_none_or(|at| at.elapsed() > STALLED_AFTER) => {
+                "stalled"
+            }
             Phase::Streaming => "streaming",
             Phase::Failed => "failed",
         };
         let error = match name {
             "failed" => state.last_error.clone(),
-            "stalled" => Some(format!("no picture for {} s", LIVE.as_secs())),
+            "stalled" => Some(format!("no picture for {} s", STALLED_AFTER.as_secs())),
             _ => None,
         };
         let init = self.stream.init();
@@ -151,12 +151,12 @@ impl Camera {
             name: self.config.name.clone(),
             state: name,
             error,
-            source: state.from.clone().unwrap_or_else(|| describe(&self.config)),
+            source: state.source(&self.config),
             codec: parameters.map(|p| p.codec.clone()),
             width: parameters.map(|p| p.width),
             height: parameters.map(|p| p.height),
-            framerate: (per_second(steps as f64) * 100.0).round() / 100.0,
-            bitrate: per_second(bytes as f64 * 8.0) as u64,
+            framerate: (framerate * 100.0).round() / 100.0,
+            bitrate: bitrate as u64,
             frames: state.frames,
             key_frames: state.key_frames,
             damaged: state.damaged,
@@ -166,28 +166,188 @@ impl Camera {
             dropped: self.stream.dropped(),
             last_error: state.last_error.clone(),
             notes: state.notes.clone(),
-            output: state.output.iter().cloned().collect(),
+            output: state.stderr.iter().cloned().collect(),
         }
+    }
+
+    /// Number of frames since the program started.
+    pub(super) fn frames(&self) -> u64 {
+        self.state().frames
+    }
+
+    /// Records a published frame of `bytes` bytes, captured at `captured` on the source's clock.
+    /// The first frame of a run changes the phase to streaming.
+    pub(super) fn frame_published(
+        &self,
+        picture: &Picture<'_>,
+        arrived: Instant,
+        captured: Duration,
+        bytes: usize,
+    ) {
+        let mut state = self.state();
+        if state.phase != Phase::Streaming {
+            state.phase = Phase::Streaming;
+            let parameters = picture.parameters;
+            log::info!(
+                "camera \"{}\": {}x{}, {}, from {}",
+                self.config.name,
+                parameters.width,
+                parameters.height,
+                parameters.codec,
+                state.source(&self.config)
+            );
+        }
+        state.frames += 1;
+        state.key_frames += u64::from(picture.key);
+        state.last_frame = Some(arrived);
+        state.recent.push_back(Frame { arrived, captured, bytes });
+        state.forget_before(arrived);
+    }
+
+    /// Records a frame that cannot be used.
+    pub(super) fn frame_damaged(&self, reason: &str) {
+        let mut state = self.state();
+        state.damaged += 1;
+        state.last_error = Some(reason.into());
+    }
+
+    /// Whether the camera has failed with this error and delivered nothing since.
+    pub(super) fn has_failed_with(&self, error: &str) -> bool {
+        let state = self.state();
+        state.phase == Phase::Failed && state.last_error.as_deref() == Some(error)
+    }
+
+    /// Records the end of a run. `is_restart`: the source is about to be reopened, rather than
+    /// searched for.
+    pub(super) fn failed(&self, error: String, is_restart: bool) {
+        let mut state = self.state();
+        state.restarts += u64::from(is_restart);
+        state.phase = Phase::Failed;
+        state.last_error = Some(error);
+    }
+
+    /// The last error, if there are damaged access units.
+    pub(super) fn stream_problem(&self) -> Option<String> {
+        let state = self.state();
+        state.last_error.clone().filter(|_| state.damaged > 0)
+    }
+
+    /// Sets the description of the source, if the configuration leaves the source open.
+    pub(super) fn set_source(&self, description: String) {
+        self.state().source = Some(description);
+    }
+
+    /// Removes the notes of the previous run.
+    pub(super) fn clear_notes(&self) {
+        self.state().notes.clear();
+    }
+
+    /// Adds a note about a setting that the source does not support.
+    pub(super) fn add_note(&self, note: String) {
+        let mut state = self.state();
+        if !state.notes.contains(&note) {
+            log::info!("camera \"{}\": {note}", self.config.name);
+            state.notes.push(note);
+        }
+    }
+
+    /// Adds a line of the command's standard error.
+    pub(super) fn add_stderr_line(&self, line: String) {
+        let mut state = self.state();
+        if state.stderr.len() == MAX_STDERR_LINES {
+            state.stderr.pop_front();
+        }
+        state.stderr.push_back(line);
+    }
+
+    /// Adds to the number of access units that were sent before they were complete.
+    pub(super) fn add_early_cuts(&self, count: u64) {
+        self.state().early_cuts += count;
     }
 }
 
 impl State {
-    pub(super) fn forget_before(&mut self, now: Instant) {
-        while self.recent.front().is_some_and(|(at, ..)| now - *at > MEASURE) {
+    fn forget_before(&mut self, now: Instant) {
+        while self.recent.front().is_some_and(|frame| now - frame.arrived > MEASUREMENT_PERIOD) {
             self.recent.pop_front();
         }
     }
+
+    /// Frames and bits per second between the first recent frame and the last.
+    fn rates(&self) -> (f64, f64) {
+        let Some((first, last)) = self.recent.front().zip(self.recent.back()) else {
+            return (0.0, 0.0);
+        };
+        // Frames that a source has buffered before its start arrive all at once. Their capture
+        // times give the true period.
+        let captured = last.captured.saturating_sub(first.captured);
+        let captured = if captured <= 2 * MEASUREMENT_PERIOD { captured } else { Duration::ZERO };
+        let period = (last.arrived - first.arrived).max(captured);
+        if period.is_zero() {
+            return (0.0, 0.0);
+        }
+        let bytes: usize = self.recent.iter().skip(1).map(|frame| frame.bytes).sum();
+        let frames = self.recent.len() - 1;
+        let per_second = |amount: f64| amount / period.as_secs_f64();
+        (per_second(frames as f64), per_second(bytes as f64 * 8.0))
+    }
+
+    fn source(&self, config: &config::Camera) -> String {
+        self.source.clone().unwrap_or_else(|| describe(config))
+    }
 }
 
-/// A source in words: for the page, the log and the status.
-pub(crate) fn describe(config: &config::Camera) -> String {
+/// Describes the configured source.
+fn describe(config: &config::Camera) -> String {
     match &config.source {
-        None => "the first camera that is found".into(),
+        None => "the first camera found".into(),
         Some(config::Source::TestCard) => "the test card".into(),
         Some(config::Source::Rpicam) => "rpicam-vid".into(),
         Some(config::Source::Device(path)) => path.clone(),
         Some(config::Source::Command(command)) => {
             command.iter().map(|word| without_password(word)).collect::<Vec<_>>().join(" ")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn state(frames: impl IntoIterator<Item = (u32, u32)>) -> State {
+        let start = Instant::now();
+        let frame = |(arrived, captured): (u32, u32)| Frame {
+            arrived: start + arrived * MS,
+            captured: captured * MS,
+            bytes: 1000,
+        };
+        State { recent: frames.into_iter().map(frame).collect(), ..Default::default() }
+    }
+
+    #[test]
+    fn measures_rates_between_the_first_frame_and_the_last() {
+        assert_eq!(state([]).rates(), (0.0, 0.0));
+        assert_eq!(state([(0, 0)]).rates(), (0.0, 0.0));
+        assert_eq!(state([(0, 0), (50, 50), (100, 100)]).rates(), (20.0, 160_000.0));
+        // Buffered frames that arrive at once.
+        assert_eq!(state([(0, 0), (0, 50), (0, 100)]).rates(), (20.0, 160_000.0));
+        // The source's clock has jumped.
+        assert_eq!(state([(0, 0), (50, 50), (100, 9000)]).rates(), (20.0, 160_000.0));
+    }
+
+    #[test]
+    fn recognizes_a_repeated_error() {
+        let camera = Camera::new(config::Camera::default());
+        camera.frame_damaged("damaged");
+        assert!(!camera.has_failed_with("damaged"), "the source has not failed");
+        camera.failed("unplugged".into(), true);
+        assert!(camera.has_failed_with("unplugged"));
+        assert!(!camera.has_failed_with("busy"));
+        camera.failed("unplugged".into(), false);
+        let status = camera.status();
+        assert_eq!((status.state, status.restarts), ("failed", 1));
+        assert_eq!(status.error.as_deref(), Some("unplugged"));
     }
 }

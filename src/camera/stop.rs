@@ -1,43 +1,47 @@
-//! A flag that ends a camera's thread, also while it waits for something else.
+//! A flag that ends a camera's thread, even while the thread waits in poll(2).
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Set once, seen by all.
+/// A flag that is set once and never reset.
 #[derive(Debug)]
 pub struct Stop {
     set: AtomicBool,
-    /// Readable once set: for [`poll`].
+    /// Readable when the flag is set, for [`poll`].
     event: OwnedFd,
 }
 
 impl Stop {
-    /// Not set.
+    /// Creates a flag that is not set.
+    ///
+    /// # Errors
+    ///
+    /// The process or the system has too many open files.
     pub fn new() -> std::io::Result<Stop> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Stop { set: AtomicBool::new(false), event })
     }
 
-    /// Ends whoever looks at it.
+    /// Sets the flag and wakes all threads that wait for it.
     pub fn set(&self) {
         self.set.store(true, Ordering::Release);
-        // Can only fail when the counter is full, and then it is readable already.
+        // Fails only if the counter is full. The descriptor is already readable then.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
-    /// Whether it is set.
+    /// Whether the flag is set.
     pub fn is_set(&self) -> bool {
         self.set.load(Ordering::Acquire)
     }
 
-    /// Readable once it is set.
+    /// A descriptor that is readable when the flag is set.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
 
-    /// Waits; true as soon as it is set.
+    /// Waits until the flag is set, at most for `time`. Returns whether it is set.
     pub fn wait(&self, time: Duration) -> bool {
         let end = Instant::now() + time;
         loop {
@@ -50,7 +54,7 @@ impl Stop {
     }
 }
 
-/// A duration as the kernel takes it.
+/// Converts a duration for the kernel.
 pub(super) fn timespec(time: Duration) -> Timespec {
     Timespec {
         tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),

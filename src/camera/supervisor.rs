@@ -1,8 +1,9 @@
-//! Keeps the cameras running, a thread for each.
+//! Runs each camera in its own thread and reopens its source when it ends.
 
 use crate::camera::Stop;
-use crate::camera::source::{Failure, Output, Source};
-use crate::camera::status::{Camera, Phase};
+use crate::camera::error::SourceError;
+use crate::camera::source::{Output, Source};
+use crate::camera::status::Camera;
 use crate::camera::{auto, command, rpicam, test_card, v4l2};
 use crate::config;
 use std::path::PathBuf;
@@ -10,28 +11,30 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Wait before the source is opened again: the first time, and at the longest.
-pub(crate) const RETRY_DELAYS: (Duration, Duration) =
-    (Duration::from_secs(1), Duration::from_secs(30));
+/// Delay before a source is reopened for the first time. It doubles with each failure.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// How often a camera that is not there is looked for.
-pub(crate) const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
+/// Maximum delay before a source is reopened.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
-/// A source that has delivered for so long starts at the shortest wait again.
-pub(crate) const GOOD_RUN: Duration = Duration::from_secs(10);
+/// Interval at which an absent device is searched for.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The sources of all cameras, in their order.
-pub(crate) fn sources(configs: &[config::Camera]) -> Vec<Box<dyn Source>> {
-    let named = |config: &config::Camera| match &config.source {
+/// After a run of this length that delivered frames, the delay is the minimum again.
+const STABLE_RUN: Duration = Duration::from_secs(10);
+
+/// The sources of all cameras, in the order of the configuration.
+fn sources(configs: &[config::Camera]) -> Vec<Box<dyn Source>> {
+    let device = |config: &config::Camera| match &config.source {
         Some(config::Source::Device(path)) => Some(PathBuf::from(path)),
         _ => None,
     };
-    let taken: Vec<PathBuf> = configs.iter().filter_map(named).collect();
-    let (mut rpicams, mut found) = (0..configs.len(), 0..configs.len());
+    let devices: Vec<PathBuf> = configs.iter().filter_map(device).collect();
+    let (mut rpicams, mut autos) = (0..configs.len(), 0..configs.len());
     let next = |numbers: &mut std::ops::Range<usize>| numbers.next().unwrap_or_default();
     let source = |config: &config::Camera| -> Box<dyn Source> {
         match &config.source {
-            None => Box::new(auto::Auto::new(config, next(&mut found), taken.clone())),
+            None => Box::new(auto::Auto::new(config, next(&mut autos), devices.clone())),
             Some(config::Source::TestCard) => Box::new(test_card::TestCard),
             Some(config::Source::Command(command)) => {
                 Box::new(command::Command::new(command.clone()))
@@ -45,9 +48,9 @@ pub(crate) fn sources(configs: &[config::Camera]) -> Vec<Box<dyn Source>> {
     configs.iter().map(source).collect()
 }
 
-/// Cameras at work. Dropped, they stop.
+/// Running cameras. They stop when this is dropped.
 pub struct Cameras {
-    /// In the order of the configuration.
+    /// The cameras, in the order of the configuration.
     pub all: Vec<Arc<Camera>>,
     stop: Arc<Stop>,
     threads: Vec<JoinHandle<()>>,
@@ -55,6 +58,11 @@ pub struct Cameras {
 
 impl Cameras {
     /// Starts a thread for each camera.
+    ///
+    /// # Errors
+    ///
+    /// The system cannot create another file descriptor or thread. Cameras already started are
+    /// stopped.
     pub fn start(configs: &[config::Camera]) -> std::io::Result<Cameras> {
         let stop = Arc::new(Stop::new()?);
         let mut cameras = Cameras { all: vec![], stop, threads: vec![] };
@@ -79,45 +87,41 @@ impl Drop for Cameras {
     }
 }
 
-/// Opens the source again and again, until `stop`.
-pub(crate) fn keep_running(camera: &Arc<Camera>, mut source: Box<dyn Source>, stop: &Stop) {
-    let mut wait = RETRY_DELAYS.0;
+/// Runs the source, and reopens it whenever it ends, until `stop` is set.
+fn keep_running(camera: &Arc<Camera>, mut source: Box<dyn Source>, stop: &Stop) {
+    let mut retry_delay = MIN_RETRY_DELAY;
     while !stop.is_set() {
         let started = Instant::now();
-        let frames = camera.state().frames;
-        let failure = match source.run(&mut Output::new(camera.clone()), stop) {
+        let frames = camera.frames();
+        let error = match source.run(&mut Output::new(camera.clone()), stop) {
             Ok(()) if stop.is_set() => break,
-            Ok(()) => Failure::from("the source ended".to_string()),
-            Err(failure) => failure,
+            Ok(()) => SourceError::Ended,
+            Err(error) => error,
         };
         camera.stream.interrupt();
-        let mut state = camera.state();
-        if started.elapsed() > GOOD_RUN && state.frames > frames {
-            wait = RETRY_DELAYS.0;
+        if started.elapsed() > STABLE_RUN && camera.frames() > frames {
+            retry_delay = MIN_RETRY_DELAY;
         }
-        let pause = if failure.gone { SEARCH_INTERVAL } else { wait };
-        let again =
-            state.last_error.as_ref() == Some(&failure.message) && state.phase == Phase::Failed;
-        // The same trouble again and again fills no log.
-        let level = if again { log::Level::Debug } else { log::Level::Error };
-        let (name, message) = (&camera.config.name, &failure.message);
-        match failure.gone {
-            true => log::log!(level, "camera \"{name}\": {message} (waiting for it)"),
-            false => {
-                let seconds = pause.as_secs();
-                log::log!(level, "camera \"{name}\": {message} (trying again in {seconds} s)");
-            }
+        let is_absent = error.is_absent();
+        let pause = if is_absent { SEARCH_INTERVAL } else { retry_delay };
+        let message = error.to_string();
+        let is_repeated = camera.has_failed_with(&message);
+        // A repeated error must not flood the log.
+        let level = if is_repeated { log::Level::Debug } else { log::Level::Error };
+        let name = &camera.config.name;
+        if is_absent {
+            log::log!(level, "camera \"{name}\": {message} (waiting for the device)");
+        } else {
+            let seconds = pause.as_secs();
+            log::log!(level, "camera \"{name}\": {message} (retrying in {seconds} s)");
         }
-        // Looking for a camera that is not there is no start.
-        state.restarts += u64::from(!(failure.gone && again));
-        state.phase = Phase::Failed;
-        state.last_error = Some(failure.message);
-        drop(state);
+        // Searching for an absent device is not a restart.
+        camera.failed(message, !(is_absent && is_repeated));
         if stop.wait(pause) {
             break;
         }
-        if !failure.gone {
-            wait = (wait * 2).min(RETRY_DELAYS.1);
+        if !is_absent {
+            retry_delay = (retry_delay * 2).min(MAX_RETRY_DELAY);
         }
     }
 }

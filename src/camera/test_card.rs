@@ -1,29 +1,31 @@
-//! The test card: a clip of 10 s, in step with the wall clock.
+//! The test card: a clip of 10 s, synchronized with the wall clock.
 //!
-//! The clip (`test_card.h264`, made by `ci/testcard`) is 300 access units of 1280x720 at 30 frames
-//! a second, a key frame every second. Frame n is due when Unix time modulo 10 s is n/30 s: so the
-//! clock on the card tells the time, and whoever holds a watch beside it reads the delay.
+//! The clip (`test_card.h264`, made by `ci/generate/testcard`) has 300 access units of 1280x720 at
+//! 30 frames per second, with a key frame every second. Frame n is due when Unix time modulo 10 s
+//! is n/30 s. The clock on the card therefore shows the time, and its difference from another clock
+//! is the latency.
 
 use crate::camera::Stop;
-use crate::camera::source::{Failure, Output, Source};
+use crate::camera::error::SourceError;
+use crate::camera::source::{Output, Source};
 use crate::h264::Splitter;
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The clip, Annex B.
+/// The clip, in Annex B format.
 pub const CLIP: &[u8] = include_bytes!("test_card.h264");
 
-/// Frames of the clip a second.
+/// Frames per second of the clip.
 pub const FRAMERATE: u32 = 30;
 
-/// Frames from one key frame of the clip to the next.
+/// Number of frames from one key frame of the clip to the next.
 const KEY_INTERVAL: u64 = 30;
 
-/// The wall clock was set if it is this far from where it should be.
-const CLOCK_JUMP: Duration = Duration::from_millis(500);
+/// A larger deviation from the due time means that the wall clock was set.
+const MAX_DEVIATION: Duration = Duration::from_millis(500);
 
-/// The access units of the clip.
+/// The byte ranges of the access units in [`CLIP`].
 pub fn access_units() -> &'static [Range<usize>] {
     static UNITS: OnceLock<Vec<Range<usize>>> = OnceLock::new();
     UNITS.get_or_init(|| {
@@ -47,13 +49,13 @@ pub fn access_units() -> &'static [Range<usize>] {
     })
 }
 
-/// When frame `number` (counted from 1970) is due.
+/// When frame `number` is due, since the Unix epoch. Frame 0 was due at the epoch.
 fn due(number: u64) -> Duration {
     let rate = u64::from(FRAMERATE);
     Duration::from_secs(number / rate) + Duration::from_secs(1) * (number % rate) as u32 / FRAMERATE
 }
 
-/// The frame that is on at `time` (since 1970).
+/// The number of the frame to be shown at `time` since the Unix epoch.
 fn frame_at(time: Duration) -> u64 {
     (time.as_nanos() * u128::from(FRAMERATE) / 1_000_000_000) as u64
 }
@@ -61,21 +63,21 @@ fn frame_at(time: Duration) -> u64 {
 pub(super) struct TestCard;
 
 impl Source for TestCard {
-    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), Failure> {
+    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), SourceError> {
         self.run_until(output, stop, || false)
     }
 }
 
 impl TestCard {
-    /// Plays until `stop`, or until `over` says so at a key frame.
+    /// Plays until `stop` is set, or until `is_over` returns true at a key frame.
     pub fn run_until(
         &self,
         output: &mut Output,
         stop: &Stop,
-        mut over: impl FnMut() -> bool,
-    ) -> Result<(), Failure> {
+        mut is_over: impl FnMut() -> bool,
+    ) -> Result<(), SourceError> {
         let config = &output.camera.config;
-        let standard = crate::config::Camera::default();
+        let default = crate::config::Camera::default();
         if (
             config.width,
             config.height,
@@ -84,24 +86,28 @@ impl TestCard {
             config.hflip,
             config.vflip,
         ) != (1280, 720, FRAMERATE, 0, false, false)
-            || config.bitrate != standard.bitrate
-            || config.keyframe_interval != standard.keyframe_interval
+            || config.bitrate != default.bitrate
+            || config.keyframe_interval != default.keyframe_interval
         {
-            output.note("the test card is always 1280x720 at 30 frames a second, unturned".into());
+            output.note(
+                "the test card is always 1280x720 at 30 frames per second and not rotated; its bit \
+                 rate and key frame interval are fixed"
+                    .into(),
+            );
         }
         let units = access_units();
         let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // From the last key frame, so that the first viewer need not wait for the next one.
+        // Start at the last key frame, so that the first viewer does not wait for the next one.
         let start = |time| frame_at(time) / KEY_INTERVAL * KEY_INTERVAL;
         let mut number = start(now());
         while !stop.is_set() {
             let time = now();
             let due = due(number);
-            if due > time + CLOCK_JUMP || time > due + CLOCK_JUMP + Duration::from_secs(1) {
+            if due > time + MAX_DEVIATION || time > due + MAX_DEVIATION + Duration::from_secs(1) {
                 number = start(time);
                 continue;
             }
-            if due > time && stop.wait(due - time) || number % KEY_INTERVAL == 0 && over() {
+            if due > time && stop.wait(due - time) || number % KEY_INTERVAL == 0 && is_over() {
                 break;
             }
             let unit = &units[(number % units.len() as u64) as usize];
@@ -118,7 +124,7 @@ mod tests {
     use crate::h264::Parser;
 
     #[test]
-    fn the_clip_is_what_it_should_be() {
+    fn the_clip_has_the_documented_format() {
         assert!(CLIP.len() < 600_000);
         assert_eq!(access_units().len(), 300);
         let mut parser = Parser::default();
@@ -131,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_due_when_they_are_on() {
+    fn due_is_the_inverse_of_frame_at() {
         for number in [0, 1, 2, 299, 300, 52_000_000_001] {
             assert_eq!(frame_at(due(number) + Duration::from_nanos(1)), number);
         }

@@ -46,15 +46,15 @@ async fn distinguishes_command_failures_without_affecting_other_cameras() {
     let before = resident(server.pid());
 
     let expected = [
-        ("garbage", "none was a picture: it must write H.264 in Annex B format"),
-        ("half", "began a picture and has not finished it"),
-        ("frozen", "has sent no picture for 10 s"),
+        ("garbage", "; the program must write H.264 in Annex B format to its standard output"),
+        ("half", "has written only part of a picture in 10 s"),
+        ("frozen", "has written no picture for 10 s"),
         ("silent", "has written nothing for 10 s"),
-        ("dead", "ended (exit status: 1) without having written anything"),
+        ("dead", "ended (exit status: 1) without writing anything"),
         ("complains", "cannot open the lens"),
-        ("text", "none was a picture"),
-        ("missing", "no such program (installed? in PATH?)"),
-        ("folder", "cannot be started"),
+        ("text", "after 42 bytes without a picture; the program must write H.264"),
+        ("missing", "program not found: install it, or add its directory to PATH"),
+        ("folder", "cannot start \"/\": it is a directory"),
     ];
     let mut errors = HashSet::new();
     for (name, error) in expected {

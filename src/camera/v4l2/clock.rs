@@ -1,45 +1,50 @@
-//! Capture times of pictures: the driver's timestamps while they are plausible.
+//! Capture times of frames: the driver's timestamps, as long as they are plausible.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
-/// Driver's times are believed this far around now: a slow encoder's pictures are some frames old;
-/// vivid's lie two frames ahead.
-pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
+/// Maximum difference between the driver's timestamps and the current time. The frames of a slow
+/// encoder are several frames old; the timestamps of vivid are two frames in the future.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
-/// Which time a picture gets: the driver's, as long as it can be believed, else that of its arrival.
+/// Selects the capture time of each frame: the driver's timestamp, or the time of arrival from the
+/// first implausible timestamp on.
 #[derive(Default)]
 pub struct Clock {
-    arrival: bool,
+    use_arrival: bool,
     last: Duration,
 }
 
 impl Clock {
-    /// The time of a picture that the driver gives `time` and that arrives `now`, both on the
-    /// monotonic clock; and the reason, where the driver's time is given up.
+    /// Returns the capture time of a frame with the driver's timestamp `time` that arrives at
+    /// `now`, both on the monotonic clock. Also returns the reason when timestamps turn out to be
+    /// implausible.
     pub(crate) fn time(
         &mut self,
         time: Option<Duration>,
         now: Duration,
     ) -> (Duration, Option<&'static str>) {
-        if self.arrival {
+        if self.use_arrival {
             return (now, None);
         }
-        let doubt = match time {
-            None => "the driver gives no time",
-            Some(time) if time > now + MAX_CLOCK_SKEW => "the driver's time lies ahead",
-            Some(time) if time + MAX_CLOCK_SKEW < now => "the driver's time lies behind",
-            Some(time) if time < self.last => "the driver's time goes back",
+        let problem = match time {
+            None => "the driver provides no timestamps",
+            Some(time) if time > now + MAX_CLOCK_SKEW => {
+                "the driver's timestamps are in the future"
+            }
+            Some(time) if time + MAX_CLOCK_SKEW < now => "the driver's timestamps are too old",
+            Some(time) if time < self.last => "the driver's timestamps go backwards",
             Some(time) => {
                 self.last = time;
                 return (time, None);
             }
         };
-        self.arrival = true;
-        (now, Some(doubt))
+        self.use_arrival = true;
+        (now, Some(problem))
     }
 }
 
+/// The current time of the monotonic clock.
 pub(crate) fn monotonic() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
     Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
@@ -52,25 +57,25 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn the_drivers_time_counts_while_it_can_be_believed() {
+    fn uses_plausible_driver_timestamps() {
         let now = 1_000_000 * MS;
         let mut clock = Clock::default();
         assert_eq!(clock.time(Some(now - 40 * MS), now), (now - 40 * MS, None));
-        // As vivid does it.
+        // vivid's timestamps are in the future.
         assert_eq!(clock.time(Some(now + 56 * MS), now), (now + 56 * MS, None));
     }
 
     #[test]
-    fn what_cannot_be_believed_gives_way_to_the_arrival_for_good() {
+    fn keeps_arrival_times_after_an_implausible_timestamp() {
         let now = 1_000_000 * MS;
         for bad in [None, Some(now + 1001 * MS), Some(now - 1001 * MS), Some(now - 90 * MS)] {
             let mut clock = Clock::default();
             clock.time(Some(now - 60 * MS), now - 33 * MS);
-            let (time, doubt) = clock.time(bad, now);
+            let (time, problem) = clock.time(bad, now);
             assert_eq!(time, now, "{bad:?}");
-            assert!(doubt.is_some(), "{bad:?}");
-            let (time, doubt) = clock.time(Some(now), now + 33 * MS);
-            assert_eq!((time, doubt), (now + 33 * MS, None), "no jumping to and fro");
+            assert!(problem.is_some(), "{bad:?}");
+            let (time, problem) = clock.time(Some(now), now + 33 * MS);
+            assert_eq!((time, problem), (now + 33 * MS, None), "must not switch back");
         }
     }
 }

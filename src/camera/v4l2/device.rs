@@ -1,7 +1,8 @@
-//! A V4L2 camera as a source, found again after it was unplugged.
+//! A V4L2 camera as a source. After it was unplugged, it is found again even under another number.
 
 use crate::camera::Stop;
-use crate::camera::source::{Failure, Output, Source};
+use crate::camera::error::SourceError;
+use crate::camera::source::{Output, Source};
 use crate::camera::v4l2::capture::{h264, raw};
 use crate::camera::v4l2::find::Kind;
 use crate::camera::v4l2::node::Node;
@@ -9,17 +10,16 @@ use crate::camera::v4l2::{encoder, find};
 use crate::config;
 use std::path::{Path, PathBuf};
 
-/// A camera by the name of its node.
+/// A camera, given by its device node.
 pub(crate) struct Device {
-    /// As configured.
+    /// The configured node.
     path: PathBuf,
     config: config::Camera,
-    /// The same camera under names that stay, once it has been opened: it may come back under
-    /// another number.
+    /// Identity of the camera, once it has been opened: it may return under another number.
     known: Option<Identity>,
 }
 
-/// What a camera is recognised by when it comes back.
+/// What identifies a camera after it was plugged in again.
 pub(crate) struct Identity {
     links: Vec<PathBuf>,
     name: String,
@@ -27,13 +27,15 @@ pub(crate) struct Identity {
 }
 
 impl Device {
+    /// Creates a source for the camera at `path`.
     pub fn new(path: impl Into<PathBuf>, config: &config::Camera) -> Device {
         Device { path: path.into(), config: config.clone(), known: None }
     }
 
-    /// Where the camera is now. A configured name that stays (udev's links) means what it says;
-    /// behind a number, it is the camera that was there first: by its serial number, else at its
-    /// port, else whatever has the number.
+    /// The current node of the camera. A persistent name (a link of udev) is used as it is. A
+    /// numbered node stands for the camera that was first opened there, identified by serial
+    /// number, else by port, else by name and bus address. If no node matches, the configured node
+    /// is used.
     fn path(&self) -> PathBuf {
         let numbered = self.path.to_string_lossy().starts_with("/dev/video");
         let Some(known) = self.known.as_ref().filter(|_| numbered) else {
@@ -55,7 +57,7 @@ impl Device {
 }
 
 impl Source for Device {
-    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), Failure> {
+    fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), SourceError> {
         let path = self.path();
         let node = Node::open(&path)?;
         let kind = find::kind(&node);
@@ -67,7 +69,7 @@ impl Source for Device {
         let from = match path == self.path {
             true => format!("{} ({})", node.capability.card, path.display()),
             false => format!(
-                "{} ({}, now {})",
+                "{} ({}, now at {})",
                 node.capability.card,
                 self.path.display(),
                 path.display()
@@ -75,24 +77,25 @@ impl Source for Device {
         };
         match kind {
             Kind::H264 => {
-                output.from(from);
+                output.set_source(from);
                 h264(node, &self.config, output, stop)
             }
             Kind::Raw => {
                 let encoder = encoder::find(&node)?;
-                output.from(format!("{from}, encoded by {}", encoder.path.display()));
+                output.set_source(format!("{from}, encoded by {}", encoder.path.display()));
                 raw(node, encoder, &self.config, output, stop)
             }
-            Kind::Encoder | Kind::Other => Err(Failure::from(format!(
-                "{} is not a camera: \"berrymse cameras\" lists those that are",
-                path.display()
-            ))),
+            Kind::Encoder | Kind::Other => Err(SourceError::Unusable {
+                device: path,
+                reason: "not a camera: choose one that \"berrymse cameras\" lists".into(),
+            }),
         }
     }
 }
 
-/// What kind of camera `path` is, if it can be shown.
-pub(crate) fn usable(path: &Path) -> Option<Kind> {
+/// The kind of camera at `path`. Returns `None` if it is not a camera, or a raw camera without an
+/// encoder.
+pub(crate) fn usable_kind(path: &Path) -> Option<Kind> {
     let node = Node::open(path).ok()?;
     match find::kind(&node) {
         Kind::Raw if encoder::find(&node).is_err() => None,

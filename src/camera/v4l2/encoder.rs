@@ -1,22 +1,23 @@
-//! A raw camera with a hardware encoder behind it.
+//! A raw camera with a hardware encoder.
 //!
 //! Linux Media Infrastructure userspace API, "Memory-to-Memory Stateful Video Encoder Interface".
-//! Names follow the standard: an encoder's OUTPUT queue takes pictures in, its CAPTURE queue gives
-//! the coded ones out.
+//! As in that document, an encoder reads raw pictures from its OUTPUT queue and returns coded
+//! frames on its CAPTURE queue.
 //!
 //! ```text
-//!            camera's buffer n                         encoder
-//! camera ──► │ n filled │ ──── DMA-BUF n ────► OUTPUT │ reads it │ ──► n goes back to the camera
-//!                       └── or copied ──► own buffer m            ──► coded picture on CAPTURE
+//! camera ──► buffer n ─┬─ shared (DMA-BUF) ─────► OUTPUT ┌─────────┐
+//!               ▲      └─ copied to buffer m ───► OUTPUT │ encoder │ CAPTURE ──► coded frame
+//!               │                                        └────┬────┘
+//!               └── returned after it was read or copied ◄────┘
 //! ```
 
 use crate::camera::Stop;
-use crate::camera::source::Failure;
-use crate::camera::v4l2::controls::KeyFrames;
+use crate::camera::error::SourceError;
+use crate::camera::v4l2::controls::{KeyFrames, framerate_note, size_note};
 use crate::camera::v4l2::image::components;
 use crate::camera::v4l2::node::Node;
-use crate::camera::v4l2::queue::{BUFFERS, Content, Filled, Queue, raw};
-use crate::camera::v4l2::watch::{StallTimer, gone, wait};
+use crate::camera::v4l2::queue::{BUFFER_COUNT, Content, Filled, Queue, raw_descriptors};
+use crate::camera::v4l2::watch::{StallTimer, check_poll, wait};
 use crate::camera::v4l2::{controls, find, image};
 use crate::config;
 use std::os::fd::{OwnedFd, RawFd};
@@ -25,19 +26,20 @@ use v4l2r::bindings::v4l2_rect;
 use v4l2r::ioctl::{EncoderCommand, SelectionFlags, SelectionTarget, SelectionType};
 use v4l2r::{Format, PixelFormat, PlaneLayout, QueueDirection, ioctl};
 
-/// An encoder that has been told to finish and has not after this is left as it is.
-const DRAIN: Duration = Duration::from_millis(500);
+/// Maximum time for an encoder to finish the pictures that it has read.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The coded size of a picture is given room for so many bytes a pixel at least: key frames of
-/// noisy pictures at high bit rates.
+/// Minimum size of the buffer for a coded frame, in bytes per pixel. Key frames of noisy pictures
+/// at high bit rates are that large.
 const CODED_BYTES_PER_PIXEL: f64 = 0.5;
 
-/// Formats of a camera that an error names at the most.
-const NAMED: usize = 6;
-
-/// Finds an encoder that makes H.264 of what `camera` delivers.
-pub fn find(camera: &Node) -> Result<Node, Failure> {
-    let mut refused = vec![];
+/// Finds an H.264 encoder for a format of `camera`.
+///
+/// # Errors
+///
+/// [`SourceError::NoEncoder`] if there is none.
+pub fn find(camera: &Node) -> Result<Node, SourceError> {
+    let mut encoders = vec![];
     for path in find::paths() {
         let Ok(node) = Node::open(&path) else { continue };
         if find::kind(&node) != find::Kind::Encoder {
@@ -45,44 +47,36 @@ pub fn find(camera: &Node) -> Result<Node, Failure> {
         }
         match common_format(camera, &node) {
             Some(_) => return Ok(node),
-            None => refused.push(path.display().to_string()),
+            None => encoders.push(path),
         }
     }
     let formats = camera.formats(QueueDirection::Capture);
-    let more = if formats.len() > NAMED { ", …" } else { "" };
-    let formats: Vec<String> =
-        formats.iter().take(NAMED).map(|format| format.pixelformat.to_string()).collect();
-    let why = match refused.is_empty() {
-        true => "this machine has no H.264 encoder".to_string(),
-        false => format!("the encoder ({}) takes none of these", refused.join(", ")),
-    };
-    let path = camera.path.display();
-    Err(Failure::from(format!(
-        "{path} delivers {}{more}, but not H.264, and {why}. ffmpeg can encode in software: source = {{ command = \
-         [\"ffmpeg\", \"-f\", \"v4l2\", \"-i\", \"{path}\", \"-c:v\", \"libx264\", \"-preset\", \
-         \"ultrafast\", \"-tune\", \"zerolatency\", \"-f\", \"h264\", \"-\"] }}",
-        formats.join(", ")
-    )))
+    let formats = formats.iter().map(|format| format.pixelformat.to_string()).collect();
+    Err(SourceError::NoEncoder { device: camera.path.clone(), formats, encoders })
 }
 
-/// The cheapest format that the camera gives and the encoder takes.
+/// The preferred format that the camera delivers and the encoder accepts.
 fn common_format(camera: &Node, encoder: &Node) -> Option<PixelFormat> {
-    let formats = find::RAW.into_iter().map(PixelFormat::from);
+    let formats = find::RAW_FORMATS.into_iter().map(PixelFormat::from);
     let mut both = formats.filter(|format| {
         camera.has(QueueDirection::Capture, *format) && encoder.has(QueueDirection::Output, *format)
     });
     both.next()
 }
 
-/// Takes pictures as they come.
+/// A receiver of coded frames.
 pub trait Sink {
-    /// A coded picture; true if it is one.
-    fn picture(&mut self, data: &[u8], filled: &Filled) -> Result<bool, Failure>;
-    /// A picture has been lost.
-    fn damaged(&mut self, why: &'static str);
-    /// A key frame would be welcome. Asked once, it is taken as said.
+    /// Takes a coded frame. Returns whether it contains a picture.
+    ///
+    /// # Errors
+    ///
+    /// The pipeline must end.
+    fn picture(&mut self, data: &[u8], filled: &Filled) -> Result<bool, SourceError>;
+    /// Takes note of a lost picture.
+    fn damaged(&mut self, reason: &'static str);
+    /// Whether a new viewer would start earlier with a key frame. Resets the request.
     fn key_frame_wanted(&mut self) -> bool;
-    /// Something that is to be known.
+    /// Takes a note for the user.
     fn note(&mut self, note: String);
 }
 
@@ -90,35 +84,40 @@ pub trait Sink {
 pub struct Pipeline {
     camera: Node,
     encoder: Node,
-    /// What the camera delivers.
+    /// Format of the camera's buffers.
     from: Format,
-    /// What the encoder reads.
+    /// Format of the encoder's input buffers.
     to: Format,
-    /// The encoder reads the camera's buffers. Until that has failed once.
+    /// The encoder reads the camera's buffers. Reset when that fails.
     share: bool,
-    /// What was asked for and can't be had.
+    /// Settings that the devices do not support.
     pub notes: Vec<String>,
 }
 
 /// How a run ended.
 enum End {
     Stopped,
-    /// The encoder does not take the camera's buffers.
+    /// The encoder does not accept the camera's buffers, for this reason.
     NotShared(String),
 }
 
 impl Pipeline {
-    /// Settles the formats, in the order that the kernel's documentation asks for.
+    /// Negotiates the formats, in the order that the kernel's documentation requires.
+    ///
+    /// # Errors
+    ///
+    /// The camera and the encoder have no format in common, or one of them is busy or unplugged.
     pub fn new(
         mut camera: Node,
         mut encoder: Node,
         coded: PixelFormat,
         config: &config::Camera,
-    ) -> Result<Pipeline, Failure> {
+    ) -> Result<Pipeline, SourceError> {
         let (capture, output) = (QueueDirection::Capture, QueueDirection::Output);
         let Some(pixelformat) = common_format(&camera, &encoder) else {
-            return Err(find(&camera).err().unwrap_or_else(|| {
-                Failure::from("camera and encoder have no format in common".to_string())
+            return Err(find(&camera).err().unwrap_or_else(|| SourceError::Unusable {
+                device: encoder.path.clone(),
+                reason: "the encoder accepts no format of the camera".into(),
             }));
         };
         let (width, height) = (config.width, config.height);
@@ -128,16 +127,15 @@ impl Pipeline {
         let wanted = Format { width, height, pixelformat, plane_fmt };
         let from = camera.set_format(capture, &wanted)?;
         if from.pixelformat != pixelformat {
-            return Err(Failure::from(format!(
-                "{}: asked for {pixelformat}, the driver gives {}",
-                camera.path.display(),
-                from.pixelformat
-            )));
+            return Err(SourceError::Unusable {
+                device: camera.path.clone(),
+                reason: format!("the driver uses {} instead of {pixelformat}", from.pixelformat),
+            });
         }
         let mut notes = vec![];
-        notes.extend(crate::camera::v4l2::controls::size_note(config, &from));
+        notes.extend(size_note(config, &from));
         let framerate = camera.set_framerate(capture, config.framerate);
-        notes.extend(crate::camera::v4l2::controls::framerate_note(config, framerate));
+        notes.extend(framerate_note(config, framerate));
         notes.extend(controls::set(&camera, config, false, true));
 
         let (width, height) = (from.width, from.height);
@@ -146,24 +144,23 @@ impl Pipeline {
         let wanted = Format { width, height, pixelformat: coded, plane_fmt };
         let got = encoder.set_format(capture, &wanted)?;
         if got.pixelformat != coded {
-            return Err(Failure::from(format!(
-                "{}: asked for {coded}, the encoder gives {}",
-                encoder.path.display(),
-                got.pixelformat
-            )));
+            return Err(SourceError::Unusable {
+                device: encoder.path.clone(),
+                reason: format!("the encoder uses {} instead of {coded}", got.pixelformat),
+            });
         }
         let to = encoder.set_format(output, &from)?;
         if to.pixelformat != pixelformat || to.width < width || to.height < height {
-            return Err(Failure::from(format!(
-                "{}: the encoder does not take {pixelformat} in {width}x{height}, but {} in {}x{}",
-                encoder.path.display(),
-                to.pixelformat,
-                to.width,
-                to.height
-            )));
+            return Err(SourceError::Unusable {
+                device: encoder.path.clone(),
+                reason: format!(
+                    "the encoder does not accept {pixelformat} in {width}x{height}, but {} in {}x{}",
+                    to.pixelformat, to.width, to.height
+                ),
+            });
         }
         if (to.width, to.height) != (width, height) {
-            // Rows and columns that only fill up are not to be seen.
+            // The padding must not be visible.
             let rect = v4l2_rect { left: 0, top: 0, width, height };
             let cropped: Result<v4l2_rect, _> = ioctl::s_selection(
                 &encoder.file,
@@ -173,7 +170,7 @@ impl Pipeline {
                 SelectionFlags::empty(),
             );
             if cropped.is_err() {
-                notes.push(format!("the picture is filled up to {}x{}", to.width, to.height));
+                notes.push(format!("the picture is padded to {}x{}", to.width, to.height));
             }
         }
         encoder.set_framerate(output, framerate.map_or(config.framerate, |fps| fps.round() as u32));
@@ -182,26 +179,30 @@ impl Pipeline {
         Ok(Pipeline { camera, encoder, from, to, share, notes })
     }
 
-    /// Encodes until `stop`.
+    /// Encodes until `stop` is set.
+    ///
+    /// # Errors
+    ///
+    /// A device fails, stalls or is unplugged, or `sink` returns an error.
     pub fn run(
         &mut self,
         sink: &mut dyn Sink,
         stall: &mut StallTimer,
         stop: &Stop,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), SourceError> {
         if self.share {
             match self.stream(true, sink, stall, stop)? {
                 End::Stopped => return Ok(()),
-                End::NotShared(why) => {
+                End::NotShared(reason) => {
                     self.share = false;
-                    log::info!("{}: pictures are copied: {why}", self.encoder.path.display());
+                    log::info!("{}: pictures are copied: {reason}", self.encoder.path.display());
                 }
             }
         }
         self.stream(false, sink, stall, stop).map(drop)
     }
 
-    /// Whether the encoder reads the camera's buffers, or a copy.
+    /// Whether the encoder reads the camera's buffers directly.
     pub fn shares(&self) -> bool {
         self.share
     }
@@ -212,80 +213,82 @@ impl Pipeline {
         sink: &mut dyn Sink,
         stall: &mut StallTimer,
         stop: &Stop,
-    ) -> Result<End, Failure> {
+    ) -> Result<End, SourceError> {
         let (camera, encoder) = (&self.camera, &self.encoder);
-        let taking = encoder.queue(QueueDirection::Output);
-        let pictures = Queue::map(camera, camera.queue(QueueDirection::Capture), BUFFERS)?;
+        let output = encoder.queue(QueueDirection::Output);
+        let pictures = Queue::map(camera, camera.queue(QueueDirection::Capture), BUFFER_COUNT)?;
         let shared = match share {
             true => match pictures.export() {
                 Ok(shared) => shared,
-                Err(failure) => return Ok(End::NotShared(failure.message)),
+                Err(error) => return Ok(End::NotShared(error.to_string())),
             },
             false => vec![],
         };
         let input = match share {
-            true => match Queue::import(encoder, taking, pictures.count()) {
+            true => match Queue::import(encoder, output, pictures.count()) {
                 Ok(input) => input,
-                Err(failure) => return Ok(End::NotShared(failure.message)),
+                Err(error) => return Ok(End::NotShared(error.to_string())),
             },
-            false => Queue::map(encoder, taking, BUFFERS)?,
+            false => Queue::map(encoder, output, BUFFER_COUNT)?,
         };
-        let coded = Queue::map(encoder, encoder.queue(QueueDirection::Capture), BUFFERS)?;
-        coded.give_all()?;
-        pictures.give_all()?;
+        let coded = Queue::map(encoder, encoder.queue(QueueDirection::Capture), BUFFER_COUNT)?;
+        coded.enqueue_all()?;
+        pictures.enqueue_all()?;
         input.start()?;
         coded.start()?;
         pictures.start()?;
         let free = (0..input.count()).collect();
-        let mut flow = Flow { pipeline: self, pictures, shared, input, coded, free, given: false };
+        let mut flow =
+            Flow { pipeline: self, pictures, shared, input, coded, free, accepted: false };
         let mut keys = KeyFrames::new(encoder);
         loop {
-            let ready = wait(&[camera, encoder], stop, stall.left());
+            let ready = wait(&[camera, encoder], stop, stall.remaining());
             if stop.is_set() {
                 flow.drain(sink);
                 return Ok(End::Stopped);
             }
-            if let Some(why) = flow.feed(sink)? {
-                return Ok(End::NotShared(why));
+            if let Some(reason) = flow.feed(sink)? {
+                return Ok(End::NotShared(reason));
             }
             let idle = !flow.deliver(sink, stall)?;
-            keys.ask(|| sink.key_frame_wanted());
-            gone(camera, &ready[..1], idle)?;
-            gone(encoder, &ready[1..], idle)?;
+            keys.request_if(|| sink.key_frame_wanted());
+            check_poll(camera, &ready[..1], idle)?;
+            check_poll(encoder, &ready[1..], idle)?;
             stall.check(camera)?;
         }
     }
 }
 
-/// Pictures on their way.
+/// The buffers between camera, encoder and sink.
 struct Flow<'a> {
     pipeline: &'a Pipeline,
     pictures: Queue<'a>,
-    /// The camera's buffers as descriptors, where the encoder reads them.
+    /// Descriptors of the camera's buffers, if the encoder reads them; otherwise empty.
     shared: Vec<Vec<(OwnedFd, usize)>>,
     input: Queue<'a>,
     coded: Queue<'a>,
-    /// Buffers of the encoder's that can be filled.
+    /// The encoder's input buffers that can be filled.
     free: Vec<u32>,
-    /// The encoder has taken a picture.
-    given: bool,
+    /// The encoder has accepted one of the camera's buffers.
+    accepted: bool,
 }
 
 impl Flow<'_> {
-    /// Gives the camera's pictures to the encoder. Says why it does not take them as they are.
-    fn feed(&mut self, sink: &mut dyn Sink) -> Result<Option<String>, Failure> {
-        while let Some(done) = self.input.take()? {
+    /// Passes the camera's pictures to the encoder. Returns the reason if the encoder does not
+    /// accept the camera's buffers.
+    fn feed(&mut self, sink: &mut dyn Sink) -> Result<Option<String>, SourceError> {
+        while let Some(done) = self.input.dequeue()? {
             match self.shared.is_empty() {
-                // The encoder has read it: the camera's again.
-                false => self.pictures.give(done.index)?,
+                // The encoder has read the buffer; return it to the camera.
+                false => self.pictures.enqueue(done.index)?,
                 true => self.free.push(done.index),
             }
         }
-        while let Some(picture) = self.pictures.take()? {
+        while let Some(picture) = self.pictures.dequeue()? {
             let index = picture.index;
             if picture.damaged || picture.used[0] == 0 {
-                sink.damaged("the camera's driver calls a picture damaged");
-                self.pictures.give(index)?;
+                sink.damaged("the camera's driver reports a damaged picture");
+                self.pictures.enqueue(index)?;
                 continue;
             }
             if self.shared.is_empty() {
@@ -293,29 +296,32 @@ impl Flow<'_> {
                     Some(to) => self.copy(&picture, to)?,
                     None => sink.damaged("the encoder is slower than the camera"),
                 }
-                self.pictures.give(index)?;
+                self.pictures.enqueue(index)?;
                 continue;
             }
-            let memory: Vec<(RawFd, usize)> = raw(&self.shared[index as usize]);
+            let memory: Vec<(RawFd, usize)> = raw_descriptors(&self.shared[index as usize]);
             let content = Content {
                 used: &picture.used[..memory.len()],
                 timestamp: picture.timestamp,
                 memory: Some(&memory),
             };
-            match self.input.put(index, &content) {
-                Ok(()) => self.given = true,
-                Err(errno) if !self.given => {
-                    return Ok(Some(format!("it does not take the camera's buffers ({errno})")));
+            match self.input.enqueue_content(index, &content) {
+                Ok(()) => self.accepted = true,
+                Err(errno) if !self.accepted => {
+                    return Ok(Some(format!(
+                        "the encoder does not accept the camera's buffers ({errno})"
+                    )));
                 }
                 Err(errno) => {
-                    return Err(self.pipeline.encoder.failed("it takes no picture", errno));
+                    return Err(self.pipeline.encoder.errno("encode a picture", errno));
                 }
             }
         }
         Ok(None)
     }
 
-    fn copy(&mut self, picture: &Filled, to: u32) -> Result<(), Failure> {
+    /// Copies a picture of the camera into the encoder's input buffer `to`.
+    fn copy(&mut self, picture: &Filled, to: u32) -> Result<(), SourceError> {
         let Pipeline { from, to: layout, encoder, .. } = self.pipeline;
         let source: Vec<&[u8]> = (0..from.plane_fmt.len())
             .map(|plane| self.pictures.plane(picture.index, plane))
@@ -329,29 +335,35 @@ impl Flow<'_> {
             .map(|(target, plane)| target.len().min(plane.sizeimage as usize))
             .collect();
         let content = Content { used: &used, timestamp: picture.timestamp, memory: None };
-        self.input.put(to, &content).map_err(|errno| encoder.failed("it takes no picture", errno))
+        self.input
+            .enqueue_content(to, &content)
+            .map_err(|errno| encoder.errno("encode a picture", errno))
     }
 
-    /// Takes what the encoder has made. True if there was something.
-    fn deliver(&mut self, sink: &mut dyn Sink, stall: &mut StallTimer) -> Result<bool, Failure> {
-        let mut some = false;
-        while let Some(filled) = self.coded.take()? {
-            some = true;
-            if self.hand_on(&filled, sink)? {
-                stall.broken();
+    /// Passes the encoder's frames to the sink. Returns whether there were any.
+    fn deliver(
+        &mut self,
+        sink: &mut dyn Sink,
+        stall: &mut StallTimer,
+    ) -> Result<bool, SourceError> {
+        let mut any = false;
+        while let Some(filled) = self.coded.dequeue()? {
+            any = true;
+            if self.deliver_frame(&filled, sink)? {
+                stall.reset();
             }
-            self.coded.give(filled.index)?;
+            self.coded.enqueue(filled.index)?;
         }
-        Ok(some)
+        Ok(any)
     }
 
-    fn hand_on(&self, filled: &Filled, sink: &mut dyn Sink) -> Result<bool, Failure> {
+    fn deliver_frame(&self, filled: &Filled, sink: &mut dyn Sink) -> Result<bool, SourceError> {
         let data = self.coded.plane(filled.index, 0);
         let data = &data[..filled.used[0].min(data.len())];
         match filled.damaged || data.is_empty() {
             true => {
                 if !filled.last {
-                    sink.damaged("the encoder calls a picture damaged");
+                    sink.damaged("the encoder reports a damaged frame");
                 }
                 Ok(false)
             }
@@ -359,20 +371,21 @@ impl Flow<'_> {
         }
     }
 
-    /// The pictures that are still inside ("Drain"): errors end it, too.
+    /// Delivers the frames that the encoder has not returned yet (section "Drain"). Errors end it
+    /// early.
     fn drain(&mut self, sink: &mut dyn Sink) {
         let encoder = &self.pipeline.encoder;
         if ioctl::encoder_cmd::<_, ()>(&encoder.file, &EncoderCommand::Stop(false)).is_err() {
             return;
         }
-        let end = Instant::now() + DRAIN;
+        let end = Instant::now() + DRAIN_TIMEOUT;
         while Instant::now() < end {
-            match self.coded.take() {
+            match self.coded.dequeue() {
                 Ok(Some(filled)) => {
-                    if self.hand_on(&filled, sink).is_err() || filled.last {
+                    if self.deliver_frame(&filled, sink).is_err() || filled.last {
                         return;
                     }
-                    let _ = self.coded.give(filled.index);
+                    let _ = self.coded.enqueue(filled.index);
                 }
                 Ok(None) => std::thread::sleep(Duration::from_millis(5)),
                 Err(_) => return,

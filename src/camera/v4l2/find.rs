@@ -1,4 +1,4 @@
-//! Which cameras there are, and what each can deliver.
+//! Finds V4L2 devices and determines their kind.
 
 use crate::camera::v4l2::holders::entries;
 use crate::camera::v4l2::node::{H264, Node, Role};
@@ -6,27 +6,27 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use v4l2r::QueueDirection;
 
-/// Where udev puts names that stay: by serial number, and by the port it is plugged into.
-const LINKS: [&str; 2] = ["/dev/v4l/by-id", "/dev/v4l/by-path"];
+/// Directories of udev's persistent names: by serial number, and by port.
+const LINK_DIRECTORIES: [&str; 2] = ["/dev/v4l/by-id", "/dev/v4l/by-path"];
 
-/// Formats without compression that an encoder may take, the cheaper ones (12 bits a pixel) first.
-pub const RAW: [&[u8; 4]; 6] = [b"NV12", b"YU12", b"NM12", b"YM12", b"YUYV", b"UYVY"];
+/// Uncompressed formats for encoders, those with 12 bits per pixel first.
+pub const RAW_FORMATS: [&[u8; 4]; 6] = [b"NV12", b"YU12", b"NM12", b"YM12", b"YUYV", b"UYVY"];
 
-/// What a device is.
+/// The kind of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A camera that delivers H.264.
     H264,
-    /// A camera without an encoder.
+    /// A camera that delivers raw pictures only.
     Raw,
-    /// Makes H.264 of raw pictures.
+    /// An encoder that makes H.264 from raw pictures.
     Encoder,
-    /// Anything else.
+    /// Any other device.
     Other,
 }
 
-/// The nodes of video devices.
+/// The nodes of all video devices, sorted by number.
 pub fn paths() -> Vec<PathBuf> {
     let number = |path: &Path| -> Option<u32> {
         path.file_name()?.to_str()?.strip_prefix("video")?.parse().ok()
@@ -38,27 +38,27 @@ pub fn paths() -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-/// The names under which udev lists a node, those by serial number first.
+/// The persistent names of a node (links of udev), those by serial number first.
 pub fn links(path: &Path) -> Vec<PathBuf> {
     let Ok(target) = path.canonicalize() else { return vec![] };
     let mut found = vec![];
-    for folder in LINKS {
-        let mut here: Vec<PathBuf> = entries(Path::new(folder))
-            // udev makes it as .#NAME, and then renames it.
+    for folder in LINK_DIRECTORIES {
+        let mut links: Vec<PathBuf> = entries(Path::new(folder))
+            // udev creates a link as .#NAME and then renames it.
             .filter(|link| link.file_name().is_some_and(|name| name.as_encoded_bytes()[0] != b'.'))
             .filter(|link| link.canonicalize().is_ok_and(|leads_to| leads_to == target))
             .collect();
-        here.sort();
-        found.append(&mut here);
+        links.sort();
+        found.append(&mut links);
     }
     found
 }
 
-/// What a node is.
+/// Determines the kind of a device.
 pub fn kind(node: &Node) -> Kind {
     let encodes = || {
         let raw = node.formats(QueueDirection::Output);
-        raw.iter().any(|format| RAW.contains(&&format.pixelformat.to_fourcc()))
+        raw.iter().any(|format| RAW_FORMATS.contains(&&format.pixelformat.to_fourcc()))
     };
     let h264 = node.has(QueueDirection::Capture, H264);
     match node.role() {

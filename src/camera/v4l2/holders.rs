@@ -1,4 +1,4 @@
-//! Which programs have a device open.
+//! The programs that have a device open (proc(5)).
 
 use serde::Serialize;
 use std::fs;
@@ -8,24 +8,26 @@ use std::path::{Path, PathBuf};
 /// A program that has a device open.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OpenBy {
-    /// Process.
+    /// Process ID.
     pub pid: u32,
-    /// Its name.
+    /// Name of the program.
     pub program: String,
 }
 
+/// The entries of a directory, or none if it cannot be read.
 pub(crate) fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
-/// Programs other than this one that have a node open: those of this user, or all for root.
+/// The other programs that have a node open. Unless this process runs as root, only those of its
+/// own user are visible.
 pub fn holders(path: &Path) -> Vec<OpenBy> {
     let Ok(device) = fs::metadata(path).map(|data| data.rdev()) else { return vec![] };
     let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
     let mut found = vec![];
     for process in entries(Path::new("/proc")) {
         let Some(pid) = number(&process).filter(|pid| *pid != std::process::id()) else { continue };
-        // Looking at the name first: opening a descriptor's link must not open the device.
+        // Check the path first, so that only device nodes are accessed.
         let open = entries(&process.join("fd")).any(|fd| {
             fs::read_link(&fd).is_ok_and(|to| to.starts_with("/dev"))
                 && fs::metadata(&fd).is_ok_and(|data| data.rdev() == device)

@@ -1,50 +1,52 @@
-//! Copying a picture from one driver's layout into another's. Pure.
+//! Copies a picture between the memory layouts of two drivers. No I/O.
 //!
-//! Linux Media Infrastructure userspace API, "YUV formats". Drivers differ in how long a line is and
-//! how many lines a plane has room for; what is copied is what is seen.
+//! Linux Media Infrastructure userspace API, "YUV formats". Drivers differ in the length of a line
+//! and in the number of lines of a plane. Only the visible part is copied.
 
 use v4l2r::{Format, PixelFormat};
 
-/// What a picture is made of: bytes of a row, and rows.
+/// The components of a picture: bytes per row, and number of rows.
 pub fn components(format: PixelFormat, width: u32, height: u32) -> Vec<(usize, usize)> {
     let (width, height) = (width as usize, height as usize);
     match &format.to_fourcc() {
-        // Luma, then both colours side by side in half as many rows.
+        // Luma, then both chroma components interleaved, in half as many rows.
         b"NV12" | b"NM12" => vec![(width, height), (width, height / 2)],
-        // Luma, then each colour in half the size.
+        // Luma, then each chroma component, in half the width and height.
         b"YU12" | b"YM12" => {
             vec![(width, height), (width / 2, height / 2), (width / 2, height / 2)]
         }
-        // Two bytes a pixel.
+        // Two bytes per pixel.
         _ => vec![(2 * width, height)],
     }
 }
 
-/// Where a component lies: plane, offset, bytes from row to row.
-fn places(format: &Format) -> Vec<(usize, usize, usize)> {
+/// The location of each component: plane, offset, and bytes from one row to the next.
+fn locations(format: &Format) -> Vec<(usize, usize, usize)> {
     let parts = components(format.pixelformat, format.width, format.height);
     let line = |plane: usize| format.plane_fmt.get(plane).map_or(0, |p| p.bytesperline as usize);
-    let apart = format.plane_fmt.len() > 1;
+    let is_multiplanar = format.plane_fmt.len() > 1;
     let mut offset = 0;
     let first = parts[0].0.max(1);
-    let place = |(n, (row, rows)): (usize, &(usize, usize))| {
-        if apart {
+    let location = |(n, (row, rows)): (usize, &(usize, usize))| {
+        if is_multiplanar {
             return (n, 0, line(n).max(*row));
         }
-        // The lines of a smaller component are shorter in proportion.
+        // The lines of a smaller component are proportionally shorter.
         let stride = (line(0) * row / first).max(*row);
         let at = offset;
         offset += stride * rows;
         (0, at, stride)
     };
-    parts.iter().enumerate().map(place).collect()
+    parts.iter().enumerate().map(location).collect()
 }
 
-/// Copies the picture that both formats have room for. What a buffer is too short for is left out.
+/// Copies the part of the picture that fits into both formats. Buffers may be shorter than their
+/// format requires; missing parts are skipped.
 pub fn copy(source: &[&[u8]], from: &Format, target: &mut [&mut [u8]], to: &Format) {
     let (width, height) = (from.width.min(to.width), from.height.min(to.height));
     let parts = components(from.pixelformat, width, height);
-    for ((row, rows), (from, to)) in parts.into_iter().zip(places(from).into_iter().zip(places(to)))
+    for ((row, rows), (from, to)) in
+        parts.into_iter().zip(locations(from).into_iter().zip(locations(to)))
     {
         let (Some(source), Some(target)) = (source.get(from.0), target.get_mut(to.0)) else {
             continue;
@@ -74,8 +76,8 @@ mod tests {
     }
 
     #[test]
-    fn longer_lines_and_more_rows_keep_the_colours_where_they_belong() {
-        // 4x2, lines of 4 bytes, into lines of 6 and room for 4 rows.
+    fn adapts_to_longer_lines_and_more_rows() {
+        // From 4x2 with lines of 4 bytes to 4x4 with lines of 6 bytes.
         let from = format(b"NV12", (4, 2), &[4]);
         let to = format(b"NV12", (4, 4), &[6]);
         let source = b"abcdefghUVUV";
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn planes_of_their_own_are_copied_each() {
+    fn copies_separate_planes() {
         let from = format(b"NM12", (4, 2), &[4, 4]);
         let to = format(b"NM12", (4, 2), &[5, 6]);
         let (mut y, mut c) = (vec![b'.'; 10], vec![b'.'; 6]);
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn two_bytes_a_pixel() {
+    fn copies_packed_formats() {
         let from = format(b"YUYV", (2, 2), &[6]);
         let to = format(b"YUYV", (2, 2), &[4]);
         let mut target = vec![b'.'; 8];
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_that_are_too_short_do_no_harm() {
+    fn tolerates_short_buffers() {
         let from = format(b"NV12", (4, 2), &[4]);
         let mut target = vec![b'.'; 7];
         copy(&[b"abcdef"], &from, &mut [&mut target], &from);

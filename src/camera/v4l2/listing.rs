@@ -1,8 +1,8 @@
-//! V4L2 devices as `berrymse cameras` lists them.
+//! The list of V4L2 devices that `berrymse cameras` prints.
 
 use crate::camera::v4l2::controls;
 use crate::camera::v4l2::controls::Control;
-use crate::camera::v4l2::find::{Kind, RAW, kind, links, paths};
+use crate::camera::v4l2::find::{Kind, RAW_FORMATS, kind, links, paths};
 use crate::camera::v4l2::holders::{OpenBy, holders};
 use crate::camera::v4l2::node::{Node, Role, Size};
 use serde::Serialize;
@@ -10,38 +10,38 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use v4l2r::{PixelFormat, QueueDirection};
 
-/// A V4L2 device node, as `berrymse cameras` lists it.
+/// A V4L2 device, as `berrymse cameras` lists it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Device {
-    /// Its node: `/dev/video0`.
+    /// Its node, such as `/dev/video0`.
     pub path: PathBuf,
-    /// Names that stay when it is plugged in again.
+    /// Its persistent names (links of udev).
     pub links: Vec<PathBuf>,
-    /// What it calls itself.
+    /// Name of the device.
     pub name: String,
     /// Kernel driver.
     pub driver: String,
-    /// Where it is plugged in.
+    /// Bus address.
     pub bus: String,
-    /// What it is.
+    /// Kind of device.
     pub kind: Kind,
-    /// What comes out of it.
+    /// Formats that it delivers.
     pub formats: Vec<Format>,
-    /// Controls that matter here.
+    /// Relevant controls.
     pub controls: Vec<Control>,
-    /// Programs that have it open, as far as this user may know.
+    /// Programs that have it open, if this user may see them.
     pub used_by: Vec<OpenBy>,
-    /// Why nothing more is known.
+    /// Why the device could not be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// A format that comes out of a device.
+/// A format that a device delivers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Format {
-    /// Four characters.
+    /// FourCC of the format.
     pub fourcc: String,
-    /// In the driver's words.
+    /// The driver's description.
     pub description: String,
     /// Sizes and frame rates.
     pub sizes: Vec<Mode>,
@@ -50,23 +50,24 @@ pub struct Format {
 /// A size with its frame rates.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Mode {
-    /// Pixels.
+    /// Width, in pixels.
     pub width: u32,
-    /// Pixels.
+    /// Height, in pixels.
     pub height: u32,
-    /// Where everything between is possible: up to here, pixels.
+    /// Maximum width and height, in pixels, if the size is variable; `width` and `height` are the
+    /// minimum then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub up_to: Option<(u32, u32)>,
-    /// Frames a second.
+    /// Frame rates, in frames per second.
     pub framerates: Vec<f64>,
 }
 
-/// Every V4L2 node, in the order of their numbers.
+/// Lists all V4L2 devices, sorted by number.
 pub fn devices() -> Vec<Device> {
     paths().iter().map(|path| device(path)).collect()
 }
 
-pub(crate) fn device(path: &Path) -> Device {
+fn device(path: &Path) -> Device {
     let links = links(path);
     let used_by = holders(path);
     let mut device = Device {
@@ -82,7 +83,7 @@ pub(crate) fn device(path: &Path) -> Device {
         error: None,
     };
     match Node::open(path) {
-        Err(failure) => device.error = Some(failure.message),
+        Err(error) => device.error = Some(error.to_string()),
         Ok(node) => {
             device.kind = kind(&node);
             if node.role() != Role::Other {
@@ -98,16 +99,16 @@ pub(crate) fn device(path: &Path) -> Device {
     device
 }
 
-pub(crate) fn formats(node: &Node) -> Vec<Format> {
+fn formats(node: &Node) -> Vec<Format> {
     let modes = |format: PixelFormat| {
         let sizes = node.sizes(format).into_iter();
         let mode = |size| {
-            let (at, up_to) = match size {
-                Size::Exactly(width, height) => ((width, height), None),
-                Size::Between(least, greatest) => (least, Some(greatest)),
+            let (size, up_to) = match size {
+                Size::Discrete(width, height) => ((width, height), None),
+                Size::Range(min, max) => (min, Some(max)),
             };
-            let framerates = node.framerates(format, at);
-            Mode { width: at.0, height: at.1, up_to, framerates }
+            let framerates = node.framerates(format, size);
+            Mode { width: size.0, height: size.1, up_to, framerates }
         };
         sizes.map(mode).collect()
     };
@@ -121,7 +122,7 @@ pub(crate) fn formats(node: &Node) -> Vec<Format> {
 }
 
 impl Device {
-    /// The lines for the configuration, if it can be used.
+    /// The lines for the configuration, or `None` if the device is not a usable camera.
     pub fn configuration(&self) -> Option<String> {
         if !matches!(self.kind, Kind::H264 | Kind::Raw) {
             return None;
@@ -129,12 +130,12 @@ impl Device {
         let source = self.links.first().unwrap_or(&self.path).display().to_string();
         let wanted = self.formats.iter().find(|format| match self.kind {
             Kind::H264 => format.fourcc == "H264",
-            _ => RAW.iter().any(|raw| format.fourcc.as_bytes() == *raw),
+            _ => RAW_FORMATS.iter().any(|raw| format.fourcc.as_bytes() == *raw),
         })?;
         let mut lines = format!("[[camera]]\nsource = {source:?}\n");
-        if let Some(mode) = best(&wanted.sizes) {
+        if let Some(mode) = best_size(&wanted.sizes) {
             lines += &format!("width = {}\nheight = {}\n", mode.width, mode.height);
-            if let Some(rate) = framerate(&mode.framerates) {
+            if let Some(rate) = best_framerate(&mode.framerates) {
                 lines += &format!("framerate = {rate}\n");
             }
         }
@@ -142,8 +143,8 @@ impl Device {
     }
 }
 
-/// 1280x720 where it is listed, else the largest below, else the first.
-pub(crate) fn best(sizes: &[Mode]) -> Option<&Mode> {
+/// Selects 1280x720, or else the largest smaller size, or else the first size.
+fn best_size(sizes: &[Mode]) -> Option<&Mode> {
     let exact = sizes.iter().filter(|mode| mode.up_to.is_none());
     let below = exact.filter(|mode| mode.width <= 1280 && mode.height <= 720);
     below
@@ -151,8 +152,9 @@ pub(crate) fn best(sizes: &[Mode]) -> Option<&Mode> {
         .or_else(|| sizes.iter().find(|mode| mode.up_to.is_none()))
 }
 
-/// 30 where it is listed, else the highest below, else the lowest.
-pub(crate) fn framerate(rates: &[f64]) -> Option<u32> {
+/// Selects 30 frames per second, or else the highest lower frame rate, or else the lowest frame
+/// rate.
+fn best_framerate(rates: &[f64]) -> Option<u32> {
     let whole = || rates.iter().map(|rate| rate.round() as u32).filter(|rate| *rate > 0);
     whole().filter(|rate| *rate <= 30).max().or_else(|| whole().min())
 }
@@ -168,17 +170,18 @@ impl fmt::Display for Device {
             Kind::H264 => "H.264 camera",
             Kind::Raw => "camera without H.264: needs an encoder",
             Kind::Encoder => "H.264 encoder",
-            Kind::Other => "not a camera by itself",
+            Kind::Other => "not a camera",
         };
         match &self.used_by[..] {
             [] => writeln!(f, "  {what}")?,
             used => {
-                let who = used.iter().map(|by| format!("{} (process {})", by.program, by.pid));
-                writeln!(f, "  {what}, open in {}", who.collect::<Vec<_>>().join(", "))?;
+                let programs = used.iter().map(|by| format!("{}, pid {}", by.program, by.pid));
+                let programs = programs.collect::<Vec<_>>().join("; ");
+                writeln!(f, "  {what} (used by {programs})")?;
             }
         }
         for link in &self.links {
-            writeln!(f, "  also {}", link.display())?;
+            writeln!(f, "  link: {}", link.display())?;
         }
         if self.kind == Kind::Other {
             return Ok(());
@@ -189,7 +192,7 @@ impl fmt::Display for Device {
         }
         for control in &self.controls {
             match control.value {
-                None => writeln!(f, "  has: {}", control.name)?,
+                None => writeln!(f, "  {}: supported", control.name)?,
                 Some(value) => writeln!(
                     f,
                     "  {}: {value} ({} to {})",
@@ -198,7 +201,7 @@ impl fmt::Display for Device {
             }
         }
         if let Some(lines) = self.configuration() {
-            writeln!(f, "  in berrymse.toml:")?;
+            writeln!(f, "  configuration:")?;
             for line in lines.lines() {
                 writeln!(f, "    {line}")?;
             }

@@ -1,4 +1,4 @@
-//! V4L2 devices: cameras that deliver H.264, and raw cameras with an encoder behind them.
+//! V4L2 devices: cameras that deliver H.264, and raw cameras with an encoder.
 //!
 //! ```text
 //! camera with H.264:   driver's buffer ──────────────────────────────► access unit
@@ -6,8 +6,8 @@
 //!                                   (DMA-BUF, or one copy)
 //! ```
 //!
-//! A camera's thread waits in poll(2) for the driver. Each buffer is copied once, into the fragment,
-//! and goes back to the driver at once.
+//! A camera's thread waits for the driver in poll(2). It copies each buffer once, into the
+//! fragment, and returns it to the driver immediately.
 
 pub mod capture;
 pub mod clock;

@@ -1,9 +1,10 @@
-//! A V4L2 device node: opening it, asking it, and what its errors mean.
+//! An open V4L2 device node: its capabilities, its formats and its errors.
 //!
 //! Linux Media Infrastructure userspace API, part "Video for Linux API". v4l2r makes the system
-//! calls; what they answer is said here in words that help whoever has to mend it.
+//! calls.
 
-use crate::camera::source::Failure;
+use crate::camera::error::SourceError;
+use crate::camera::v4l2::holders::holders;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -18,81 +19,86 @@ use v4l2r::ioctl::{
 };
 use v4l2r::{Format, PixelFormat, QueueDirection, QueueType, ioctl};
 
-/// H.264 with start codes, an access unit a buffer.
+/// H.264 in Annex B format, with one access unit per buffer.
 pub const H264: PixelFormat = PixelFormat::from_fourcc(b"H264");
 
 /// An open device node.
 #[derive(Debug)]
 pub struct Node {
-    /// Where it stands.
+    /// Path of the node.
     pub path: PathBuf,
-    /// Open, non-blocking.
+    /// The file, open in non-blocking mode.
     pub file: File,
-    /// What it says of itself.
+    /// Its capabilities (VIDIOC_QUERYCAP).
     pub capability: Capability,
 }
 
-/// What a node is good for.
+/// The role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Pictures come out.
+    /// Delivers pictures.
     Capture,
-    /// Pictures go in and come out otherwise: encoders, decoders, scalers.
+    /// Converts pictures: an encoder, decoder or scaler.
     MemoryToMemory,
-    /// Metadata, radio, displays, one part of several.
+    /// Anything else: metadata, radio, a display, or one part of a media pipeline.
     Other,
 }
 
-/// Sizes that a format is delivered in.
+/// A size, or a range of sizes, in pixels: width and height.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Size {
-    /// This one.
-    Exactly(u32, u32),
-    /// Anything from the first to the second.
-    Between((u32, u32), (u32, u32)),
+    /// One size.
+    Discrete(u32, u32),
+    /// All sizes from the first to the second.
+    Range((u32, u32), (u32, u32)),
 }
 
 impl Node {
     /// Opens `path`.
-    pub fn open(path: &Path) -> Result<Node, Failure> {
+    ///
+    /// # Errors
+    ///
+    /// The device does not exist, cannot be opened by this user, or is not a V4L2 device.
+    pub fn open(path: &Path) -> Result<Node, SourceError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
-        // O_NONBLOCK: a camera that delivers nothing must not hold up whoever wants to stop.
+        // Reading from a camera that delivers nothing must not block.
         options.custom_flags((OFlags::NONBLOCK | OFlags::CLOEXEC).bits() as i32);
-        let failure = |errno| explain(path, "it cannot be opened", errno);
+        let failed = |errno| explain(path, "open the device", errno);
         let file = options
             .open(path)
-            .map_err(|error| failure(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+            .map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         let capability =
             ioctl::querycap(&file).map_err(|error| {
                 match Errno::from_raw_os_error(error.into_errno()) {
-                    Errno::NOTTY | Errno::INVAL => {
-                        Failure::from(format!("{} is not a V4L2 device", path.display()))
-                    }
-                    errno => failure(errno),
+                    Errno::NOTTY | Errno::INVAL => SourceError::Unusable {
+                        device: path.into(),
+                        reason: "not a V4L2 device".into(),
+                    },
+                    errno => failed(errno),
                 }
             })?;
         Ok(Node { path: path.into(), file, capability })
     }
 
-    /// An error of a system call on this node, in words.
-    pub fn failure(&self, doing: &str, error: impl IntoErrno) -> Failure {
-        self.failed(doing, Errno::from_raw_os_error(error.into_errno()))
+    /// Converts an error of v4l2r. `action`: what was tried, as it follows "cannot".
+    pub fn error(&self, action: &str, error: impl IntoErrno) -> SourceError {
+        self.errno(action, Errno::from_raw_os_error(error.into_errno()))
     }
 
-    /// The same, for an error's number.
-    pub fn failed(&self, doing: &str, errno: Errno) -> Failure {
-        explain(&self.path, doing, errno)
+    /// Converts an error of a system call. `action`: what was tried, as it follows "cannot".
+    pub fn errno(&self, action: &str, errno: Errno) -> SourceError {
+        explain(&self.path, action, errno)
     }
 
-    /// What it is good for.
+    /// The role of the node.
     pub fn role(&self) -> Role {
         let caps = self.capability.device_caps();
         let m2m = Capabilities::VIDEO_M2M | Capabilities::VIDEO_M2M_MPLANE;
         let capture = Capabilities::VIDEO_CAPTURE | Capabilities::VIDEO_CAPTURE_MPLANE;
-        // A node of a pipeline that the media controller puts together (V4L2_CAP_IO_MC, which
-        // v4l2r does not name) delivers nothing by itself: libcamera's business. So are the parts
-        // of the Pi's image processor, which do not say so.
+        // A node of a media controller pipeline (V4L2_CAP_IO_MC, which v4l2r does not define) does
+        // not deliver pictures on its own; libcamera configures it. The same holds for the parts of
+        // the Raspberry Pi's image processor, which do not set the flag.
         let part = caps.bits() & v4l2r::bindings::V4L2_CAP_IO_MC != 0
             || ["bcm2835-isp", "bm2835_isp", "unicam", "rp1-cfe", "pispbe"]
                 .contains(&self.capability.driver.as_str());
@@ -104,7 +110,7 @@ impl Node {
         }
     }
 
-    /// Its queue for this direction: multi-planar where there is no other.
+    /// The queue for a direction. It is multi-planar if the device supports that.
     pub fn queue(&self, direction: QueueDirection) -> QueueType {
         let caps = self.capability.device_caps();
         let multi = match direction {
@@ -118,24 +124,24 @@ impl Node {
         QueueType::from_dir_and_class(direction, class)
     }
 
-    /// The formats of a queue.
+    /// Lists the formats of a queue.
     pub fn formats(&self, direction: QueueDirection) -> Vec<FmtDesc> {
         FormatIterator::new(&self.file, self.queue(direction)).take(256).collect()
     }
 
-    /// Whether a queue has this format.
+    /// Whether a queue supports a format.
     pub fn has(&self, direction: QueueDirection, format: PixelFormat) -> bool {
         self.formats(direction).iter().any(|offered| offered.pixelformat == format)
     }
 
-    /// The sizes of a format, as the driver lists them.
+    /// Lists the sizes of a format, in the order of the driver.
     pub fn sizes(&self, format: PixelFormat) -> Vec<Size> {
         let size = |index| {
             let found: v4l2_frmsizeenum =
                 ioctl::enum_frame_sizes(&self.file, index, format).ok()?;
             Some(match found.size()? {
-                FrmSizeTypes::Discrete(size) => Size::Exactly(size.width, size.height),
-                FrmSizeTypes::StepWise(size) => Size::Between(
+                FrmSizeTypes::Discrete(size) => Size::Discrete(size.width, size.height),
+                FrmSizeTypes::StepWise(size) => Size::Range(
                     (size.min_width, size.min_height),
                     (size.max_width, size.max_height),
                 ),
@@ -144,7 +150,8 @@ impl Node {
         (0..256).map_while(size).collect()
     }
 
-    /// The frame rates of a format and a size, frames a second, as the driver lists them.
+    /// Lists the frame rates of a format and size, in frames per second, in the order of the
+    /// driver.
     pub fn framerates(&self, format: PixelFormat, (width, height): (u32, u32)) -> Vec<f64> {
         let rate = |fract: &v4l2_fract| f64::from(fract.denominator) / f64::from(fract.numerator);
         let mut rates = vec![];
@@ -164,20 +171,23 @@ impl Node {
         rates
     }
 
-    /// Sets a queue's format and returns what the driver made of it.
+    /// Sets the format of a queue. Returns the format that the driver uses.
+    ///
+    /// # Errors
+    ///
+    /// The driver rejects the format, or the device is busy or unplugged.
     pub fn set_format(
         &mut self,
         direction: QueueDirection,
         format: &Format,
-    ) -> Result<Format, Failure> {
+    ) -> Result<Format, SourceError> {
         let queue = self.queue(direction);
-        ioctl::s_fmt(&mut self.file, (queue, format)).map_err(|error| {
-            self.failure(&format!("it does not take the format {}", format.pixelformat), error)
-        })
+        ioctl::s_fmt(&mut self.file, (queue, format))
+            .map_err(|error| self.error(&format!("set the format {}", format.pixelformat), error))
     }
 
-    /// Sets the frame rate, frames a second, and returns what the driver made of it; `None` where
-    /// it has none to set.
+    /// Sets the frame rate, in frames per second. Returns the frame rate that the driver uses, or
+    /// `None` if it cannot be set.
     pub fn set_framerate(&self, direction: QueueDirection, framerate: u32) -> Option<f64> {
         let timeperframe = v4l2_fract { numerator: 1, denominator: framerate };
         let parm = match direction {
@@ -188,43 +198,25 @@ impl Node {
                 output: v4l2_outputparm { timeperframe, ..Default::default() },
             },
         };
-        let asked = v4l2_streamparm { type_: self.queue(direction) as u32, parm };
-        let answer: v4l2_streamparm = ioctl::s_parm(&self.file, asked).ok()?;
-        // SAFETY: every bit pattern is a capture parameter (integers only), and the driver fills in
-        // the member that belongs to the type of the queue; those for capture and output have
-        // timeperframe at the same place.
+        let request = v4l2_streamparm { type_: self.queue(direction) as u32, parm };
+        let reply: v4l2_streamparm = ioctl::s_parm(&self.file, request).ok()?;
+        // SAFETY: every bit pattern is a valid capture parameter, because all fields are integers.
+        // The driver fills in the member for the type of the queue; timeperframe has the same
+        // offset in the members for capture and output.
         #[allow(unsafe_code)]
-        let got = unsafe { answer.parm.capture.timeperframe };
+        let got = unsafe { reply.parm.capture.timeperframe };
         let rate = f64::from(got.denominator) / f64::from(got.numerator);
         rate.is_finite().then_some(rate).filter(|rate| *rate > 0.0)
     }
 }
 
-/// An error in words, with what can be done about it.
-fn explain(path: &Path, doing: &str, errno: Errno) -> Failure {
-    let name = path.display();
-    match errno {
-        Errno::NOENT => Failure::gone(format!(
-            "there is no {name}: is the camera plugged in? \"berrymse cameras\" lists what there is"
-        )),
-        Errno::NODEV | Errno::NXIO => {
-            Failure::gone(format!("{name} is gone: the camera was unplugged, or has reset itself"))
-        }
-        Errno::ACCESS | Errno::PERM => Failure::from(format!(
-            "{name} may not be opened by this user: sudo usermod -aG video USER, then log in again"
-        )),
-        Errno::BUSY => {
-            let who = crate::camera::v4l2::holders::holders(path);
-            let who = match who.first() {
-                Some(holder) => format!("{} (process {}) uses it", holder.program, holder.pid),
-                None => "another program uses it".into(),
-            };
-            Failure::from(format!("{name} is busy: {who}; end that, and the picture comes"))
-        }
-        Errno::NOSPC => Failure::from(format!(
-            "{name}: {doing}: the USB bus has no room left for it; use another port, a smaller \
-             size or a lower frame rate"
-        )),
-        errno => Failure::from(format!("{name}: {doing}: {errno}")),
+/// Converts an error of a system call on the device at `path`.
+fn explain(path: &Path, action: &str, error: Errno) -> SourceError {
+    let device = path.to_path_buf();
+    match error {
+        Errno::NOENT => SourceError::NotFound(device),
+        Errno::NODEV | Errno::NXIO => SourceError::Unplugged(device),
+        Errno::BUSY => SourceError::Busy { used_by: holders(path).into_iter().next(), device },
+        error => SourceError::Driver { device, action: action.into(), error },
     }
 }

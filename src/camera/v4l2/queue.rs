@@ -1,9 +1,9 @@
-//! Buffers that go to and from a driver.
+//! A queue of buffers that are exchanged with a driver.
 //!
-//! Mapped once when the queue is made, or another driver's (DMA-BUF). Dropped, the queue stops,
-//! and its buffers go back to the driver.
+//! Linux Media Infrastructure userspace API, "Streaming I/O". The buffers are either mapped when
+//! the queue is created, or belong to another driver (DMA-BUF).
 
-use crate::camera::source::Failure;
+use crate::camera::error::SourceError;
 use crate::camera::v4l2::node::Node;
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -16,58 +16,61 @@ use v4l2r::ioctl::{
 use v4l2r::memory::MemoryType;
 use v4l2r::{QueueType, ioctl};
 
-/// Buffers that are asked for: one that is being read, one that is being filled, and two for a
-/// thread that comes late, 66 ms at 30 frames a second.
-pub const BUFFERS: u32 = 4;
+/// Number of buffers: one that is being read, one that is being filled, and two for a thread that
+/// is scheduled late (66 ms at 30 frames per second).
+pub const BUFFER_COUNT: u32 = 4;
 
-/// One queue of a device.
+/// A queue of a device. When it is dropped, the stream stops and the buffers are freed.
 pub struct Queue<'a> {
     node: &'a Node,
     kind: QueueType,
     memory: MemoryType,
-    /// Mappings by buffer and plane; empty for those of another driver.
+    /// Mappings by buffer and plane; empty if the memory belongs to another driver.
     buffers: Vec<Vec<PlaneMapping>>,
     count: u32,
 }
 
-/// A buffer that the driver has given back.
+/// A buffer that the driver has returned.
 #[derive(Debug, Clone, Copy)]
 pub struct Filled {
-    /// Which one.
+    /// Index of the buffer.
     pub index: u32,
-    /// Bytes that are used of each plane.
+    /// Number of bytes used in each plane.
     pub used: [usize; 8],
-    /// The driver says that its content is damaged.
+    /// The driver reports that its content is damaged.
     pub damaged: bool,
-    /// Nothing comes after it.
+    /// It is the last buffer of the stream.
     pub last: bool,
-    /// When its content was captured, on the monotonic clock; `None` where the driver's clock is
-    /// another one.
+    /// Capture time on the monotonic clock; `None` if the driver uses another clock.
     pub time: Option<Duration>,
-    /// As the driver has it: to be handed on.
+    /// Capture time as the driver reports it, for the next driver.
     pub timestamp: timeval,
 }
 
-/// What is put into a buffer that another driver reads.
+/// The content of a buffer that the driver is to read.
 pub struct Content<'a> {
-    /// Bytes that are used of each plane.
+    /// Number of bytes used in each plane.
     pub used: &'a [usize],
-    /// When it was captured.
+    /// Capture time.
     pub timestamp: timeval,
-    /// Another driver's memory: a descriptor and a length for each plane.
+    /// Memory of another driver: descriptor and length in bytes of each plane.
     pub memory: Option<&'a [(RawFd, usize)]>,
 }
 
 impl<'a> Queue<'a> {
-    /// Asks for `count` buffers and maps them.
-    pub fn map(node: &'a Node, kind: QueueType, count: u32) -> Result<Queue<'a>, Failure> {
+    /// Allocates about `count` buffers and maps them. The driver may change the number.
+    ///
+    /// # Errors
+    ///
+    /// The driver cannot allocate buffers, or the device is busy or unplugged.
+    pub fn map(node: &'a Node, kind: QueueType, count: u32) -> Result<Queue<'a>, SourceError> {
         let mut queue = Queue::request(node, kind, MemoryType::Mmap, count)?;
         for index in 0..queue.count as usize {
             let buffer: QueryBuffer = ioctl::querybuf(&node.file, kind, index)
-                .map_err(|error| node.failure("its buffers cannot be asked for", error))?;
+                .map_err(|error| node.error("query its buffers", error))?;
             let planes = buffer.planes.iter().map(|plane| {
                 ioctl::mmap(&node.file, plane.mem_offset, plane.length)
-                    .map_err(|error| node.failure("its buffers cannot be mapped", error))
+                    .map_err(|error| node.error("map its buffers", error))
             });
             let planes = planes.collect::<Result<_, _>>()?;
             queue.buffers.push(planes);
@@ -75,8 +78,12 @@ impl<'a> Queue<'a> {
         Ok(queue)
     }
 
-    /// Asks for `count` buffers whose memory is another driver's.
-    pub fn import(node: &'a Node, kind: QueueType, count: u32) -> Result<Queue<'a>, Failure> {
+    /// Requests `count` buffers whose memory belongs to another driver.
+    ///
+    /// # Errors
+    ///
+    /// The driver does not support DMA-BUF, or the device is busy or unplugged.
+    pub fn import(node: &'a Node, kind: QueueType, count: u32) -> Result<Queue<'a>, SourceError> {
         Queue::request(node, kind, MemoryType::DmaBuf, count)
     }
 
@@ -85,14 +92,17 @@ impl<'a> Queue<'a> {
         kind: QueueType,
         memory: MemoryType,
         count: u32,
-    ) -> Result<Queue<'a>, Failure> {
+    ) -> Result<Queue<'a>, SourceError> {
         let count: usize =
             ioctl::reqbufs(&node.file, kind, memory, count, MemoryConsistency::empty())
-                .map_err(|error| node.failure("it gives no buffers", error))?;
+                .map_err(|error| node.error("allocate buffers", error))?;
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let queue = Queue { node, kind, memory, buffers: vec![], count };
         match count {
-            0 => Err(Failure::from(format!("{} gives no buffers", node.path.display()))),
+            0 => Err(SourceError::Unusable {
+                device: node.path.clone(),
+                reason: "the driver allocated no buffers".into(),
+            }),
             _ => Ok(queue),
         }
     }
@@ -102,23 +112,27 @@ impl<'a> Queue<'a> {
         self.count
     }
 
-    /// The content of a plane of a buffer.
+    /// The content of a plane of a buffer. Empty if it is not mapped.
     pub fn plane(&self, index: u32, plane: usize) -> &[u8] {
         self.buffers.get(index as usize).and_then(|b| b.get(plane)).map_or(&[], |p| &p[..])
     }
 
-    /// The planes of a buffer, to be written.
+    /// The planes of a buffer, for writing.
     pub fn planes_mut(&mut self, index: u32) -> &mut [PlaneMapping] {
         self.buffers.get_mut(index as usize).map_or(&mut [], |planes| &mut planes[..])
     }
 
-    /// The planes of each buffer as DMA-BUF descriptors with their lengths.
-    pub fn export(&self) -> Result<Vec<Vec<(OwnedFd, usize)>>, Failure> {
+    /// Exports the planes of each buffer as DMA-BUF descriptors, with their lengths in bytes.
+    ///
+    /// # Errors
+    ///
+    /// The driver does not support DMA-BUF.
+    pub fn export(&self) -> Result<Vec<Vec<(OwnedFd, usize)>>, SourceError> {
         let export = |index: usize, plane: usize, len: usize| {
             let flags = ExpbufFlags::CLOEXEC | ExpbufFlags::RDWR;
             ioctl::expbuf(&self.node.file, self.kind, index, plane, flags)
                 .map(|fd: OwnedFd| (fd, len))
-                .map_err(|error| self.node.failure("its buffers cannot be shared", error))
+                .map_err(|error| self.node.error("export its buffers", error))
         };
         let planes = |(index, planes): (usize, &Vec<PlaneMapping>)| {
             planes.iter().enumerate().map(|(n, plane)| export(index, n, plane.size())).collect()
@@ -126,23 +140,35 @@ impl<'a> Queue<'a> {
         self.buffers.iter().enumerate().map(planes).collect()
     }
 
-    /// Hands an empty buffer to the driver.
-    pub fn give(&self, index: u32) -> Result<(), Failure> {
-        self.give_raw(index, None).map_err(|e| self.node.failure("a buffer is not taken back", e))
+    /// Passes an empty buffer to the driver.
+    ///
+    /// # Errors
+    ///
+    /// The driver rejects the buffer.
+    pub fn enqueue(&self, index: u32) -> Result<(), SourceError> {
+        self.qbuf(index, None).map_err(|error| self.node.error("enqueue a buffer", error))
     }
 
-    /// Hands every buffer to the driver.
-    pub fn give_all(&self) -> Result<(), Failure> {
-        (0..self.count).try_for_each(|index| self.give(index))
+    /// Passes all buffers to the driver.
+    ///
+    /// # Errors
+    ///
+    /// The driver rejects a buffer.
+    pub fn enqueue_all(&self) -> Result<(), SourceError> {
+        (0..self.count).try_for_each(|index| self.enqueue(index))
     }
 
-    /// Hands a full buffer to the driver.
-    pub fn put(&self, index: u32, content: &Content<'_>) -> Result<(), Errno> {
-        self.give_raw(index, Some(content))
+    /// Passes a full buffer to the driver.
+    ///
+    /// # Errors
+    ///
+    /// The driver rejects the buffer.
+    pub fn enqueue_content(&self, index: u32, content: &Content<'_>) -> Result<(), Errno> {
+        self.qbuf(index, Some(content))
             .map_err(|error| Errno::from_raw_os_error(error.into_errno()))
     }
 
-    fn give_raw(&self, index: u32, content: Option<&Content<'_>>) -> Result<(), impl IntoErrno> {
+    fn qbuf(&self, index: u32, content: Option<&Content<'_>>) -> Result<(), impl IntoErrno> {
         let mut buffer = UncheckedV4l2Buffer::new_for_querybuf(self.kind, Some(index));
         let (raw, planes) = (&mut buffer.0, &mut buffer.1);
         raw.memory = self.memory as u32;
@@ -173,13 +199,23 @@ impl<'a> Queue<'a> {
         ioctl::qbuf::<_, ()>(&self.node.file, buffer)
     }
 
-    /// Takes a buffer back, if the driver is done with one.
-    pub fn take(&self) -> Result<Option<Filled>, Failure> {
+    /// Takes back a buffer from the driver. Returns `None` if none is ready.
+    ///
+    /// # Errors
+    ///
+    /// The transfer failed, or the device was unplugged.
+    pub fn dequeue(&self) -> Result<Option<Filled>, SourceError> {
         let buffer: UncheckedV4l2Buffer = match ioctl::dqbuf(&self.node.file, self.kind) {
             Ok(buffer) => buffer,
             Err(error) => match Errno::from_raw_os_error(error.into_errno()) {
                 Errno::AGAIN | Errno::INTR => return Ok(None),
-                errno => return Err(self.failed(errno)),
+                Errno::IO => {
+                    return Err(SourceError::Transfer {
+                        device: self.node.path.clone(),
+                        reason: "the transfer of frames failed (I/O error)".into(),
+                    });
+                }
+                errno => return Err(self.node.errno("capture a picture", errno)),
             },
         };
         let (raw, planes) = (buffer.0, buffer.1);
@@ -193,8 +229,9 @@ impl<'a> Queue<'a> {
             None => used[0] = raw.bytesused as usize,
         }
         let flags = BufferFlags::from_bits_truncate(raw.flags);
-        // Copied ones are on the clock of whoever gave them; a zero is nobody's.
-        let own = BufferFlags::TIMESTAMP_MONOTONIC | BufferFlags::TIMESTAMP_COPY;
+        // Copied timestamps use the clock of the driver that they come from. Zero means no
+        // timestamp.
+        let is_monotonic = BufferFlags::TIMESTAMP_MONOTONIC | BufferFlags::TIMESTAMP_COPY;
         let time = Duration::from_secs(u64::try_from(raw.timestamp.tv_sec).unwrap_or(0))
             + Duration::from_micros(u64::try_from(raw.timestamp.tv_usec).unwrap_or(0));
         Ok(Some(Filled {
@@ -202,31 +239,26 @@ impl<'a> Queue<'a> {
             used,
             damaged: flags.contains(BufferFlags::ERROR),
             last: flags.contains(BufferFlags::LAST),
-            time: Some(time).filter(|time| flags.intersects(own) && !time.is_zero()),
+            time: Some(time).filter(|time| flags.intersects(is_monotonic) && !time.is_zero()),
             timestamp: raw.timestamp,
         }))
     }
 
-    fn failed(&self, errno: Errno) -> Failure {
-        match errno {
-            Errno::IO => Failure::from(format!(
-                "{}: the camera's data cannot be read (I/O error): cable, USB port or power supply",
-                self.node.path.display()
-            )),
-            errno => self.node.failed("no picture comes", errno),
-        }
-    }
-
-    /// Starts the flow.
-    pub fn start(&self) -> Result<(), Failure> {
+    /// Starts streaming.
+    ///
+    /// # Errors
+    ///
+    /// The driver cannot start, for example because the USB bus is full or the device was
+    /// unplugged.
+    pub fn start(&self) -> Result<(), SourceError> {
         ioctl::streamon(&self.node.file, self.kind)
-            .map_err(|error| self.node.failure("it does not start", error))
+            .map_err(|error| self.node.error("start streaming", error))
     }
 }
 
 impl Drop for Queue<'_> {
     fn drop(&mut self) {
-        // Where the device is gone, so are its buffers.
+        // Fails if the device was unplugged. The kernel has freed its buffers then.
         let _ = ioctl::streamoff(&self.node.file, self.kind);
         self.buffers.clear();
         let none = MemoryConsistency::empty();
@@ -234,8 +266,8 @@ impl Drop for Queue<'_> {
     }
 }
 
-/// A descriptor's number, for as long as it is borrowed.
-pub fn raw(planes: &[(OwnedFd, usize)]) -> Vec<(RawFd, usize)> {
+/// The descriptors as numbers, valid as long as `planes` exists.
+pub fn raw_descriptors(planes: &[(OwnedFd, usize)]) -> Vec<(RawFd, usize)> {
     planes.iter().map(|(fd, len)| (fd.as_raw_fd(), *len)).collect()
 }
 
@@ -244,19 +276,19 @@ mod tests {
     use std::mem::{offset_of, size_of};
     use v4l2r::bindings::*;
 
-    /// The sizes are part of the system calls' numbers (ioctl_list(2)): VIDIOC_QBUF is 0xc058560f on
-    /// 64-bit machines and 0xc044560f on 32-bit ones, so its structure has 0x58 or 0x44 bytes.
+    /// The request codes contain the sizes (ioctl_list(2)): VIDIOC_QBUF is 0xc058560f on 64-bit
+    /// machines and 0xc044560f on 32-bit machines, so its structure has 0x58 or 0x44 bytes.
     #[test]
-    fn structures_are_what_the_kernel_expects() {
-        let wide = cfg!(target_pointer_width = "64");
-        let size = |name: &str, is: usize, on_64: usize, on_32: usize| {
-            assert_eq!(is, if wide { on_64 } else { on_32 }, "{name}");
+    fn structures_have_the_layout_of_the_kernel() {
+        let is_64_bit = cfg!(target_pointer_width = "64");
+        let size = |name: &str, actual: usize, on_64: usize, on_32: usize| {
+            assert_eq!(actual, if is_64_bit { on_64 } else { on_32 }, "{name}");
         };
         size("v4l2_buffer", size_of::<v4l2_buffer>(), 0x58, 0x44);
         size("v4l2_format", size_of::<v4l2_format>(), 0xd0, 0xcc);
         size("v4l2_ext_controls", size_of::<v4l2_ext_controls>(), 0x20, 0x18);
         size("v4l2_plane", size_of::<v4l2_plane>(), 64, 60);
-        // Without pointers in them, the same everywhere.
+        // Structures without pointers have the same size on all machines.
         size("v4l2_capability", size_of::<v4l2_capability>(), 0x68, 0x68);
         size("v4l2_fmtdesc", size_of::<v4l2_fmtdesc>(), 0x40, 0x40);
         size("v4l2_requestbuffers", size_of::<v4l2_requestbuffers>(), 0x14, 0x14);
@@ -268,7 +300,7 @@ mod tests {
         size("v4l2_selection", size_of::<v4l2_selection>(), 0x40, 0x40);
         size("v4l2_frmsizeenum", size_of::<v4l2_frmsizeenum>(), 0x2c, 0x2c);
         size("v4l2_frmivalenum", size_of::<v4l2_frmivalenum>(), 0x34, 0x34);
-        // What is read of a buffer.
+        // Fields of a buffer.
         size("bytesused", offset_of!(v4l2_buffer, bytesused), 8, 8);
         size("timestamp", offset_of!(v4l2_buffer, timestamp), 24, 20);
         size("m", offset_of!(v4l2_buffer, m), 64, 52);

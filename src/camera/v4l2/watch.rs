@@ -1,78 +1,88 @@
-//! Waits for a device, and notices when it stalls or disappears.
+//! Waits for a device, and detects when it stalls or disappears.
 
 use crate::camera::Stop;
-use crate::camera::source::{Failure, STALL};
+use crate::camera::error::SourceError;
+use crate::camera::source::PICTURE_TIMEOUT;
 use crate::camera::stop::timespec;
 use crate::camera::v4l2::node::Node;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-/// A camera that has delivered and then delivers nothing for so long is opened anew. Longer than
-/// any exposure; 5 frames where they are rarer.
-pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// A running camera is reopened after this time without a picture, or after the duration of 5
+/// frames if that is longer. No camera exposes a frame for that long.
+const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Waits for one of the nodes or `stop`; tells what each node is ready for.
+/// Waits at most `time` for one of the nodes or for `stop`. Returns the poll(2) events of each
+/// node.
 pub fn wait(nodes: &[&Node], stop: &Stop, time: Duration) -> Vec<PollFlags> {
-    // POLLOUT: an encoder has read a picture.
+    // POLLOUT: the encoder has read a picture.
     let wanted = PollFlags::IN | PollFlags::OUT;
     let fds = nodes.iter().map(|node| std::os::fd::AsFd::as_fd(&node.file));
     let fds: Vec<BorrowedFd<'_>> = fds.chain([stop.as_fd()]).collect();
     let mut polls: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd, wanted)).collect();
     polls[nodes.len()] = PollFd::new(&fds[nodes.len()], PollFlags::IN);
-    // An interrupted poll is a poll that found nothing.
+    // If poll(2) is interrupted, nothing is ready.
     let _ = poll(&mut polls, Some(&timespec(time)));
     polls[..nodes.len()].iter().map(PollFd::revents).collect()
 }
 
-/// Poll says that something is wrong, and there is no buffer that says what: ask the device.
-pub fn gone(node: &Node, ready: &[PollFlags], idle: bool) -> Result<(), Failure> {
+/// Checks the poll(2) events of a node for errors. `idle`: no buffer was returned that would tell
+/// the reason, so the device is queried.
+///
+/// # Errors
+///
+/// The device was unplugged, or its driver has stopped the stream.
+pub fn check_poll(node: &Node, ready: &[PollFlags], idle: bool) -> Result<(), SourceError> {
     if !idle || !ready.iter().any(|flags| flags.intersects(PollFlags::ERR | PollFlags::HUP)) {
         return Ok(());
     }
     match v4l2r::ioctl::querycap::<v4l2r::ioctl::Capability>(&node.file) {
-        Err(error) => Err(node.failure("it does not answer", error)),
-        Ok(_) => Err(Failure::from(format!(
-            "{}: the driver has stopped the stream",
-            node.path.display()
-        ))),
+        Err(error) => Err(node.error("query the device", error)),
+        Ok(_) => Err(SourceError::Unusable {
+            device: node.path.clone(),
+            reason: "the driver has stopped the stream".into(),
+        }),
     }
 }
 
-/// A timer for cameras that fall silent without a word.
+/// Detects cameras that stop delivering pictures without an error.
 pub struct StallTimer {
-    since: Instant,
-    patience: Duration,
-    allowed: Duration,
+    /// Time of the last picture, or of the start.
+    last: Instant,
+    /// Current timeout.
+    timeout: Duration,
+    /// Timeout after the first picture.
+    running_timeout: Duration,
 }
 
 impl StallTimer {
-    /// A camera may take [`STALL`] to start.
+    /// Starts the timer. The first picture may take [`PICTURE_TIMEOUT`].
     pub fn new(framerate: u32) -> StallTimer {
-        let allowed = STALL_TIMEOUT.max(Duration::from_secs(5) / framerate.max(1));
-        StallTimer { since: Instant::now(), patience: STALL, allowed }
+        let running_timeout = STALL_TIMEOUT.max(Duration::from_secs(5) / framerate.max(1));
+        StallTimer { last: Instant::now(), timeout: PICTURE_TIMEOUT, running_timeout }
     }
 
-    /// A picture has come.
-    pub fn broken(&mut self) {
-        self.since = Instant::now();
-        self.patience = self.allowed;
+    /// Restarts the timer after a picture.
+    pub fn reset(&mut self) {
+        self.last = Instant::now();
+        self.timeout = self.running_timeout;
     }
 
-    /// Time that is left for the next one.
-    pub fn left(&self) -> Duration {
-        self.patience.saturating_sub(self.since.elapsed())
+    /// Time left for the next picture.
+    pub fn remaining(&self) -> Duration {
+        self.timeout.saturating_sub(self.last.elapsed())
     }
 
-    /// The error, once it is over.
-    pub fn check(&self, node: &Node) -> Result<(), Failure> {
-        match self.left().is_zero() {
+    /// Checks whether the time is over.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Stalled`] if it is.
+    pub fn check(&self, node: &Node) -> Result<(), SourceError> {
+        match self.remaining().is_zero() {
             false => Ok(()),
-            true => Err(Failure::from(format!(
-                "{}: no picture for {} s; opening the camera anew",
-                node.path.display(),
-                self.patience.as_secs()
-            ))),
+            true => Err(SourceError::Stalled { device: node.path.clone(), timeout: self.timeout }),
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::guest::{Module, PATIENCE, link, node, run};
 use crate::streamer::Streamer;
 use crate::{Lab, Scenario};
 use berrymse::camera::v4l2::encoder::{Pipeline, Sink};
-use berrymse::camera::v4l2::{Silence, node::Node, queue::Filled};
-use berrymse::camera::{Failure, Stop};
+use berrymse::camera::v4l2::{node::Node, queue::Filled, watch::StallTimer};
+use berrymse::camera::{SourceError, Stop};
 use berrymse::config;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ struct Run {
     events: Receiver<Event>,
     stop: Arc<Stop>,
     shares: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<(), Failure>>>,
+    thread: Option<JoinHandle<Result<(), SourceError>>>,
 }
 
 enum Event {
@@ -113,7 +113,7 @@ enum Event {
 struct Keep(Sender<Event>);
 
 impl Sink for Keep {
-    fn picture(&mut self, data: &[u8], filled: &Filled) -> Result<bool, Failure> {
+    fn picture(&mut self, data: &[u8], filled: &Filled) -> Result<bool, SourceError> {
         let time = filled.time.expect("the driver's clock is the monotonic one");
         // Time since the machine has started: what the monotonic clock shows, to 10 ms.
         let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
@@ -144,8 +144,8 @@ impl Run {
         let thread = {
             let (stop, shares) = (stop.clone(), shares.clone());
             std::thread::spawn(move || {
-                let mut silence = Silence::new(config.framerate);
-                let result = pipeline.run(&mut Keep(sender), &mut silence, &stop);
+                let mut stall = StallTimer::new(config.framerate);
+                let result = pipeline.run(&mut Keep(sender), &mut stall, &stop);
                 shares.store(pipeline.shares(), Ordering::Relaxed);
                 result
             })
@@ -168,7 +168,7 @@ impl Run {
     }
 
     /// Waits for its end.
-    fn end(&mut self) -> Result<(), Failure> {
+    fn end(&mut self) -> Result<(), SourceError> {
         self.thread.take().unwrap().join().unwrap()
     }
 }
@@ -264,8 +264,8 @@ fn breaks_down(_: &Lab) {
     let mut run = Run::start(SHARED);
     run.picture();
     make_vivid("inject_fatal_streaming_error=1");
-    let failure = run.end().unwrap_err();
-    println!("    it says: {}", failure.message);
+    let error = run.end().unwrap_err();
+    println!("    it says: {error}");
     let mut again = Run::start(SHARED);
     again.picture();
     again.stop.set();
@@ -277,7 +277,7 @@ fn unplugged(_: &Lab) {
     let mut run = Run::start(SHARED);
     run.picture();
     make_vivid("disconnect=1");
-    let failure = run.end().unwrap_err();
-    println!("    it says: {}", failure.message);
-    assert!(failure.gone, "{}", failure.message);
+    let error = run.end().unwrap_err();
+    println!("    it says: {error}");
+    assert!(error.is_absent(), "{error}");
 }
