@@ -1,10 +1,10 @@
-//! Annex B, read independently of BerryMSE's own splitter, because this is what that is judged by.
+//! Parses Annex B, independently of BerryMSE's own splitter, which is tested against this.
 
-/// A clip: what a camera delivers at one size.
+/// The stream of a camera at one size.
 pub struct Clip {
     pub width: u16,
     pub height: u16,
-    /// Access units, each with its start codes.
+    /// Access units with their start codes.
     pub units: Vec<Vec<u8>>,
 }
 
@@ -14,13 +14,13 @@ impl Clip {
     }
 }
 
-/// Where the NAL units begin: the place of the start code and that of what follows it.
+/// The positions of the start codes and of the NAL units that follow them.
 fn starts(stream: &[u8]) -> Vec<(usize, usize)> {
     let mut starts = vec![];
     let mut at = 0;
     while at + 3 <= stream.len() {
         if stream[at..at + 3] == [0, 0, 1] {
-            // A zero byte before it is part of the start code.
+            // A preceding zero byte is part of the start code.
             let code = if at > 0 && stream[at - 1] == 0 { at - 1 } else { at };
             starts.push((code, at + 3));
             at += 3;
@@ -50,8 +50,8 @@ pub fn is_slice(nal: &[u8]) -> bool {
     matches!(nal_type(nal), SLICE | IDR_SLICE)
 }
 
-/// Cuts before whatever comes first after a picture's slices: the next picture's first slice
-/// (first_mb_in_slice is 0, which is a bit 1), or what stands before it.
+/// Splits a stream into access units. An access unit ends before the next picture's first slice
+/// (first_mb_in_slice is 0, encoded as a single 1 bit) or before the NAL units in front of it.
 fn access_units(stream: &[u8]) -> Vec<Vec<u8>> {
     let mut units = vec![];
     let mut unit_start = 0;

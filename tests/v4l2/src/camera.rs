@@ -1,8 +1,8 @@
-//! A USB camera that does as it is told. The kernel's uvcvideo takes it for a real one.
+//! A simulated USB camera, driven by the kernel's uvcvideo.
 //!
-//! Two threads: one answers what the host asks, the other has a picture ready when it is due. They
-//! share [`State`] under one lock, and each answer is written while it is held: a request that is
-//! being unlinked is either answered before or not at all.
+//! One thread answers the host, another prepares a picture when it is due. They share [`State`] behind a
+//! lock, which is held while an answer is written, so that a request that is being cancelled is answered
+//! either before that or not at all.
 
 use crate::usbip::{self, Command, ECONNRESET, EPIPE};
 use crate::uvc::{self, BULK_IN, Choice, Format, Model, Request};
@@ -18,46 +18,46 @@ const END_OF_FRAME: u8 = 2;
 const ERROR: u8 = 0x40;
 const END_OF_HEADER: u8 = 0x80;
 
-/// Something that is done to a camera.
-pub type Deed = fn(&mut State);
+/// An action on a camera.
+pub type Action = fn(&mut State);
 
-/// How the camera misbehaves, and how it fares. Cameras are well-behaved at first.
+/// Simulated faults and the state of a camera. By default there are no faults.
 #[derive(Default)]
 pub struct State {
-    /// No pictures come, and nobody is told.
+    /// The camera sends no pictures and reports no error.
     pub stalled: bool,
-    /// So many of the next pictures are marked as damaged.
+    /// Number of following pictures that are marked as damaged.
     pub damaged: u32,
-    /// So many of the next pictures are only a header.
+    /// Number of following pictures that consist of a header only.
     pub empty: u32,
-    /// The endpoint has failed: every request is answered with EPIPE until the host clears that.
+    /// The endpoint is halted: every request fails with EPIPE until the host clears the halt.
     pub halted: bool,
-    /// Streams are refused: the host gets EIO.
+    /// Starting a stream fails; the host gets EIO.
     pub refuses: bool,
-    /// The frame interval that it has whatever the host wishes for, in 100 ns.
+    /// A fixed frame interval in units of 100 ns, regardless of the negotiated one.
     pub own_interval: Option<u32>,
-    /// Before the picture of this number something is done to the camera.
-    pub spoil: Option<(usize, Deed)>,
-    /// The clip that it shows whatever size was negotiated.
+    /// An action before the picture with this number.
+    pub spoil: Option<(usize, Action)>,
+    /// A fixed clip, regardless of the negotiated size.
     pub own_clip: Option<usize>,
 
-    /// What was negotiated last.
+    /// The last negotiated parameters.
     pub probe: Option<Choice>,
-    /// The stream that is on.
+    /// The running stream.
     pub stream: Option<Choice>,
-    /// How often a stream was started.
+    /// Number of started streams.
     pub starts: u32,
-    /// Pictures that were sent since the stream started: the clip's unit of this number is next.
+    /// Number of pictures sent since the start of the stream, which is the index of the next unit.
     pub sent: usize,
-    /// When each of them was.
+    /// When each picture was sent.
     pub sent_at: Vec<Instant>,
 
     brightness: u16,
-    /// Requests of the host for pictures: number and length.
+    /// The host's pending requests for data: number and length.
     requests: VecDeque<(u32, usize)>,
-    /// What is still to be sent of the pictures that are due: a row of pieces, each with its header.
+    /// Payloads to be sent, each with its header.
     payloads: VecDeque<Vec<u8>>,
-    /// How much of the first payload is sent.
+    /// Number of bytes of the first payload that have been sent.
     done: usize,
     gone: bool,
 }
@@ -69,7 +69,7 @@ struct Shared {
     socket: UnixStream,
 }
 
-/// A camera in its port. Dropped, it is unplugged.
+/// A camera that is plugged in. Unplugged on drop.
 pub struct Camera {
     pub port: u32,
     shared: Arc<Shared>,
@@ -82,7 +82,7 @@ impl Camera {
         Camera::plug_with(model, port, |_| {})
     }
 
-    /// Plugs one in that misbehaves from the start.
+    /// Plugs in a camera with faults from the start.
     pub fn plug_with(model: &Arc<Model>, port: u32, spoil: impl FnOnce(&mut State)) -> Camera {
         let (socket, kernels) = UnixStream::pair().unwrap();
         let mut state = State { brightness: 128, ..State::default() };
@@ -98,7 +98,7 @@ impl Camera {
         Camera { port, shared, threads: threads.into() }
     }
 
-    /// Tells the camera to do something, or asks how it is.
+    /// Changes or reads the state of the camera.
     pub fn tell<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.shared.lock();
         let result = what(&mut state);
@@ -119,7 +119,7 @@ impl Drop for Camera {
     }
 }
 
-/// The host has gone away in mid-word; its end of the connection is what tells so.
+/// Ignores the error of a connection that the host has closed.
 fn unless_gone(result: std::io::Result<()>) {
     if let Err(error) = result {
         assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "USB/IP: {error}");
@@ -129,7 +129,7 @@ fn unless_gone(result: std::io::Result<()>) {
 /// The thread that answers the host.
 fn answer_requests(shared: &Shared) {
     let mut socket = &shared.socket;
-    while let Some(command) = usbip::read(&mut socket).expect("the host speaks USB/IP") {
+    while let Some(command) = usbip::read(&mut socket).expect("a USB/IP command") {
         let mut state = shared.lock();
         match command {
             Command::Unlink { number, victim } => {
@@ -161,7 +161,7 @@ fn answer_requests(shared: &Shared) {
     shared.changed.notify_all();
 }
 
-/// The thread that has a picture ready when it is due.
+/// The thread that prepares a picture when it is due.
 fn keep_time(shared: &Shared) {
     let mut state = shared.lock();
     while !state.gone {
@@ -169,7 +169,7 @@ fn keep_time(shared: &Shared) {
             state = shared.changed.wait(state).unwrap();
             continue;
         };
-        // From here on the clock runs, until something about the stream changes.
+        // Pictures are due at this interval until the stream changes.
         let this = (state.starts, stream);
         let interval = state.own_interval.unwrap_or(stream.interval);
         let interval = Duration::from_nanos(u64::from(interval) * 100);
@@ -183,7 +183,7 @@ fn keep_time(shared: &Shared) {
             }
             due += interval;
             let payload = shared.payload(&mut state, stream);
-            // A camera's memory is small: what the host does not fetch is lost.
+            // A camera has little memory: pictures that the host does not fetch are lost.
             if state.payloads.len() < 4 {
                 state.payloads.push_back(payload);
             }
@@ -197,7 +197,7 @@ impl Shared {
         self.state.lock().unwrap()
     }
 
-    /// Answers a control request; `None`: it is refused.
+    /// Answers a control request. `None` rejects it.
     fn control(&self, state: &mut State, setup: uvc::Setup, data: &[u8]) -> Option<Vec<u8>> {
         let probe = state.probe.unwrap_or(Choice::first());
         match uvc::request(setup, &self.model, probe, state.brightness) {
@@ -248,7 +248,7 @@ impl Shared {
             return payload;
         }
         match stream.format {
-            // Black, then ever brighter.
+            // Starts black and becomes brighter with every picture.
             Format::Yuyv => {
                 let pixels = usize::from(uvc::RAW.0) * usize::from(uvc::RAW.1);
                 payload.extend([number as u8, 0x80].repeat(pixels));
@@ -262,8 +262,8 @@ impl Shared {
         payload
     }
 
-    /// Sends as much as the host has asked for. A payload's last piece is shorter than the request
-    /// (if need be, it has no bytes at all): that is how the host sees its end.
+    /// Sends as much as the host has requested. The last part of a payload is shorter than the request,
+    /// or empty, which marks its end.
     fn send(&self, state: &mut State) {
         while let (Some(payload), Some(&(number, length))) =
             (state.payloads.front(), state.requests.front())
@@ -280,7 +280,7 @@ impl Shared {
         }
     }
 
-    /// The endpoint has failed.
+    /// Halts the endpoint: fails all pending requests.
     fn refuse_all(&self, state: &mut State) {
         state.stop();
         for (number, _) in std::mem::take(&mut state.requests) {

@@ -1,4 +1,4 @@
-//! The guest: programs, kernel modules, device nodes; and what panics have said.
+//! The guest: programs, kernel modules, device nodes, messages of panics.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,19 +6,18 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// What has not come to pass by then never will: seconds of the guest's time, which are short when
-/// nothing happens.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait for a condition, in virtual time, which jumps ahead while the guest is idle.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often a condition is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Looks again and again, until there is something to see.
+/// Calls `look` until it returns something.
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    wait_at_most(PATIENCE, what, look)
+    wait_at_most(TIMEOUT, what, look)
 }
 
-/// The same, with a limit that is part of what is tested.
+/// Like [`wait_for`], with another limit.
 pub fn wait_at_most<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
     loop {
@@ -26,13 +25,13 @@ pub fn wait_at_most<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Op
             return seen;
         }
         assert!(Instant::now() < end, "{what}: not within {limit:?}");
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
 static PANICS: Mutex<Vec<String>> = Mutex::new(vec![]);
 
-/// From now on, what panics say is kept, in whatever thread.
+/// Collects the messages of panics in all threads.
 pub fn keep_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(|at| format!(" ({}:{})", at.file(), at.line()));
@@ -41,12 +40,12 @@ pub fn keep_panics() {
     }));
 }
 
-/// What has been kept, and forgets it.
+/// Returns and clears the collected messages.
 pub fn take_panics() -> String {
     std::mem::take(&mut *PANICS.lock().unwrap()).join("\n    ")
 }
 
-/// A program, ready to start.
+/// A command without standard input.
 pub fn program(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(name);
     command.args(arguments).stdin(Stdio::null());
@@ -58,7 +57,7 @@ pub fn output(name: &str, arguments: &[&str]) -> Output {
     program(name, arguments).output().unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The same; it must succeed. What it has written to its standard output.
+/// Runs a program, which must succeed. Returns its standard output.
 pub fn run(name: &str, arguments: &[&str]) -> String {
     let output = output(name, arguments);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -66,11 +65,11 @@ pub fn run(name: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A kernel module and all that it needs. Dropped, it is unloaded.
+/// A kernel module, unloaded on drop.
 pub struct Module(&'static str);
 
 impl Module {
-    /// Loads one of those that `ci/stage/v4l2` has put into the guest.
+    /// Loads a module and its dependencies, which `ci/stage/v4l2` has put into the guest.
     pub fn load(name: &'static str, parameters: &[&str]) -> Module {
         let folder = Path::new("/modules");
         let needed = fs::read_to_string(folder.join(name)).unwrap();
@@ -99,24 +98,24 @@ impl Drop for Module {
     }
 }
 
-/// Waits until udev has made all links.
+/// Waits until udev has created all links.
 pub fn settle() {
     run("udevadm", &["settle"]);
 }
 
-/// A node's link below `/dev/v4l/by-id` or `by-path`, once it is there.
+/// Waits for a link below `/dev/v4l/by-id` or `by-path`.
 pub fn link(folder: &str, name_part: &str) -> PathBuf {
     let folder = Path::new("/dev/v4l").join(folder);
     wait_for(&format!("a link with {name_part} in {}", folder.display()), || {
         fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path()).find(|path| {
             let name = path.file_name().unwrap().to_str().unwrap();
-            // udev makes it as .#NAME, and then renames it.
+            // udev creates .#NAME and renames it.
             !name.starts_with('.') && name.contains(name_part) && path.canonicalize().is_ok()
         })
     })
 }
 
-/// The node that a camera's pictures come from.
+/// Waits for the device node of a camera.
 pub fn node(serial: &str) -> PathBuf {
     let link = link("by-id", &format!("_{serial}-video-index0"));
     wait_for("the link's node", || link.canonicalize().ok())

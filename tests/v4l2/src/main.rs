@@ -1,7 +1,8 @@
-//! What runs in the guest of `ci/stage/v4l2`: each scenario plugs cameras in, lets the streamer meet
-//! them, and says `ok NAME` or `FAILED NAME: why`. The last line is `N passed, N failed`.
+//! Runs in the guest of `ci/stage/v4l2`. Each scenario plugs in cameras, starts the streamer, and prints
+//! `ok NAME` or `FAILED NAME: reason`. The last line is `N passed, N failed`.
 //!
-//! All times are the guest's, which count instructions: they do not depend on how busy the host is.
+//! All times are virtual: the clock of the guest counts instructions and does not depend on the load of the
+//! host.
 
 mod annexb;
 mod camera;
@@ -24,14 +25,14 @@ use std::sync::Arc;
 use std::time::Instant;
 use uvc::Model;
 
-/// The cameras that there are.
+/// The simulated cameras.
 pub struct Lab {
-    /// Two of the same kind: with H.264 of 1280x720 and of 640x480.
+    /// Two cameras of the same model, with H.264 of 1280x720 and 640x480.
     pub front: Arc<Model>,
     pub back: Arc<Model>,
-    /// The first one, come back with nothing but 640x480.
+    /// The first camera, now with only 640x480.
     pub small: Arc<Model>,
-    /// One that has no H.264.
+    /// A camera without H.264.
     pub raw: Arc<Model>,
 }
 
@@ -55,7 +56,7 @@ impl Lab {
     }
 }
 
-/// A scenario: its name, and what it does. It has failed when it panics.
+/// Name and function of a scenario, which panics to report a failure.
 pub type Scenario = (&'static str, fn(&Lab));
 
 fn main() -> ExitCode {

@@ -1,8 +1,8 @@
-//! The words of a USB camera: descriptors, and the negotiation of a stream.
+//! Descriptors of a USB camera and the negotiation of a stream.
 //!
-//! After the USB Device Class Definition for Video Devices 1.1 ("UVC") and its Frame Based Payload
-//! specification. YUYV comes first and H.264 second, as with cameras that are sold; one bulk
-//! endpoint; and one control (brightness), so that there is something to list.
+//! According to the USB Device Class Definition for Video Devices 1.1 ("UVC") and its Frame Based Payload
+//! specification. As in real cameras, YUYV is the first format and H.264 the second. There is one bulk
+//! endpoint and one control (brightness).
 
 use crate::annexb::Clip;
 
@@ -15,13 +15,13 @@ const ENDPOINT: u8 = 5;
 const ASSOCIATION: u8 = 11;
 const CS_INTERFACE: u8 = 0x24;
 
-/// Class, and its subclasses: control, streaming, both together.
+/// The class and its subclasses: control, streaming, and the collection of both.
 const VIDEO: u8 = 14;
 const CONTROL: u8 = 1;
 const STREAMING: u8 = 2;
 const COLLECTION: u8 = 3;
 
-/// The interfaces' numbers.
+/// Interface numbers.
 const CONTROL_INTERFACE: u8 = 0;
 const STREAMING_INTERFACE: u8 = 1;
 
@@ -30,35 +30,35 @@ const CAMERA_TERMINAL: u8 = 1;
 const PROCESSING_UNIT: u8 = 2;
 const OUTPUT_TERMINAL: u8 = 3;
 
-/// The endpoint that pictures come from.
+/// The endpoint of the pictures.
 pub const BULK_IN: u32 = 1;
 
-/// Bytes of a bulk packet at high speed.
+/// Size of a bulk packet at high speed, in bytes.
 const PACKET: u16 = 512;
 
-/// In a descriptor, FourCCs are GUIDs: the four letters and this.
+/// In descriptors, a FourCC is a GUID: the four letters followed by this.
 const GUID: [u8; 12] = [0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71];
 
-/// Frame intervals that are offered, in 100 ns: 30, 15 and 10 frames a second.
+/// Supported frame intervals, in units of 100 ns: 30, 15 and 10 frames per second.
 pub const INTERVALS: [u32; 3] = [333_333, 666_666, 1_000_000];
 
-/// The size of raw pictures. Small: they are there to be refused.
+/// The size of raw pictures, small because no scenario streams them.
 pub const RAW: (u16, u16) = (160, 120);
 
-/// Bytes that a compressed picture may have.
+/// Maximum size of a compressed picture, in bytes.
 const MAX_FRAME: u32 = 512 << 10;
 
-/// Formats, numbered from 1 as UVC does.
+/// Formats, numbered from 1 as in UVC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Yuyv = 1,
     H264 = 2,
 }
 
-/// What a camera is: this stays when it is unplugged.
+/// A camera model: the properties that do not change when the camera is unplugged.
 pub struct Model {
     pub serial: &'static str,
-    /// Its H.264, one a size. None: it is a camera that has none.
+    /// H.264 clips, one for each size. Empty: the camera has no H.264.
     pub clips: Vec<Clip>,
 }
 
@@ -71,7 +71,7 @@ impl Model {
     }
 }
 
-/// What is negotiated about a stream (UVC 4.3.1.1).
+/// The negotiated parameters of a stream (UVC 4.3.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
     pub format: Format,
@@ -86,7 +86,7 @@ impl Choice {
         Choice { format: Format::Yuyv, size: 0, interval: INTERVALS[0] }
     }
 
-    /// What the camera makes of what the host wishes for.
+    /// The supported parameters nearest to the host's request.
     pub fn from_wish(wish: &[u8], model: &Model) -> Choice {
         let format = match wish.get(2) {
             Some(2) if !model.clips.is_empty() => Format::H264,
@@ -100,7 +100,7 @@ impl Choice {
         Choice { format, size, interval: nearest.unwrap() }
     }
 
-    /// As it is told to the host: 34 bytes in UVC 1.1.
+    /// Encodes the parameters: 34 bytes in UVC 1.1.
     pub fn to_bytes(self) -> Vec<u8> {
         let max_frame = match self.format {
             Format::Yuyv => u32::from(RAW.0) * u32::from(RAW.1) * 2,
@@ -111,7 +111,7 @@ impl Choice {
         bytes[3] = self.size as u8 + 1;
         bytes[4..8].copy_from_slice(&self.interval.to_le_bytes());
         bytes[18..22].copy_from_slice(&max_frame.to_le_bytes());
-        // A payload is a whole frame with its header; it ends with a short packet.
+        // A payload is a whole frame with its header and ends with a short packet.
         bytes[22..26].copy_from_slice(&(max_frame + 512).to_le_bytes());
         bytes[26..30].copy_from_slice(&48_000_000u32.to_le_bytes()); // clock
         bytes[30] = 3; // framing: frame ids and ends of frame are marked
@@ -119,19 +119,19 @@ impl Choice {
     }
 }
 
-/// One descriptor: its length goes before it.
+/// Appends a descriptor, preceded by its length.
 fn push(to: &mut Vec<u8>, parts: &[&[u8]]) {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     to.push(len as u8 + 1);
     to.extend(parts.concat());
 }
 
-/// Answers GET_DESCRIPTOR; `None`: there is none such.
+/// Answers GET_DESCRIPTOR. `None` if the descriptor does not exist.
 pub fn descriptor(kind: u8, index: u8, model: &Model) -> Option<Vec<u8>> {
     match (kind, index) {
         (DEVICE, 0) => Some(device()),
         (CONFIGURATION, 0) => Some(configuration(model)),
-        (STRING, 0) => Some(vec![4, STRING, 0x09, 0x04]), // there is English only
+        (STRING, 0) => Some(vec![4, STRING, 0x09, 0x04]), // only English
         (STRING, 1) => Some(string("BerryMSE")),
         (STRING, 2) => Some(string("Lab Camera")),
         (STRING, 3) => Some(string(model.serial)),
@@ -148,7 +148,7 @@ fn string(text: &str) -> Vec<u8> {
 
 fn device() -> Vec<u8> {
     let mut bytes = vec![];
-    // USB 2.0; the class says that there are associations. Linux Foundation, "Webcam Gadget".
+    // USB 2.0, with interface associations. The ids are those of the Linux Foundation's "Webcam Gadget".
     push(&mut bytes, &[&[DEVICE, 0, 2, 0xef, 2, 1, 64, 0x6b, 0x1d, 0x02, 0x01, 0, 1, 1, 2, 3, 1]]);
     bytes
 }
@@ -159,14 +159,14 @@ fn configuration(model: &Model) -> Vec<u8> {
     push(&mut body, &[&[INTERFACE, CONTROL_INTERFACE, 0, 0, VIDEO, CONTROL, 0, 2]]);
 
     let mut units = vec![];
-    // A camera: its terminal type is 0x0201. It has no controls.
+    // A camera terminal (type 0x0201) without controls.
     push(
         &mut units,
         &[&[CS_INTERFACE, 2, CAMERA_TERMINAL, 0x01, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]],
     );
     // A processing unit with brightness (bit 0 of bmControls).
     push(&mut units, &[&[CS_INTERFACE, 5, PROCESSING_UNIT, CAMERA_TERMINAL, 0, 0, 2, 1, 0, 0, 0]]);
-    // What it is streamed to: 0x0101.
+    // An output terminal (type 0x0101).
     push(&mut units, &[&[CS_INTERFACE, 3, OUTPUT_TERMINAL, 0x01, 0x01, 0, PROCESSING_UNIT, 0]]);
     let total = (13 + units.len() as u16).to_le_bytes();
     let clock = 48_000_000u32.to_le_bytes();
@@ -179,13 +179,13 @@ fn configuration(model: &Model) -> Vec<u8> {
 
     let total = (9 + body.len() as u16).to_le_bytes();
     let mut bytes = vec![];
-    // Powered by the bus: 100 mA.
+    // Bus-powered, 100 mA.
     push(&mut bytes, &[&[CONFIGURATION], &total, &[2, 1, 0, 0x80, 50]]);
     bytes.extend(body);
     bytes
 }
 
-/// The streaming interface's own descriptors (UVC 3.9.2).
+/// The class-specific descriptors of the streaming interface (UVC 3.9.2).
 fn formats(model: &Model) -> Vec<u8> {
     let mut formats = vec![];
     let raw = model.frames(Format::Yuyv);
@@ -211,7 +211,7 @@ fn formats(model: &Model) -> Vec<u8> {
                 &[CS_INTERFACE, 0x10, Format::H264 as u8, compressed.len() as u8],
                 b"H264",
                 &GUID,
-                &[16, 1, 0, 0, 0, 0, 1], // the last one: frames vary in size
+                &[16, 1, 0, 0, 0, 0, 1], // the last byte: frames vary in size
             ],
         );
         for (index, size) in compressed.iter().enumerate() {
@@ -236,8 +236,8 @@ fn formats(model: &Model) -> Vec<u8> {
     bytes
 }
 
-/// A frame descriptor. Uncompressed ones say how large a picture is before the default interval,
-/// frame based ones how long a line is (0) after the number of intervals.
+/// A frame descriptor. Uncompressed formats have the size of a picture before the default interval,
+/// frame-based ones the length of a line (0) after the number of intervals.
 fn frame(to: &mut Vec<u8>, kind: u8, index: usize, size: (u16, u16), bytes: &[u8]) {
     let rates: Vec<u8> = INTERVALS.into_iter().flat_map(u32::to_le_bytes).collect();
     let line: &[u8] = if bytes.is_empty() { &[0; 4] } else { &[] };
@@ -258,7 +258,7 @@ fn frame(to: &mut Vec<u8>, kind: u8, index: usize, size: (u16, u16), bytes: &[u8
     );
 }
 
-/// Colours as BT.709 and sRGB have them.
+/// The colours of BT.709 and sRGB.
 fn color(to: &mut Vec<u8>) {
     push(to, &[&[CS_INTERFACE, 0x0d, 1, 1, 4]]);
 }
@@ -290,21 +290,21 @@ impl Setup {
     }
 }
 
-/// What a control request means to a camera.
+/// The meaning of a control request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Answered with these bytes.
+    /// Answer with these bytes.
     Answer(Vec<u8>),
-    /// Nothing to answer, nothing to do.
+    /// Nothing to do; an empty answer.
     Done,
-    /// The host wishes for a stream.
+    /// The host negotiates a stream.
     Probe,
-    /// The host wants it now.
+    /// The host starts the stream.
     Commit,
-    /// The host has stopped, or clears a halt: UVC has no other word for it on bulk endpoints.
+    /// The host stops the stream or clears a halt; for bulk endpoints, UVC has one request for both.
     ClearHalt,
     Brightness,
-    /// There is no such thing: the endpoint stalls.
+    /// Not supported: the endpoint stalls.
     Unknown,
 }
 
@@ -360,7 +360,7 @@ pub fn request(setup: Setup, model: &Model, probe: Choice, brightness: u16) -> R
             };
             Request::Answer(value.to_le_bytes().to_vec())
         }
-        // The reason of the last error: "invalid control".
+        // The code of the last error: "invalid control".
         (0xa1, GET_CUR) if interface == CONTROL_INTERFACE && entity == 0 && selector == 2 => {
             Request::Answer(vec![6])
         }

@@ -1,4 +1,4 @@
-//! Somebody who watches over WebSocket, and checks what arrives; written without BerryMSE's code.
+//! A viewer over WebSocket that checks what it receives, without code of BerryMSE.
 
 use crate::annexb::{is_slice, nal_type};
 use serde_json::Value;
@@ -17,26 +17,26 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// One that is part of what viewers are sent besides slices.
+/// The NAL unit type that viewers receive besides slices.
 const SEI: u8 = 6;
 
-/// A picture, as it arrived.
+/// A received picture.
 #[derive(Debug)]
 pub struct Picture {
-    /// Its NAL units: slices and SEI.
+    /// NAL units: slices and SEI.
     pub nals: Vec<Vec<u8>>,
     pub at: Instant,
     /// Decode time, in 1/90000 s.
     pub time: u64,
 }
 
-/// What happens to a viewer.
+/// An event of a viewer.
 #[derive(Debug)]
 pub enum Event {
-    /// A stream begins, or goes on with other parameters.
+    /// A stream begins, or continues with other parameters.
     Init(Value),
     Picture(Picture),
-    /// The server left pictures out.
+    /// The server skipped pictures.
     Dropped,
     Closed,
 }
@@ -46,12 +46,12 @@ pub struct Viewer {
 }
 
 impl Viewer {
-    /// Begins to watch the first camera.
+    /// Connects to the first camera.
     pub fn new() -> Viewer {
         Viewer::of("/live")
     }
 
-    /// Begins to watch what is at this path.
+    /// Connects to this path.
     pub fn of(path: &str) -> Viewer {
         let mut socket = TcpStream::connect(ADDRESS).unwrap();
         let request = format!(
@@ -68,7 +68,7 @@ impl Viewer {
         let head = String::from_utf8(head).unwrap();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         let (sender, events) = channel();
-        // Ends when the server closes or the viewer is dropped.
+        // The thread ends when the server closes the connection or the viewer is dropped.
         std::thread::spawn(move || {
             watch(socket, &sender);
             let _ = sender.send(Event::Closed);
@@ -76,7 +76,7 @@ impl Viewer {
         Viewer { events }
     }
 
-    /// What happens next; `None`: nothing for so long.
+    /// The next event. `None` if there is none within `limit`.
     pub fn next(&self, limit: Duration) -> Option<Event> {
         match self.events.recv_timeout(limit) {
             Ok(event) => Some(event),
@@ -85,7 +85,7 @@ impl Viewer {
         }
     }
 
-    /// The next picture, and the parameters that came right before it, if they did.
+    /// The next picture, and the parameters if they were sent before it.
     pub fn picture(&self, limit: Duration) -> (Option<Value>, Picture) {
         let mut init = None;
         loop {
@@ -97,10 +97,10 @@ impl Viewer {
         }
     }
 
-    /// Forgets what has arrived so far.
+    /// Discards all events so far.
     pub fn skip(&self) {
         while let Some(event) = self.next(Duration::ZERO) {
-            assert!(!matches!(event, Event::Closed), "the viewer was sent away");
+            assert!(!matches!(event, Event::Closed), "the viewer was disconnected");
         }
     }
 }
@@ -119,7 +119,7 @@ fn watch(mut socket: TcpStream, to: &Sender<Event>) {
                 pictures(&message, at).into_iter().try_for_each(|p| to.send(Event::Picture(p)))
             }
             PING => {
-                // A client masks what it sends; with zeros it stays as it is.
+                // A client must mask its frames; a mask of zeros changes nothing.
                 let pong = [&[0x80 | PONG, 0x80 | message.len() as u8, 0, 0, 0, 0][..], &message];
                 let _ = socket.write_all(&pong.concat());
                 Ok(())
@@ -133,7 +133,7 @@ fn watch(mut socket: TcpStream, to: &Sender<Event>) {
     }
 }
 
-/// The next message; the server sends none in parts.
+/// Reads the next message. The server does not fragment messages.
 fn message(socket: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     let mut read = |len: usize| {
         let mut bytes = vec![0; len];
@@ -147,7 +147,7 @@ fn message(socket: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
         }
     };
     let head = read(2)?;
-    assert_eq!(head[0] & 0xf0, 0x80, "a whole message");
+    assert_eq!(head[0] & 0xf0, 0x80, "FIN");
     let len = match head[1] {
         126 => u16::from_be_bytes(read(2)?.try_into().unwrap()).into(),
         127 => u64::from_be_bytes(read(8)?.try_into().unwrap()),
@@ -156,7 +156,7 @@ fn message(socket: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     Some((head[0] & 0xf, read(len as usize)?))
 }
 
-/// The boxes of a piece of MP4: their names and what is in them.
+/// Splits MP4 into boxes: name and contents.
 fn boxes(mut bytes: &[u8]) -> Vec<(&[u8], &[u8])> {
     let mut boxes = vec![];
     while !bytes.is_empty() {
@@ -167,13 +167,13 @@ fn boxes(mut bytes: &[u8]) -> Vec<(&[u8], &[u8])> {
     boxes
 }
 
-/// What is in the box that is called so.
+/// The contents of the box with this name.
 fn find<'a>(bytes: &'a [u8], name: &[u8]) -> &'a [u8] {
     let found = boxes(bytes).into_iter().find(|(this, _)| *this == name);
     found.unwrap_or_else(|| panic!("no {}", String::from_utf8_lossy(name))).1
 }
 
-/// The pictures of a message: fragments, and maybe an init segment before them.
+/// The pictures in a message, which may start with an init segment.
 fn pictures(message: &[u8], at: Instant) -> Vec<Picture> {
     let mut pictures = vec![];
     let mut time = 0;
@@ -181,7 +181,7 @@ fn pictures(message: &[u8], at: Instant) -> Vec<Picture> {
         match name {
             b"moof" => {
                 let tfdt = find(find(bytes, b"traf"), b"tfdt");
-                // Its version decides how many bytes the time has.
+                // The version determines the size of the time.
                 time = match tfdt[0] {
                     0 => u32::from_be_bytes(tfdt[4..8].try_into().unwrap()).into(),
                     _ => u64::from_be_bytes(tfdt[4..12].try_into().unwrap()),
@@ -194,7 +194,7 @@ fn pictures(message: &[u8], at: Instant) -> Vec<Picture> {
     pictures
 }
 
-/// NAL units with their lengths before them, as a sample has them.
+/// Splits a sample into NAL units, which are preceded by their lengths.
 fn nals(mut sample: &[u8]) -> Vec<Vec<u8>> {
     let mut nals = vec![];
     while !sample.is_empty() {
@@ -206,7 +206,7 @@ fn nals(mut sample: &[u8]) -> Vec<Vec<u8>> {
     nals
 }
 
-/// What a viewer must see of an access unit.
+/// The NAL units of an access unit that viewers must receive.
 pub fn visible(unit: &[u8]) -> Vec<&[u8]> {
     let mut nals = crate::annexb::nal_units(unit);
     nals.retain(|nal| is_slice(nal) || nal_type(nal) == SEI);

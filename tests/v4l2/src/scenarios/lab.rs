@@ -1,4 +1,4 @@
-//! The laboratory itself: before the streamer is judged with it, others find that our camera is one.
+//! Tests of the simulated camera itself, with other programs than BerryMSE.
 
 use crate::camera::Camera;
 use crate::guest::{Module, link, node, output, program, run, wait_for};
@@ -6,14 +6,14 @@ use crate::{Lab, Scenario};
 use std::process::Stdio;
 
 pub const ALL: &[Scenario] = &[
-    ("lab: v4l2-ctl sees a camera of uvcvideo, its H.264 and its links", names),
+    ("lab: v4l2-ctl finds the camera, its H.264 and its links", names),
     ("lab: v4l2-ctl reads 300 access units, byte for byte", reads),
     ("lab: a second reader finds the camera busy", busy),
     ("lab: v4l2-compliance", compliance),
     ("lab: vicodec encodes what vivid delivers (FWHT)", vicodec),
 ];
 
-/// Asks v4l2-ctl about a node.
+/// Runs v4l2-ctl for a device node.
 fn v4l2_ctl(node: &str, what: &[&str]) -> String {
     run("v4l2-ctl", &[&["--device", node][..], what].concat())
 }
@@ -31,12 +31,12 @@ fn names(lab: &Lab) {
     for word in ["'YUYV'", "'H264' (H.264, compressed)", "1280x720", "640x480", "(15.000 fps)"] {
         assert!(formats.contains(word), "{word} is missing: {formats}");
     }
-    // What is asked for is negotiated with the camera.
+    // Size and rate are negotiated with the camera.
     v4l2_ctl(node, &["--set-fmt-video=width=640,height=480,pixelformat=H264", "--set-parm=15"]);
     let got = v4l2_ctl(node, &["--get-fmt-video", "--get-parm"]);
     assert!(got.contains("640/480") && got.contains("15.000 (15/1)"), "{got}");
     drop(camera);
-    wait_for("the end of the links", || (!path.exists()).then_some(()));
+    wait_for("removed links", || (!path.exists()).then_some(()));
 }
 
 fn reads(lab: &Lab) {
@@ -66,7 +66,9 @@ fn busy(lab: &Lab) {
     let node = node.to_str().unwrap();
     let arguments = ["--device", node, "--stream-mmap", "--stream-count=100000"];
     let mut first = program("v4l2-ctl", &arguments).stderr(Stdio::null()).spawn().unwrap();
-    wait_for("the first reader's stream", || camera.tell(|camera| (camera.sent > 3).then_some(())));
+    wait_for("stream of the first reader", || {
+        camera.tell(|camera| (camera.sent > 3).then_some(()))
+    });
     let second = output("v4l2-ctl", &["--device", node, "--stream-mmap", "--stream-count=1"]);
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     first.kill().unwrap();
@@ -74,7 +76,7 @@ fn busy(lab: &Lab) {
     assert!(said.contains("Device or resource busy"), "{said}");
 }
 
-/// What the driver itself does not do right is told, and is no failure of ours.
+/// Prints failures of the driver, which are not failures of the scenario.
 fn compliance(lab: &Lab) {
     let _camera = Camera::plug(&lab.front, 0);
     let node = node("FRONT");
@@ -87,7 +89,7 @@ fn compliance(lab: &Lab) {
     assert!(said.contains("Total for uvcvideo device"), "{said}");
 }
 
-/// The encoder's way of working, not a codec that anybody watches.
+/// Tests the interface of an encoder, with a codec that no viewer uses.
 fn vicodec(_: &Lab) {
     let _vivid =
         Module::load("vivid", &["n_devs=1", "node_types=0x1", "num_inputs=1", "input_types=0"]);

@@ -1,12 +1,12 @@
-//! Raw cameras: what the streamer says where there is no encoder for them, and the way through one.
+//! Cameras without H.264: the error message without an encoder, and the path through an encoder.
 //!
-//! No encoder for H.264 exists here. vicodec works as they do (the kernel's "Memory-to-Memory
-//! Stateful Video Encoder Interface"), but what it makes is FWHT, which no browser shows. So the
-//! streamer does not take it, and its `Pipeline` is run here by itself: this proves how pictures get
-//! through an encoder, and nothing about H.264.
+//! The guest has no H.264 encoder. vicodec has the same interface (the kernel's "Memory-to-Memory Stateful
+//! Video Encoder Interface") but produces FWHT, which no browser can decode. The streamer rejects it, so
+//! these scenarios run its `Pipeline` directly. They test how pictures pass through an encoder, and nothing
+//! about H.264.
 
 use crate::camera::Camera;
-use crate::guest::{Module, PATIENCE, link, node, run};
+use crate::guest::{Module, TIMEOUT, link, node, run};
 use crate::streamer::Streamer;
 use crate::{Lab, Scenario};
 use berrymse::camera::v4l2::encoder::{Pipeline, Sink};
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub const ALL: &[Scenario] = &[
     ("raw: a USB camera without H.264", usb_camera),
-    ("raw: an encoder of something else is no help", other_encoder),
+    ("raw: an encoder without H.264", other_encoder),
     ("raw: vivid through vicodec, single-planar, shared buffers (FWHT)", single_planar),
     ("raw: vivid through vicodec, multi-planar, shared buffers (FWHT)", multi_planar),
     ("raw: vivid through vicodec, multi- to single-planar, shared buffers (FWHT)", mixed),
@@ -38,7 +38,7 @@ fn usb_camera(lab: &Lab) {
     let config = format!("[[camera]]\nname = \"raw\"\nsource = \"{}\"\n", node("RAW").display());
     let streamer = Streamer::start(&config);
     let (status, _) = streamer.until_error(&["yuyv", "encoder", "ffmpeg"]);
-    println!("    it says: {}", status["error"]);
+    println!("    message: {}", status["error"]);
 }
 
 fn other_encoder(_: &Lab) {
@@ -46,10 +46,10 @@ fn other_encoder(_: &Lab) {
     let config = format!("[[camera]]\nname = \"raw\"\nsource = \"{}\"\n", camera().display());
     let streamer = Streamer::start(&config);
     let (status, _) = streamer.until_error(&["no h.264 encoder"]);
-    println!("    it says: {}", status["error"]);
+    println!("    message: {}", status["error"]);
 }
 
-/// How a driver lays out pictures.
+/// The memory layout of pictures.
 #[derive(PartialEq, Eq)]
 enum Planes {
     Single,
@@ -57,7 +57,7 @@ enum Planes {
 }
 use Planes::{Multi, Single};
 
-/// vivid and vicodec.
+/// The loaded drivers vivid and vicodec.
 struct Machine {
     _vivid: Module,
     _vicodec: Module,
@@ -65,7 +65,7 @@ struct Machine {
 
 impl Machine {
     fn new(camera: Planes, encoder: Planes) -> Machine {
-        // A webcam and nothing else.
+        // Only a webcam.
         let webcam = ["n_devs=1", "node_types=0x1", "num_inputs=1", "input_types=0"];
         let planes = if camera == Multi { "multiplanar=2" } else { "multiplanar=1" };
         let vivid = Module::load("vivid", &[&webcam[..], &[planes]].concat());
@@ -75,13 +75,13 @@ impl Machine {
     }
 }
 
-/// At this height both drivers lay pictures out alike: the encoder reads the camera's own buffers.
+/// A height for which both drivers use the same layout, so that the encoder reads the camera's buffers.
 const SHARED: u32 = 480;
 
-/// At this one the encoder wants eight rows more.
+/// A height for which the encoder requires eight additional rows.
 const COPIED: u32 = 360;
 
-/// So many are encoded: five for each buffer. They are most of the work here.
+/// Number of pictures: five for each buffer. Encoding takes most of the time.
 const PICTURES: usize = 20;
 
 fn camera() -> PathBuf {
@@ -92,7 +92,7 @@ fn encoder() -> PathBuf {
     link("by-path", "platform-vicodec.0-video-index0")
 }
 
-/// The streamer's way through an encoder, in a thread of its own. Dropped, it is stopped.
+/// The pipeline in its own thread. Stopped on drop.
 struct Run {
     events: Receiver<Event>,
     stop: Arc<Stop>,
@@ -101,7 +101,7 @@ struct Run {
 }
 
 enum Event {
-    /// `time`: when it was captured, by the driver; `at`: when it came.
+    /// `time`: when the driver captured it; `at`: when it arrived.
     Picture {
         data: Vec<u8>,
         time: Duration,
@@ -115,7 +115,7 @@ struct Keep(Sender<Event>);
 impl Sink for Keep {
     fn picture(&mut self, data: &[u8], filled: &Filled) -> Result<bool, Failure> {
         let time = filled.time.expect("the driver's clock is the monotonic one");
-        // Time since the machine has started: what the monotonic clock shows, to 10 ms.
+        // The monotonic clock, with a resolution of 10 ms.
         let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
         let at = Duration::from_secs_f64(uptime.split(' ').next().unwrap().parse().unwrap());
         let _ = self.0.send(Event::Picture { data: data.to_vec(), time, at });
@@ -153,12 +153,12 @@ impl Run {
         Run { events, stop, shares, thread: Some(thread) }
     }
 
-    /// What comes next.
+    /// The next event.
     fn next(&self) -> Event {
-        self.events.recv_timeout(PATIENCE).expect("a picture")
+        self.events.recv_timeout(TIMEOUT).expect("a picture")
     }
 
-    /// Waits for the next good picture; how many damaged ones came before it.
+    /// Waits for the next intact picture. Returns the number of damaged ones before it.
     fn picture(&self) -> usize {
         let mut damaged = 0;
         while let Event::Damaged = self.next() {
@@ -167,7 +167,7 @@ impl Run {
         damaged
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the pipeline.
     fn end(&mut self) -> Result<(), Failure> {
         self.thread.take().unwrap().join().unwrap()
     }
@@ -182,14 +182,14 @@ impl Drop for Run {
     }
 }
 
-/// What an FWHT picture begins with: magic, version, width, height (big-endian).
+/// Asserts the header of an FWHT picture: magic, version, width, height (big-endian).
 fn assert_fwht(data: &[u8], height: u32) {
     let word = |n: usize| u32::from_be_bytes(data[4 * n..4 * n + 4].try_into().unwrap());
     assert_eq!((word(0), word(1)), (0x4f4f_4f4f, 0xffff_ffff));
     assert_eq!((word(3), word(4)), (640, height));
 }
 
-/// Pictures come through in order and one for one; those that are inside at the end come, too.
+/// Pictures pass in order and one for one, including those in the encoder at the end.
 fn comes_through(camera: Planes, encoder: Planes, height: u32) {
     let _machine = Machine::new(camera, encoder);
     let mut run = Run::start(height);
@@ -200,16 +200,16 @@ fn comes_through(camera: Planes, encoder: Planes, height: u32) {
         times.push(time);
         ahead.push(time.saturating_sub(at));
     }
-    // 15 a second, give or take some milliseconds: none is left out, none comes twice.
+    // 15 per second by the driver's clock, so none is missing and none is repeated.
     for pair in times.windows(2) {
         let step = (pair[1] - pair[0]).as_millis();
         assert!((30..100).contains(&step), "{step} ms");
     }
     let all = (times[PICTURES - 1] - times[0]).as_millis();
     assert!((19 * 66 - 30..19 * 67 + 30).contains(&all), "{all} ms");
-    // So that nobody thinks that times which lie ahead have not been tried.
+    // Timestamps in the future are covered as well.
     let (least, most) = (ahead.iter().min().unwrap(), ahead.iter().max().unwrap());
-    println!("    vivid's times lie {least:?} to {most:?} ahead");
+    println!("    vivid's timestamps are {least:?} to {most:?} in the future");
     assert!(*most > Duration::from_millis(20));
     run.stop.set();
     run.end().unwrap();
@@ -236,7 +236,7 @@ fn multi_planar_copied(_: &Lab) {
     comes_through(Multi, Multi, COPIED);
 }
 
-/// Makes vivid do something, from another process.
+/// Sets a control of vivid from another process.
 fn make_vivid(what: &str) {
     run("v4l2-ctl", &["--device", camera().to_str().unwrap(), "--set-ctrl", what]);
 }
@@ -250,7 +250,7 @@ fn damaged(_: &Lab) {
     while before == 0 {
         before = run.picture();
     }
-    // It goes on.
+    // The stream continues.
     for _ in 0..PICTURES {
         assert_eq!(run.picture(), 0);
     }
@@ -258,14 +258,14 @@ fn damaged(_: &Lab) {
     run.end().unwrap();
 }
 
-/// The driver's queue is in error from then on (EIO), until it is started anew.
+/// From then on the driver's queue fails with EIO until it is restarted.
 fn breaks_down(_: &Lab) {
     let _machine = Machine::new(Single, Single);
     let mut run = Run::start(SHARED);
     run.picture();
     make_vivid("inject_fatal_streaming_error=1");
     let failure = run.end().unwrap_err();
-    println!("    it says: {}", failure.message);
+    println!("    message: {}", failure.message);
     let mut again = Run::start(SHARED);
     again.picture();
     again.stop.set();
@@ -278,6 +278,6 @@ fn unplugged(_: &Lab) {
     run.picture();
     make_vivid("disconnect=1");
     let failure = run.end().unwrap_err();
-    println!("    it says: {}", failure.message);
+    println!("    message: {}", failure.message);
     assert!(failure.gone, "{}", failure.message);
 }
