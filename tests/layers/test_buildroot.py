@@ -79,8 +79,9 @@ def environment(tmp_path, config=""):
 def test_the_root_gets_everything_that_the_appliance_promises(tmp_path):
     target = tmp_path / "target"
     # As Buildroot leaves it.
-    for folder in ("etc/init.d", "etc/dbus-1/system.d", "usr/share/dbus-1", "usr/lib", "tmp", "run"):
+    for folder in ("etc/init.d", "etc/dbus-1/system.d", "usr/share/dbus-1", "usr/lib/modules/6.12.61", "tmp", "run"):
         (target / folder).mkdir(parents=True)
+    (target / "usr/lib/modules/6.12.61/modules.dep").write_text("kernel/uvcvideo.ko:\n")
     (target / "etc/init.d/S01syslogd").write_text("")
     (target / "etc/resolv.conf").symlink_to("../tmp/resolv.conf")
     (target / "etc/dropbear").symlink_to("../var/run/dropbear")
@@ -104,6 +105,40 @@ def test_the_root_gets_everything_that_the_appliance_promises(tmp_path):
     run(script, target, "rpi4_64", env=own)
     assert (target / "etc/rauc/keyring.pem").read_text() == (tmp_path / "keys/stranger.pem").read_text()
     assert not (target / "etc/berrymse-development").exists()
+
+
+def checked(root):
+    """What the last check of a root file system says against it."""
+    return subprocess.run([ASSEMBLE, "check", root], capture_output=True, text=True).stderr
+
+
+def test_a_root_whose_drivers_cannot_load_is_refused(tmp_path):
+    modules = tmp_path / "usr/lib/modules/6.12.61"
+    assert "has no kernel's modules" in checked(tmp_path)
+    (modules / "kernel").mkdir(parents=True)
+    assert "modules.dep is empty or missing" in checked(tmp_path)
+    (modules / "modules.dep").write_text("")
+    assert "modules.dep is empty or missing" in checked(tmp_path)
+    (modules / "modules.dep").write_text("kernel/uvcvideo.ko:\n")
+    assert checked(tmp_path) == ""
+    (modules / "kernel/uvcvideo.ko.xz").write_text("compressed")
+    assert "compressed modules" in checked(tmp_path)
+
+
+def test_both_trees_refuse_such_a_root(tmp_path):
+    """Buildroot runs depmod before post-build.sh, OpenEmbedded after ROOTFS_POSTPROCESS_COMMAND."""
+    (tmp_path / "target/etc/init.d").mkdir(parents=True)
+    script = TREE / "board/common/post-build.sh"
+    done = subprocess.run([script, tmp_path / "target", "rpi4_64"], env=environment(tmp_path), capture_output=True, text=True)
+    assert done.returncode != 0 and "no driver would load" in done.stderr
+    recipe = (ROOT / "meta-berrymse/recipes-core/images/berrymse-image.bb").read_text()
+    assert 'IMAGE_PREPROCESS_COMMAND += "berrymse_check"' in recipe
+    assert "assemble check ${IMAGE_ROOTFS}" in recipe
+
+
+def test_kernel_modules_are_not_compressed():
+    for file in (TREE / "board/common/linux.fragment", ROOT / "meta-berrymse/recipes-kernel/linux/files/berrymse.cfg"):
+        assert "# CONFIG_MODULE_COMPRESS is not set" in settings(file.read_text()), file
 
 
 @pytest.fixture(scope="module")
