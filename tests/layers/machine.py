@@ -74,7 +74,7 @@ class Machine:
         """A device in /sys, as the kernel shows it. `number`: (major, minor) of a character device."""
         at = f"sys/devices/{path}"
         if number:
-            uevent |= {"MAJOR": number[0], "MINOR": number[1]}
+            uevent = {"MAJOR": number[0], "MINOR": number[1], **uevent}
             self.write(f"{at}/dev", "%d:%d\n" % number)
             (self.root / "sys/dev/char" / ("%d:%d" % number)).symlink_to(f"../../devices/{path}")
         self.write(f"{at}/uevent", "".join(f"{key}={value}\n" for key, value in uevent.items()))
@@ -92,6 +92,12 @@ class Machine:
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         return done.returncode, done.stdout + done.stderr
+
+    def nodes(self):
+        """What is in /dev: {name: (mode, owner, group)}, of device nodes."""
+        _, listed = self.run("/usr/bin/find", "/dev", "-type", "c", "-exec", "stat", "-c", "%n %a %U %G", "{}", "+")
+        rows = (line.split() for line in listed.splitlines())
+        return {name.removeprefix("/dev/"): (mode, owner, group) for name, mode, owner, group in rows}
 
     def read(self, name):
         return (self.root / name).read_text()

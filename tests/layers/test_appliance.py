@@ -1,7 +1,10 @@
 """The appliance's own scripts, run by BusyBox on a made-up machine: machine.py."""
 
+import re
+
 import machine
 import pytest
+from machine import ROOT
 
 
 @pytest.fixture
@@ -59,3 +62,66 @@ def test_a_device_that_comes_later_gets_its_driver_from_mdev(pi):
     pi.device("i2c-10/10-001a", subsystem="i2c", MODALIAS=IMX708)
     pi.run("/usr/bin/busybox", "mdev", ACTION="add", DEVPATH="/devices/i2c-10/10-001a", SUBSYSTEM="i2c", MODALIAS=IMX708)
     assert pi.read("kernel/inserted").split() == ["videodev", "imx708"]
+
+
+def device_nodes():
+    """The rows of appliance/device-nodes."""
+    lines = (ROOT / "appliance/device-nodes").read_text().splitlines()
+    return [line.split() for line in lines if line and not line.startswith("#")]
+
+
+def test_mdev_and_systemd_have_the_same_device_nodes():
+    rows = device_nodes()
+    rules = [f"{node} root:{group} {mode}" for node, group, mode, _ in rows]
+    conf = (ROOT / "appliance/root/etc/mdev.conf").read_text().splitlines()
+    # Everything else in it is the system's: drivers, the network, what everyone may open.
+    own = [line for line in conf if line and not re.match(r"#|\$MODALIAS|eth0 |\w+ root:root 666$", line)]
+    assert own == rules
+
+    unit = (ROOT / "appliance/systemd/berrymse.service").read_text()
+    allowed = [f"{name} rw" for name in dict.fromkeys(allow for *_, allow in rows)]
+    assert re.findall("^DeviceAllow=(.*)$", unit, re.M) == allowed
+    assert re.findall("^SupplementaryGroups=(.*)$", unit, re.M) == [" ".join(dict.fromkeys(group for _, group, *_ in rows))]
+
+
+def test_in_every_image_the_server_is_in_the_group_of_its_devices():
+    for group in {group for _, group, *_ in device_nodes()}:
+        virtual = (ROOT / "appliance/virt/root/etc/group").read_text()
+        assert re.search(f"^{group}:.*\\bberrymse$", virtual, re.M)
+        buildroot = (ROOT / "buildroot-external/package/berrymse/berrymse.mk").read_text()
+        assert re.search(f"^\tberrymse -1 berrymse -1 ! - - {group} ", buildroot, re.M)
+        recipe = (ROOT / "meta-berrymse/recipes-berrymse/berrymse/berrymse.bb").read_text()
+        assert f"--groups {group} " in recipe
+
+
+# Each class of node that the server, rpicam-vid or libcamera opens, with numbers as on a Pi, and one that it
+# must not open. In /sys, DEVNAME has the name below /dev.
+NODES = {
+    "video0": ((81, 0), "video4linux", "660 root video"),
+    "video11": ((81, 11), "video4linux", "660 root video"),
+    "v4l-subdev0": ((81, 20), "video4linux", "660 root video"),
+    "media3": ((234, 3), "media", "660 root video"),
+    "dma_heap/linux,cma": ((251, 0), "dma_heap", "660 root video"),
+    "dma_heap/system": ((251, 1), "dma_heap", "660 root video"),
+    "udmabuf": ((10, 125), "misc", "660 root video"),
+    "vchiq": ((511, 0), "vchiq", "660 root video"),
+    "vcsm-cma": ((10, 124), "misc", "660 root video"),
+    "null": ((1, 3), "mem", "666 root root"),
+    "urandom": ((1, 9), "mem", "666 root root"),
+    "kmsg": ((1, 11), "mem", "660 root root"),
+    "watchdog": ((10, 130), "misc", "660 root root"),
+}
+
+
+@pytest.mark.parametrize("present", ("at the start", "later"))
+def test_the_server_may_open_its_devices_and_no_others(pi, present):
+    for name, (number, subsystem, _) in NODES.items():
+        pi.device(f"virtual/{subsystem}/{name.rsplit('/')[-1]}", number, subsystem, DEVNAME=name)
+    if present == "at the start":
+        pi.run("/usr/bin/busybox", "mdev", "-s")
+    else:
+        for name, (number, subsystem, _) in NODES.items():
+            where = f"/devices/virtual/{subsystem}/{name.rsplit('/')[-1]}"
+            major, minor = map(str, number)
+            pi.run("/usr/bin/busybox", "mdev", ACTION="add", DEVPATH=where, SUBSYSTEM=subsystem, DEVNAME=name, MAJOR=major, MINOR=minor)
+    assert {name: " ".join(has) for name, has in pi.nodes().items()} == {name: has for name, (*_, has) in NODES.items()}
