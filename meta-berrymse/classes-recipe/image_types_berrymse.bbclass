@@ -49,6 +49,7 @@ do_image_card[file-checksums] += " \
     ${BERRYMSE_TREE}/appliance/cmdline.txt:True \
     ${BERRYMSE_TREE}/appliance/config.txt:True \
     ${BERRYMSE_TREE}/appliance/layout:True \
+    ${BERRYMSE_TREE}/appliance/overlays:True \
 "
 do_image_card[depends] += " \
     berrymse-slot:do_deploy \

@@ -20,7 +20,7 @@ import subprocess
 
 import machine
 import pytest
-from devices import BOARDS, FRAGMENTS, parts, settings
+from devices import BOARDS, FRAGMENTS, ROOT, parts, settings
 
 KERNEL = pathlib.Path(os.environ["KERNEL_TREE"]).resolve()
 COMPILER = {"arm": "arm-linux-gnueabihf-", "arm64": "aarch64-linux-gnu-"}
@@ -84,6 +84,24 @@ def test_the_symbol_builds_the_driver_of_the_device(part):
         compatible = part.device.removeprefix("of:")
         sources = [source.read_text(errors="replace") for source in found[0].rglob("*.c")]
         assert any(f'"{compatible}"' in source for source in sources), f"{found[0]} does not know {compatible}"
+
+
+def test_the_kernel_has_the_overlays_and_the_table_their_devices():
+    """Each sensor and lens that an overlay adds has a row."""
+    made = (KERNEL / "arch/arm/boot/dts/overlays/Makefile").read_text().split()
+    known = {part.device for part in parts()}
+    for name in (ROOT / "appliance/overlays").read_text().splitlines():
+        if name[0] == "#":
+            continue
+        assert f"{name}.dtbo" in made, name
+        folder = KERNEL / "arch/arm/boot/dts/overlays"
+        text = (folder / f"{name}-overlay.dts").read_text()
+        for include in re.findall('#include "(.*)"', text):
+            text += (folder / include).read_text()
+        added = re.findall('compatible = "((?:sony|ovti|dongwoon|adi|asahi-kasei|rohm|raspberrypi),.*)"', text)
+        # A monochrome variant, of the same driver.
+        added = [device for device in added if device != "sony,imx290llr"]
+        assert {f"of:{device}" for device in added} <= known, name
 
 
 # By the alias of a device, as its uevent says it.

@@ -180,6 +180,29 @@ def test_the_card_is_as_the_layout_says(card):
     assert card.stat().st_size == end * MIB
 
 
+def test_a_card_without_an_overlay_is_refused(card, tmp_path):
+    """The firmware passes over one that is missing: a camera would stay dark, without a word."""
+    boot = tmp_path / "boot"
+    run(ASSEMBLE, "boot", boot)
+    (boot / "start4.elf").write_text("firmware")
+    (boot / "overlays").mkdir()
+    for name in (ROOT / "appliance/overlays").read_text().splitlines():
+        if name[0] != "#":
+            (boot / f"overlays/{name}.dtbo").write_text("overlay")
+
+    def made():
+        files = [card.parent / name for name in ("slot.img", "root.img")]
+        return subprocess.run([ASSEMBLE, "card", tmp_path / "card.img", boot, *files], capture_output=True, text=True).stderr
+
+    assert made() == ""
+    with (boot / "config.txt").open("a") as file:
+        file.write("dtoverlay=i2c-rtc,ds3231\n")
+    assert "overlays/i2c-rtc.dtbo is missing" in made()
+    (boot / "overlays/i2c-rtc.dtbo").write_text("overlay")
+    (boot / "overlays/imx708.dtbo").unlink()
+    assert "overlays/imx708.dtbo is missing" in made()
+
+
 def test_the_same_makes_the_same_card(card, tmp_path):
     again = make_card(tmp_path)
     assert subprocess.run(["cmp", card, again]).returncode == 0

@@ -254,7 +254,8 @@ def test_the_card_has_the_appliances_layout(machine, tmp_path, tools):
     overrides = f"rpi:{machine}"
     slot(tmp_path, machine, "Image", overrides)
     deploy = tmp_path / "deploy"
-    for name in ("bootfiles/start.elf", "bootfiles/fixup.dat", "bootfiles/bootcode.bin", "bootfiles/config.txt", "u-boot.bin", "bcm2711-rpi-4-b.dtb", "imx708.dtbo"):
+    overlays = [f"{name}.dtbo" for name in (ROOT / "appliance/overlays").read_text().splitlines() if name[0] != "#"]
+    for name in ("bootfiles/start.elf", "bootfiles/fixup.dat", "bootfiles/bootcode.bin", "bootfiles/config.txt", "u-boot.bin", "bcm2711-rpi-4-b.dtb", *overlays):
         (deploy / name).parent.mkdir(exist_ok=True)
         (deploy / name).write_text(name)
     (deploy / "image.squashfs-zst").write_bytes(b"a root" * 1000)
@@ -264,7 +265,7 @@ def test_the_card_has_the_appliances_layout(machine, tmp_path, tools):
     )
     recipes.append(LAYER / "classes-recipe/image_types_berrymse.bbclass", d)
     # What meta-raspberrypi makes of the kernel's device trees.
-    trees = "bcm2711-rpi-4-b.dtb imx708.dtbo;overlays/imx708.dtbo"
+    trees = " ".join(["bcm2711-rpi-4-b.dtb", *(f"{name};overlays/{name}" for name in overlays)])
     files = d.getVar("BERRYMSE_BOOT_FILES:rpi", False).replace("${@make_dtb_boot_files(d)}", trees)
     assert trees in files
     d.setVar("BERRYMSE_BOOT_FILES:rpi", files)
@@ -292,6 +293,17 @@ def test_the_card_has_the_appliances_layout(machine, tmp_path, tools):
     with open(card, "rb") as file:
         file.seek(found["7"]["start"] * 512)
         assert file.read(6000) == b"a root" * 1000
+
+
+def test_the_kernel_makes_the_overlays_of_every_camera_module(tmp_path):
+    # Of meta-raspberrypi, at the commit in kas/raspberrypi.lock.yml.
+    theirs = "overlays/imx219.dtbo overlays/imx477.dtbo overlays/imx708.dtbo overlays/disable-bt.dtbo overlays/dwc2.dtbo"
+    d = recipes.config(tmp_path, "rpi:raspberrypi4-64", RPI_KERNEL_DEVICETREE_OVERLAYS=theirs)
+    recipes.append(LAYER / "conf/distro/berrymse-os.conf", d)
+    made = d.getVar("RPI_KERNEL_DEVICETREE_OVERLAYS").split()
+    needed = [name for name in (ROOT / "appliance/overlays").read_text().splitlines() if name[0] != "#"]
+    assert len(needed) > 10
+    assert sorted(made) == sorted(f"overlays/{name}.dtbo" for name in needed)
 
 
 def test_the_root_has_the_appliances_files(tmp_path):
