@@ -82,15 +82,20 @@ class Machine:
             self.write(f"{at}/modalias", uevent["MODALIAS"] + "\n")
         (self.root / at / "subsystem").symlink_to(f"/sys/class/{subsystem}")
 
-    def run(self, *command, **environment):
-        """In namespaces of its own, which end with the command, and unable to touch this machine's clock,
-        modules or power."""
+    def command(self, *command, device=None, **environment):
+        """A command line that runs it in namespaces of its own, which end with it, and unable to touch this machine's
+        clock, modules or power. `device`: (a device of this machine, its name in there)."""
         variables = [f"{name}={value}" for name, value in {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment}.items()]
-        done = subprocess.run(
-            [*AS_ROOT, "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "setpriv",
-             "--bounding-set=-sys_time,-sys_module,-sys_boot,-sys_rawio", "env", "-i", *variables, "chroot", self.root, *command],
-            capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        inside = [
+            "setpriv", "--bounding-set=-sys_time,-sys_module,-sys_boot,-sys_rawio", "env", "-i", *variables, "chroot", self.root, *command,
+        ]  # fmt: skip
+        if device:
+            self.write(device[1], "")
+            inside = ["sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", device[0], self.root / device[1], *inside]
+        return [*AS_ROOT, "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", *map(str, inside)]
+
+    def run(self, *command, **environment):
+        done = subprocess.run(self.command(*command, **environment), capture_output=True, text=True, timeout=120)
         return done.returncode, done.stdout + done.stderr
 
     def nodes(self):

@@ -1,6 +1,11 @@
 """The appliance's own scripts, run by BusyBox on a made-up machine: machine.py."""
 
+import os
+import pty
 import re
+import select
+import subprocess
+import time
 
 import machine
 import pytest
@@ -125,3 +130,113 @@ def test_the_server_may_open_its_devices_and_no_others(pi, present):
             major, minor = map(str, number)
             pi.run("/usr/bin/busybox", "mdev", ACTION="add", DEVPATH=where, SUBSYSTEM=subsystem, DEVNAME=name, MAJOR=major, MINOR=minor)
     assert {name: " ".join(has) for name, has in pi.nodes().items()} == {name: has for name, (*_, has) in NODES.items()}
+
+
+# The keeper: time runs faster for it, through /proc/uptime, sleep and sync.
+SPEED = 5
+# A busy card, in the keeper's seconds.
+STALL = 10
+# Of the Raspberry Pi, unless the kernel is told otherwise.
+WATCHDOG = 15
+
+KEEPER_SURROUNDINGS = {
+    "sleep": f"exec /usr/bin/busybox sleep $(echo $1 | awk '{{ print $1 / {SPEED} }}')",
+    "sync": f"sleep {STALL}",
+    "logger": "exit 0",
+    "fw_printenv": "echo 1",
+    # Three writes.
+    "rauc": f"echo \"rauc $*\" >>/kernel/log\nsleep {3 * STALL}",
+    # The server: well; ill every other time once it is good, so that there is something to write; or gone.
+    "berrymse": """
+[ ! -e /kernel/gone ] || exit 1
+[ -e /run/berrymse/good ] || exit 0
+if rm /kernel/well 2>/dev/null; then exit 3; else touch /kernel/well; fi""",
+    "reboot": "echo reboot >>/kernel/log; exec /usr/bin/busybox sleep 1000",
+}
+
+
+class Keeper:
+    """Runs the keeper with a terminal in place of the watchdog, and notes when it is fed."""
+
+    def __init__(self, pi):
+        self.pi = pi
+        for name, script in KEEPER_SURROUNDINGS.items():
+            pi.write(f"usr/sbin/{name}", f"#!/bin/sh\n{script}\n").chmod(0o755)
+        pi.write("proc/cmdline", "rauc.slot=A\n")
+        pi.write("etc/os-release", "IMAGE_VERSION=0.1.0\n")
+        pi.write("run/log/messages", "what happened\n")
+        (pi.root / "run/berrymse").mkdir()
+        self.master, slave = pty.openpty()
+        self.started = time.monotonic()
+        self.tick()
+        self.fed = [0.0]
+        self.process = subprocess.Popen(pi.command("/usr/lib/berrymse/keeper", device=(os.ttyname(slave), "dev/watchdog")))
+
+    def now(self):
+        return (time.monotonic() - self.started) * SPEED
+
+    def tick(self):
+        new = self.pi.write("proc/uptime.new", f"{self.now():.2f} 0\n")
+        new.rename(self.pi.root / "proc/uptime")
+
+    def run(self, seconds, until=lambda: False):
+        end = self.now() + seconds
+        while self.now() < end and not until():
+            self.tick()
+            if select.select([self.master], [], [], 0.02)[0]:
+                os.read(self.master, 1000)
+                self.fed.append(self.now())
+
+    def gap(self):
+        return max(later - earlier for earlier, later in zip(self.fed, [*self.fed[1:], self.now()]))
+
+    def log(self):
+        return self.pi.read("kernel/log")
+
+
+@pytest.fixture
+def keeper(pi):
+    keeper = Keeper(pi)
+    yield keeper
+    keeper.process.kill()
+    keeper.process.wait()
+
+
+def test_a_busy_card_does_not_keep_the_watchdog_waiting(keeper):
+    good = keeper.pi.root / "run/berrymse/good"
+    keeper.run(90, until=good.exists)
+    assert good.exists(), keeper.log()
+    keeper.run(80)
+    # Written all the same.
+    assert keeper.pi.read("data/berrymse/state/health").strip() in ("well", "ill")
+    assert keeper.pi.read("data/berrymse/state/proved-A").startswith("0.1.0 ")
+    assert keeper.log().count("rauc status mark-good") == 1
+    assert "reboot" not in keeper.log()
+    assert keeper.gap() < WATCHDOG, keeper.fed
+
+
+def test_a_server_that_is_gone_is_started_over_with_its_log_kept(keeper):
+    good = keeper.pi.root / "run/berrymse/good"
+    keeper.run(90, until=good.exists)
+    keeper.pi.write("kernel/gone", "")
+    gone = keeper.now()
+    keeper.run(150, until=lambda: "reboot" in keeper.log())
+    assert "reboot" in keeper.log()
+    assert keeper.now() - gone > 60
+    # Until then it is fed, or the machine would be reset before the log is on the card.
+    assert keeper.gap() < WATCHDOG, keeper.fed
+    assert keeper.pi.read("data/log/messages.A") == "what happened\n"
+    assert keeper.pi.read("data/berrymse/health-error").startswith("no answer for 60 s")
+    # From then on it is not, should that new start get stuck.
+    keeper.run(2)
+    before = len(keeper.fed)
+    keeper.run(2 * WATCHDOG)
+    assert len(keeper.fed) == before
+
+
+def test_the_raspberry_pis_watchdog_waits_longer_than_a_busy_card():
+    heartbeat = int(re.fullmatch("bcm2835_wdt.heartbeat=([0-9]+)", (ROOT / "appliance/raspberrypi/arguments").read_text().strip())[1])
+    # A question, the sleep, and the longest stall of either.
+    assert heartbeat > 5 + 5 + 2 * STALL
+    # The driver puts the seconds modulo 16 into the hardware, and the kernel feeds that every 8 s.
+    assert heartbeat % 16 > 12

@@ -141,6 +141,43 @@ def test_kernel_modules_are_not_compressed():
         assert "# CONFIG_MODULE_COMPRESS is not set" in settings(file.read_text()), file
 
 
+def overlays():
+    return [name for name in (ROOT / "appliance/overlays").read_text().splitlines() if name[0] != "#"]
+
+
+def image(board, at):
+    """What post-image.sh makes of files that stand for firmware, kernel and root: (card, slot.txt, config.txt)."""
+    images = at / "images"
+    (images / "rpi-firmware/overlays").mkdir(parents=True)
+    for name in overlays():
+        (images / f"rpi-firmware/overlays/{name}.dtbo").write_text("overlay")
+    kernel = "Image.gz" if "BR2_aarch64=y" in (TREE / f"board/{board}/board.config").read_text() else "zImage"
+    for name in ("rpi-firmware/start.elf", "u-boot.bin", "bcm2710-rpi-3-b.dtb", kernel):
+        (images / name).write_text(name)
+    (images / "rootfs.squashfs").write_bytes(b"hsqs" * 2000)
+    env = environment(at)
+    for tool in ("bmaptool", "xz"):
+        (at / f"host/bin/{tool}").write_text("#!/bin/sh\n")
+        (at / f"host/bin/{tool}").chmod(0o755)
+    # No signer: no bundle, which only RAUC makes.
+    (at / "config").write_text(f'BR2_PACKAGE_BERRYMSE_KEYRING="{at}/ca.pem"\n')
+    run(TREE / "board/common/post-image.sh", images, board, env=env)
+    card = images / "sdcard.img"
+    slot = run("mtype", "-i", images / "slot.img", "::slot.txt")
+    config = run("mtype", "-i", f"{card}@@{layout()['boot'][0] * MIB}", "::config.txt")
+    return card, dict(line.split("=", 1) for line in slot.splitlines()), config.splitlines()
+
+
+PIS = [board for board in BOARDS if board != "qemu_aarch64"]
+
+
+@pytest.mark.parametrize("board", PIS)
+def test_every_slot_of_a_raspberry_pi_has_its_arguments(board, tmp_path):
+    """In the slot, which comes with every update, and not in cmdline.txt, which does not."""
+    _, slot, _ = image(board, tmp_path)
+    assert slot["arguments"] == (ROOT / "appliance/raspberrypi/arguments").read_text().strip()
+
+
 @pytest.fixture(scope="module")
 def card(tmp_path_factory):
     return make_card(tmp_path_factory.mktemp("card"))
@@ -186,9 +223,8 @@ def test_a_card_without_an_overlay_is_refused(card, tmp_path):
     run(ASSEMBLE, "boot", boot)
     (boot / "start4.elf").write_text("firmware")
     (boot / "overlays").mkdir()
-    for name in (ROOT / "appliance/overlays").read_text().splitlines():
-        if name[0] != "#":
-            (boot / f"overlays/{name}.dtbo").write_text("overlay")
+    for name in overlays():
+        (boot / f"overlays/{name}.dtbo").write_text("overlay")
 
     def made():
         files = [card.parent / name for name in ("slot.img", "root.img")]

@@ -238,9 +238,10 @@ def test_a_slot_says_what_boot_cmd_asks_for(tmp_path, tools):
     asked = re.search(r"env import -t \$\{text\} \$\{filesize\} (.*)", (ROOT / "appliance/boot.cmd").read_text())[1].split()
     virtual = slot(tmp_path, "qemuarm64", "Image", "qemuarm64")
     assert virtual == {"kernel": "kernel.gz", "arguments": (ROOT / "appliance/virt/arguments").read_text().strip()}
-    assert slot(tmp_path, "raspberrypi4-64", "Image", "rpi") == {"kernel": "kernel.gz"}
+    arguments = (ROOT / "appliance/raspberrypi/arguments").read_text().strip()
+    assert slot(tmp_path, "raspberrypi4-64", "Image", "rpi") == {"kernel": "kernel.gz", "arguments": arguments}
     zero = slot(tmp_path, "raspberrypi0-wifi", "zImage", "rpi:raspberrypi0-wifi")
-    assert zero == {"kernel": "zimage", "start": "bootz"}
+    assert zero == {"kernel": "zimage", "start": "bootz", "arguments": arguments}
     assert set(virtual) | set(zero) <= set(asked)
 
 

@@ -31,6 +31,7 @@ kernel=Image.gz
 cp "$images/$kernel" "$work/slot/${kernel,,}"
 {
     echo "kernel=${kernel,,}"
+    [ ! -d "$images/rpi-firmware" ] || echo "arguments=$(cat "$repository/appliance/raspberrypi/arguments")"
     [ ! -e "$here/../$board/slot.txt" ] || cat "$here/../$board/slot.txt"
 } >"$work/slot/slot.txt"
 # Builds of the same make the same.
