@@ -179,6 +179,22 @@ def test_every_slot_of_a_raspberry_pi_has_its_arguments(board, tmp_path):
     assert slot["arguments"] == (ROOT / "appliance/raspberrypi/arguments").read_text().strip()
 
 
+@pytest.mark.parametrize("board", PIS)
+def test_config_txt_is_for_the_boards_camera(board, tmp_path):
+    card, slot, config = image(board, tmp_path)
+    wide = "BR2_aarch64=y" in (TREE / f"board/{board}/board.config").read_text()
+    for line in ("arm_64bit=1", "camera_auto_detect=1", "dtoverlay=cma,cma-128"):
+        assert (line in config) == wide, line
+    for line in ("arm_64bit=0", "camera_auto_detect=0", "start_x=1", "gpu_mem=128"):
+        assert (line in config) != wide, line
+    # Each setting once: the firmware takes the last one.
+    names = [line.split("=")[0] for line in config if line and line[0] not in "#[" and not line.startswith("dtoverlay=")]
+    assert len(set(names)) == len(names), config
+    # It would rename the heap to "reserved", where rpicam-vid does not look.
+    cmdline = run("mtype", "-i", f"{card}@@{layout()['boot'][0] * MIB}", "::cmdline.txt")
+    assert "cma=" not in cmdline + slot["arguments"]
+
+
 @pytest.fixture(scope="module")
 def card(tmp_path_factory):
     return make_card(tmp_path_factory.mktemp("card"))

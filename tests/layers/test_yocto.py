@@ -250,9 +250,10 @@ def partitions(image):
     return {part["node"].removeprefix(str(image)): part for part in table["partitions"]}
 
 
-@pytest.mark.parametrize("machine", ("raspberrypi0-wifi", "raspberrypi4-64"))
-def test_the_card_has_the_appliances_layout(machine, tmp_path, tools):
-    overrides = f"rpi:{machine}"
+@pytest.mark.parametrize("machine, bits", (("raspberrypi0-wifi", 32), ("raspberrypi4-64", 64)))
+def test_the_card_has_the_appliances_layout(machine, bits, tmp_path, tools):
+    # As OpenEmbedded has them: the processor's goes before the machine's.
+    overrides = f"{'aarch64' if bits == 64 else 'arm'}:rpi:{machine}"
     slot(tmp_path, machine, "Image", overrides)
     deploy = tmp_path / "deploy"
     overlays = [f"{name}.dtbo" for name in (ROOT / "appliance/overlays").read_text().splitlines() if name[0] != "#"]
@@ -289,8 +290,8 @@ def test_the_card_has_the_appliances_layout(machine, tmp_path, tools):
                  "bcm2711-rpi-4-b.dtb", "overlays/imx708.dtbo"):
         assert f"::/{name}" in listed, listed
     text = run("mtype", "-i", boot, "::config.txt")
-    assert text.startswith((ROOT / "appliance/config.txt").read_text())
-    assert ("start_x=1" in text.splitlines()) == (machine == "raspberrypi0-wifi")
+    files = (ROOT / "appliance/config.txt", ROOT / f"appliance/raspberrypi/config-{bits}.txt")
+    assert text == "".join(file.read_text() for file in files)
     with open(card, "rb") as file:
         file.seek(found["7"]["start"] * 512)
         assert file.read(6000) == b"a root" * 1000
