@@ -190,6 +190,11 @@ def test_config_txt_is_for_the_boards_camera(board, tmp_path):
     # Each setting once: the firmware takes the last one.
     names = [line.split("=")[0] for line in config if line and line[0] not in "#[" and not line.startswith("dtoverlay=")]
     assert len(set(names)) == len(names), config
+    assert "enable_uart=1" in config and "dtoverlay=disable-bt" in config
+    # Of a Compute Module 4 alone, and everything behind it for all boards.
+    start = config.index("[cm4]")
+    assert config[start + 1 : start + 3] == ["dtoverlay=dwc2,dr_mode=host", "[all]"]
+    assert [line for line in config if line.startswith("[")] == ["[cm4]", "[all]"]
     # It would rename the heap to "reserved", where rpicam-vid does not look.
     cmdline = run("mtype", "-i", f"{card}@@{layout()['boot'][0] * MIB}", "::cmdline.txt")
     assert "cma=" not in cmdline + slot["arguments"]
