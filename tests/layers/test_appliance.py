@@ -80,7 +80,7 @@ def test_mdev_and_systemd_have_the_same_device_nodes():
     rules = [f"{node} root:{group} {mode}" for node, group, mode, _ in rows]
     conf = (ROOT / "appliance/root/etc/mdev.conf").read_text().splitlines()
     # Everything else in it is the system's: drivers, the network, what everyone may open.
-    own = [line for line in conf if line and not re.match(r"#|\$MODALIAS|eth0 |\w+ root:root 666$", line)]
+    own = [line for line in conf if line and not re.match(r"#|\$MODALIAS|eth0 |wlan|\w+ root:root 666$", line)]
     assert own == rules
 
     unit = (ROOT / "appliance/systemd/berrymse.service").read_text()
@@ -130,6 +130,17 @@ def test_the_server_may_open_its_devices_and_no_others(pi, present):
             major, minor = map(str, number)
             pi.run("/usr/bin/busybox", "mdev", ACTION="add", DEVPATH=where, SUBSYSTEM=subsystem, DEVNAME=name, MAJOR=major, MINOR=minor)
     assert {name: " ".join(has) for name, has in pi.nodes().items()} == {name: has for name, (*_, has) in NODES.items()}
+
+
+def test_wifi_stays_awake(pi):
+    pi.write("usr/sbin/iw", '#!/bin/sh\necho "iw $*" >>/kernel/log\n').chmod(0o755)
+    where = "devices/platform/soc/mmc1:0001:1/net/wlan0"
+    pi.device(where.removeprefix("devices/"), subsystem="net", INTERFACE="wlan0", IFINDEX="3")
+    pi.run("/usr/bin/busybox", "mdev", ACTION="add", DEVPATH=f"/{where}", SUBSYSTEM="net", INTERFACE="wlan0")
+    assert pi.read("kernel/log") == "iw dev wlan0 set power_save off\n"
+    # Not when it goes.
+    pi.run("/usr/bin/busybox", "mdev", ACTION="remove", DEVPATH=f"/{where}", SUBSYSTEM="net", INTERFACE="wlan0")
+    assert pi.read("kernel/log").count("iw") == 1
 
 
 # The keeper: time runs faster for it, through /proc/uptime, sleep and sync.

@@ -64,6 +64,15 @@ def test_the_kernel_has_what_is_asked_of_it():
             assert names <= known, (file, names - known, "ci/buildroot symbols")
 
 
+def test_what_mdev_calls_for_wifi_is_in_the_images():
+    assert "@iw dev" in (ROOT / "appliance/root/etc/mdev.conf").read_text()
+    for board in BOARDS:
+        made = (TREE / f"configs/berrymse_{board}_defconfig").read_text().splitlines()
+        assert ("BR2_PACKAGE_IW=y" in made) == ("BR2_PACKAGE_WPA_SUPPLICANT=y" in made), board
+    recipe = (ROOT / "meta-berrymse/recipes-core/images/berrymse-image.bb").read_text()
+    assert re.search(r"^    iw \\$", recipe, re.M)
+
+
 def environment(tmp_path, config=""):
     """What Buildroot tells its scripts."""
     (tmp_path / "config").write_text(config)

@@ -32,6 +32,7 @@ IMAGE_INSTALL = "\
     wpa-supplicant-passphrase \
 "
 IMAGE_INSTALL:append:rpi = " \
+    iw \
     linux-firmware-rpidistro-bcm43430 \
     linux-firmware-rpidistro-bcm43436 \
     linux-firmware-rpidistro-bcm43436s \
