@@ -135,6 +135,27 @@ def test_a_root_whose_drivers_cannot_load_is_refused(tmp_path):
     assert "compressed modules" in checked(tmp_path)
 
 
+def test_a_root_whose_libcamera_finds_no_camera_is_refused(tmp_path):
+    (tmp_path / "usr/lib/modules/6.12.61").mkdir(parents=True)
+    (tmp_path / "usr/lib/modules/6.12.61/modules.dep").write_text("kernel/uvcvideo.ko:\n")
+    (tmp_path / "usr/lib/libcamera.so.0.7.0").write_bytes(b"\x7fELF\0libc.so.6\0")
+    assert checked(tmp_path) == ""
+    (tmp_path / "usr/lib/libcamera.so.0.7.0").write_bytes(b"\x7fELF\0libc.so.6\0libudev.so.1\0")
+    assert "libcamera is built with udev" in checked(tmp_path)
+    (tmp_path / "usr/sbin").mkdir()
+    (tmp_path / "usr/sbin/udevd").touch()
+    assert checked(tmp_path) == ""
+
+
+def test_no_image_with_libcamera_has_udev():
+    """Buildroot builds libcamera with udev exactly where the image has it."""
+    for board in BOARDS:
+        made = (TREE / f"configs/berrymse_{board}_defconfig").read_text()
+        if "LIBCAMERA" in made:
+            assert "BR2_ROOTFS_DEVICE_CREATION_DYNAMIC_MDEV=y" in made
+            assert not re.search("BR2_PACKAGE_(EUDEV|SYSTEMD|HAS_UDEV)", made)
+
+
 def test_both_trees_refuse_such_a_root(tmp_path):
     """Buildroot runs depmod before post-build.sh, OpenEmbedded after ROOTFS_POSTPROCESS_COMMAND."""
     (tmp_path / "target/etc/init.d").mkdir(parents=True)

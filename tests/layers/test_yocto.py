@@ -146,20 +146,30 @@ def test_the_licences_are_those_that_were_read(tmp_path):
 def test_appends_change_nothing_but_in_our_distribution(path, tmp_path):
     def after(overrides):
         d = recipes.config(tmp_path, overrides, FILESEXTRAPATHS="")
-        for name in ("SRC_URI", "PACKAGECONFIG", "RRECOMMENDS:rauc"):
+        for name in names:
             d.setVar(name, "as it was")
         recipes.append(path, d)
         d.setVar("PN", "rauc")
-        names = ("SRC_URI", "PACKAGECONFIG", "RRECOMMENDS:rauc", "FILESEXTRAPATHS")
-        return {name: d.getVar(name) for name in names}, list(files_of(d))
+        return {name: d.getVar(name) for name in (*names, "FILESEXTRAPATHS")}, list(files_of(d))
 
-    before = {name: "as it was" for name in ("SRC_URI", "PACKAGECONFIG", "RRECOMMENDS:rauc")}
+    names = ("SRC_URI", "PACKAGECONFIG", "RRECOMMENDS:rauc", "DEPENDS", "EXTRA_OEMESON")
+    before = {name: "as it was" for name in names}
     unchanged, _ = after("linux:aarch64:rpi:qemuarm64")
     assert unchanged == {**before, "FILESEXTRAPATHS": ""}
     for machine in ("rpi", "qemuarm64"):
         changed, files = after(f"linux:aarch64:{machine}:berrymse-os")
         assert changed != unchanged
         assert all(where for _, where in files), files
+
+
+def test_libcamera_does_without_udev(tmp_path):
+    """As Buildroot's does: the images have mdev."""
+    d = recipes.config(tmp_path, "rpi:berrymse-os", DEPENDS="udev gnutls", EXTRA_OEMESON="-Dcam=enabled")
+    recipes.append(LAYER / "dynamic-layers/multimedia-layer/recipes-multimedia/libcamera/libcamera_%.bbappend", d)
+    assert d.getVar("DEPENDS").split() == ["gnutls"]
+    assert d.getVar("EXTRA_OEMESON").split() == ["-Dcam=enabled", "-Dudev=disabled"]
+    layer = (LAYER / "conf/layer.conf").read_text()
+    assert "multimedia-layer:${LAYERDIR}/dynamic-layers/multimedia-layer/recipes-*/*/*.bbappend" in layer
 
 
 def test_bitbake_can_watch_the_appliances_files(tmp_path):
