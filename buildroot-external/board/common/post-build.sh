@@ -21,3 +21,4 @@ keys
 "$repository/appliance/assemble" root "$target" "$compatible" "$version" "$keyring"
 rm -f "$target/etc/berrymse-development"
 [ -z "$development" ] || touch "$target/etc/berrymse-development"
+"$repository/appliance/assemble" check "$target"

@@ -32,6 +32,7 @@ IMAGE_INSTALL = "\
     wpa-supplicant-passphrase \
 "
 IMAGE_INSTALL:append:rpi = " \
+    iw \
     linux-firmware-rpidistro-bcm43430 \
     linux-firmware-rpidistro-bcm43436 \
     linux-firmware-rpidistro-bcm43436s \
@@ -96,6 +97,13 @@ berrymse_appliance() {
 
     # The executable comes last: what is before it stays where it is, and an update need not fetch it.
     echo "${bindir}/berrymse -1" | sed 's|^/||' > ${WORKDIR}/squashfs.sort
+}
+
+# After depmod, which runs last in do_rootfs.
+IMAGE_PREPROCESS_COMMAND += "berrymse_check"
+berrymse_check[doc] = "Fails if a device could not work with this root file system"
+berrymse_check() {
+    ${BERRYMSE_TREE}/appliance/assemble check ${IMAGE_ROOTFS}
 }
 do_rootfs[file-checksums] += " \
     ${BERRYMSE_TREE}/appliance/assemble:True \
