@@ -1,10 +1,10 @@
-//! Parses Annex B, independently of BerryMSE's own splitter, which is tested against this.
+//! Parser for Annex B, independent of the splitter under test.
 
-/// The stream of a camera at one size.
+/// The H.264 stream of a camera at one size.
 pub struct Clip {
     pub width: u16,
     pub height: u16,
-    /// Access units with their start codes.
+    /// The access units, including start codes.
     pub units: Vec<Vec<u8>>,
 }
 
@@ -14,7 +14,7 @@ impl Clip {
     }
 }
 
-/// The positions of the start codes and of the NAL units that follow them.
+/// Returns the start of each NAL unit: positions of the start code and of the header byte.
 fn starts(stream: &[u8]) -> Vec<(usize, usize)> {
     let mut starts = vec![];
     let mut at = 0;
@@ -31,7 +31,7 @@ fn starts(stream: &[u8]) -> Vec<(usize, usize)> {
     starts
 }
 
-/// The NAL units, without start codes.
+/// Returns the NAL units without start codes.
 pub fn nal_units(stream: &[u8]) -> Vec<&[u8]> {
     let starts = starts(stream);
     let ends = starts.iter().skip(1).map(|(code, _)| *code).chain([stream.len()]);
@@ -50,8 +50,9 @@ pub fn is_slice(nal: &[u8]) -> bool {
     matches!(nal_type(nal), SLICE | IDR_SLICE)
 }
 
-/// Splits a stream into access units. An access unit ends before the next picture's first slice
-/// (first_mb_in_slice is 0, encoded as a single 1 bit) or before the NAL units in front of it.
+/// Splits a stream into access units. An access unit ends at the first NAL unit after its slices
+/// that is either not a slice, or the first slice of the next picture (first_mb_in_slice is 0,
+/// coded as one bit 1).
 fn access_units(stream: &[u8]) -> Vec<Vec<u8>> {
     let mut units = vec![];
     let mut unit_start = 0;

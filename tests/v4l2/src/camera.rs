@@ -1,8 +1,9 @@
-//! A simulated USB camera, driven by the kernel's uvcvideo.
+//! A simulated USB camera, controlled by the test. The kernel driver uvcvideo treats it as a real
+//! camera.
 //!
-//! One thread answers the host, another prepares a picture when it is due. They share [`State`] behind a
-//! lock, which is held while an answer is written, so that a request that is being cancelled is answered
-//! either before that or not at all.
+//! One thread answers the requests of the host; the other produces pictures in time. They share
+//! [`State`], protected by a lock. Answers are written while the lock is held, so that a request
+//! that is being unlinked is either answered before or not at all.
 
 use crate::usbip::{self, Command, ECONNRESET, EPIPE};
 use crate::uvc::{self, BULK_IN, Choice, Format, Model, Request};
@@ -18,46 +19,46 @@ const END_OF_FRAME: u8 = 2;
 const ERROR: u8 = 0x40;
 const END_OF_HEADER: u8 = 0x80;
 
-/// An action on a camera.
-pub type Action = fn(&mut State);
+/// A change of a camera's state.
+pub type Change = fn(&mut State);
 
-/// Simulated faults and the state of a camera. By default there are no faults.
+/// The faults of the camera, and its current state. By default there are no faults.
 #[derive(Default)]
 pub struct State {
     /// The camera sends no pictures and reports no error.
     pub stalled: bool,
-    /// Number of following pictures that are marked as damaged.
+    /// Number of the next pictures to mark as damaged.
     pub damaged: u32,
-    /// Number of following pictures that consist of a header only.
+    /// Number of the next pictures to send without data after the header.
     pub empty: u32,
-    /// The endpoint is halted: every request fails with EPIPE until the host clears the halt.
+    /// The endpoint is halted: every request is answered with EPIPE until the host clears the halt.
     pub halted: bool,
-    /// Starting a stream fails; the host gets EIO.
+    /// The camera refuses to start streams, so that the host gets EIO.
     pub refuses: bool,
-    /// A fixed frame interval in units of 100 ns, regardless of the negotiated one.
+    /// Actual frame interval, in 100 ns, regardless of the negotiated one.
     pub own_interval: Option<u32>,
-    /// An action before the picture with this number.
-    pub spoil: Option<(usize, Action)>,
-    /// A fixed clip, regardless of the negotiated size.
+    /// A change to apply before the picture with this number.
+    pub change: Option<(usize, Change)>,
+    /// Index of the clip to send, regardless of the negotiated size.
     pub own_clip: Option<usize>,
 
-    /// The last negotiated parameters.
+    /// The parameters negotiated last.
     pub probe: Option<Choice>,
-    /// The running stream.
+    /// The parameters of the running stream.
     pub stream: Option<Choice>,
-    /// Number of started streams.
+    /// Number of streams started.
     pub starts: u32,
-    /// Number of pictures sent since the start of the stream, which is the index of the next unit.
+    /// Number of pictures sent since the start of the stream, and index of the next access unit.
     pub sent: usize,
-    /// When each picture was sent.
+    /// Time at which each picture was sent.
     pub sent_at: Vec<Instant>,
 
     brightness: u16,
-    /// The host's pending requests for data: number and length.
+    /// Pending requests for pictures: number and length.
     requests: VecDeque<(u32, usize)>,
-    /// Payloads to be sent, each with its header.
+    /// Payloads still to be sent, each a picture with its header.
     payloads: VecDeque<Vec<u8>>,
-    /// Number of bytes of the first payload that have been sent.
+    /// Number of bytes already sent of the first payload.
     done: usize,
     gone: bool,
 }
@@ -69,7 +70,7 @@ struct Shared {
     socket: UnixStream,
 }
 
-/// A camera that is plugged in. Unplugged on drop.
+/// A camera plugged into a port. Unplugged on drop.
 pub struct Camera {
     pub port: u32,
     shared: Arc<Shared>,
@@ -77,31 +78,31 @@ pub struct Camera {
 }
 
 impl Camera {
-    /// Plugs a camera in.
+    /// Plugs in a camera.
     pub fn plug(model: &Arc<Model>, port: u32) -> Camera {
         Camera::plug_with(model, port, |_| {})
     }
 
-    /// Plugs in a camera with faults from the start.
-    pub fn plug_with(model: &Arc<Model>, port: u32, spoil: impl FnOnce(&mut State)) -> Camera {
-        let (socket, kernels) = UnixStream::pair().unwrap();
+    /// Plugs in a camera with a changed initial state.
+    pub fn plug_with(model: &Arc<Model>, port: u32, change: impl FnOnce(&mut State)) -> Camera {
+        let (socket, kernel_socket) = UnixStream::pair().unwrap();
         let mut state = State { brightness: 128, ..State::default() };
-        spoil(&mut state);
+        change(&mut state);
         let model = model.clone();
         let shared =
             Arc::new(Shared { model, state: Mutex::new(state), changed: Condvar::new(), socket });
-        usbip::attach(port, &kernels);
-        let threads = [answer_requests, keep_time].map(|run| {
+        usbip::attach(port, &kernel_socket);
+        let threads = [answer_requests, produce_pictures].map(|run| {
             let shared = shared.clone();
             std::thread::spawn(move || run(&shared))
         });
         Camera { port, shared, threads: threads.into() }
     }
 
-    /// Changes or reads the state of the camera.
-    pub fn tell<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
+    /// Accesses the state of the camera, to change or to read it.
+    pub fn with_state<T>(&self, access: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.shared.lock();
-        let result = what(&mut state);
+        let result = access(&mut state);
         if state.halted {
             self.shared.refuse_all(&mut state);
         }
@@ -119,24 +120,24 @@ impl Drop for Camera {
     }
 }
 
-/// Ignores the error of a connection that the host has closed.
-fn unless_gone(result: std::io::Result<()>) {
+/// Ignores an error that shows that the host has closed the connection.
+fn unless_closed(result: std::io::Result<()>) {
     if let Err(error) = result {
         assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "USB/IP: {error}");
     }
 }
 
-/// The thread that answers the host.
+/// Answers the requests of the host.
 fn answer_requests(shared: &Shared) {
     let mut socket = &shared.socket;
-    while let Some(command) = usbip::read(&mut socket).expect("a USB/IP command") {
+    while let Some(command) = usbip::read(&mut socket).expect("the host speaks USB/IP") {
         let mut state = shared.lock();
         match command {
             Command::Unlink { number, victim } => {
                 let before = state.requests.len();
                 state.requests.retain(|(request, _)| *request != victim);
                 let found = state.requests.len() < before;
-                unless_gone(usbip::unlinked(socket, number, if found { ECONNRESET } else { 0 }));
+                unless_closed(usbip::unlinked(socket, number, if found { ECONNRESET } else { 0 }));
             }
             Command::Submit { number, endpoint: BULK_IN, length, .. } => {
                 state.requests.push_back((number, length));
@@ -153,7 +154,7 @@ fn answer_requests(shared: &Shared) {
                 };
                 answer.truncate(length);
                 let taken = if status == 0 { answer.len().max(data.len()) } else { 0 };
-                unless_gone(usbip::answer(socket, number, status, taken, &answer));
+                unless_closed(usbip::answer(socket, number, status, taken, &answer));
             }
         }
     }
@@ -161,8 +162,8 @@ fn answer_requests(shared: &Shared) {
     shared.changed.notify_all();
 }
 
-/// The thread that prepares a picture when it is due.
-fn keep_time(shared: &Shared) {
+/// Produces pictures at the frame interval.
+fn produce_pictures(shared: &Shared) {
     let mut state = shared.lock();
     while !state.gone {
         let (Some(stream), false) = (state.stream, state.stalled) else {
@@ -170,11 +171,13 @@ fn keep_time(shared: &Shared) {
             continue;
         };
         // Pictures are due at this interval until the stream changes.
-        let this = (state.starts, stream);
+        let current = (state.starts, stream);
         let interval = state.own_interval.unwrap_or(stream.interval);
         let interval = Duration::from_nanos(u64::from(interval) * 100);
         let mut due = Instant::now() + interval;
-        while !state.gone && !state.stalled && state.stream.map(|s| (state.starts, s)) == Some(this)
+        while !state.gone
+            && !state.stalled
+            && state.stream.map(|s| (state.starts, s)) == Some(current)
         {
             let now = Instant::now();
             if now < due {
@@ -183,7 +186,7 @@ fn keep_time(shared: &Shared) {
             }
             due += interval;
             let payload = shared.payload(&mut state, stream);
-            // A camera has little memory: pictures that the host does not fetch are lost.
+            // Cameras have little memory: pictures that the host does not fetch are lost.
             if state.payloads.len() < 4 {
                 state.payloads.push_back(payload);
             }
@@ -197,17 +200,17 @@ impl Shared {
         self.state.lock().unwrap()
     }
 
-    /// Answers a control request. `None` rejects it.
+    /// Answers a control request. `None` means that it is refused.
     fn control(&self, state: &mut State, setup: uvc::Setup, data: &[u8]) -> Option<Vec<u8>> {
         let probe = state.probe.unwrap_or(Choice::first());
         match uvc::request(setup, &self.model, probe, state.brightness) {
             Request::Answer(answer) => return Some(answer),
             Request::Done => {}
             Request::Unknown => return None,
-            Request::Probe => state.probe = Some(Choice::from_wish(data, &self.model)),
+            Request::Probe => state.probe = Some(Choice::negotiate(data, &self.model)),
             Request::Commit if state.refuses => return None,
             Request::Commit => {
-                let choice = Choice::from_wish(data, &self.model);
+                let choice = Choice::negotiate(data, &self.model);
                 state.stop();
                 state.probe = Some(choice);
                 state.stream = Some(choice);
@@ -228,11 +231,11 @@ impl Shared {
         Some(vec![])
     }
 
-    /// The next picture, with its header.
+    /// Returns the next picture with its header.
     fn payload(&self, state: &mut State, stream: Choice) -> Vec<u8> {
         let number = state.sent;
-        if let Some((_, spoil)) = state.spoil.take_if(|(at, _)| *at == number) {
-            spoil(state);
+        if let Some((_, change)) = state.change.take_if(|(at, _)| *at == number) {
+            change(state);
         }
         state.sent += 1;
         state.sent_at.push(Instant::now());
@@ -248,7 +251,7 @@ impl Shared {
             return payload;
         }
         match stream.format {
-            // Starts black and becomes brighter with every picture.
+            // Starts with black and becomes brighter with each picture.
             Format::Yuyv => {
                 let pixels = usize::from(uvc::RAW.0) * usize::from(uvc::RAW.1);
                 payload.extend([number as u8, 0x80].repeat(pixels));
@@ -262,35 +265,35 @@ impl Shared {
         payload
     }
 
-    /// Sends as much as the host has requested. The last part of a payload is shorter than the request,
-    /// or empty, which marks its end.
+    /// Sends as much data as the host has requested. The last part of a payload is shorter than the
+    /// request (possibly empty), which tells the host that the payload ends.
     fn send(&self, state: &mut State) {
         while let (Some(payload), Some(&(number, length))) =
             (state.payloads.front(), state.requests.front())
         {
             state.requests.pop_front();
-            let piece = &payload[state.done..];
-            let piece = &piece[..piece.len().min(length)];
-            unless_gone(usbip::answer(&self.socket, number, 0, piece.len(), piece));
-            state.done += piece.len();
-            if piece.len() < length {
+            let part = &payload[state.done..];
+            let part = &part[..part.len().min(length)];
+            unless_closed(usbip::answer(&self.socket, number, 0, part.len(), part));
+            state.done += part.len();
+            if part.len() < length {
                 state.payloads.pop_front();
                 state.done = 0;
             }
         }
     }
 
-    /// Halts the endpoint: fails all pending requests.
+    /// Stops the stream and answers all pending requests with EPIPE.
     fn refuse_all(&self, state: &mut State) {
         state.stop();
         for (number, _) in std::mem::take(&mut state.requests) {
-            unless_gone(usbip::answer(&self.socket, number, EPIPE, 0, &[]));
+            unless_closed(usbip::answer(&self.socket, number, EPIPE, 0, &[]));
         }
     }
 }
 
 impl State {
-    /// Ends the stream.
+    /// Stops the stream.
     fn stop(&mut self) {
         self.stream = None;
         self.payloads.clear();

@@ -1,4 +1,4 @@
-//! The guest: programs, kernel modules, device nodes, messages of panics.
+//! Helpers for the guest: programs, kernel modules, device nodes and panic messages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,19 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// How long to wait for a condition, in virtual time, which jumps ahead while the guest is idle.
+/// How long to wait for a condition, in the guest's time, which passes quickly while the guest is
+/// idle. Only a fault takes this long.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often a condition is checked.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
+pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Calls `look` until it returns something.
+/// Calls `look` until it returns something. Panics with `what` after [`TIMEOUT`].
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_at_most(TIMEOUT, what, look)
 }
 
-/// Like [`wait_for`], with another limit.
+/// Like [`wait_for`], with a time limit that is part of the test.
 pub fn wait_at_most<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
     loop {
@@ -31,8 +32,8 @@ pub fn wait_at_most<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Op
 
 static PANICS: Mutex<Vec<String>> = Mutex::new(vec![]);
 
-/// Collects the messages of panics in all threads.
-pub fn keep_panics() {
+/// Records the messages of all later panics, in any thread.
+pub fn record_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(|at| format!(" ({}:{})", at.file(), at.line()));
         let what = panic.payload_as_str().unwrap_or("a panic");
@@ -40,19 +41,19 @@ pub fn keep_panics() {
     }));
 }
 
-/// Returns and clears the collected messages.
+/// Returns and removes the recorded panic messages.
 pub fn take_panics() -> String {
     std::mem::take(&mut *PANICS.lock().unwrap()).join("\n    ")
 }
 
-/// A command without standard input.
+/// Returns a command that is ready to start.
 pub fn program(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(name);
     command.args(arguments).stdin(Stdio::null());
     command
 }
 
-/// Runs a program to its end.
+/// Runs a program and returns its result.
 pub fn output(name: &str, arguments: &[&str]) -> Output {
     program(name, arguments).output().unwrap_or_else(|error| panic!("{name}: {error}"))
 }
@@ -60,16 +61,17 @@ pub fn output(name: &str, arguments: &[&str]) -> Output {
 /// Runs a program, which must succeed. Returns its standard output.
 pub fn run(name: &str, arguments: &[&str]) -> String {
     let output = output(name, arguments);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {arguments:?}: {}: {said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {arguments:?}: {}: {stderr}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A kernel module, unloaded on drop.
+/// A loaded kernel module. Unloaded on drop.
 pub struct Module(&'static str);
 
 impl Module {
-    /// Loads a module and its dependencies, which `ci/stage/v4l2` has put into the guest.
+    /// Loads a module, and the modules it depends on, from those that `ci/stage/v4l2` has added to
+    /// the guest.
     pub fn load(name: &'static str, parameters: &[&str]) -> Module {
         let folder = Path::new("/modules");
         let needed = fs::read_to_string(folder.join(name)).unwrap();
@@ -93,8 +95,8 @@ impl Module {
 impl Drop for Module {
     fn drop(&mut self) {
         let output = output("rmmod", &[self.0]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() || std::thread::panicking(), "rmmod {}: {said}", self.0);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || std::thread::panicking(), "rmmod {}: {stderr}", self.0);
     }
 }
 
@@ -103,19 +105,19 @@ pub fn settle() {
     run("udevadm", &["settle"]);
 }
 
-/// Waits for a link below `/dev/v4l/by-id` or `by-path`.
+/// Waits for a link to a device node in `/dev/v4l/by-id` or `by-path`, and returns its path.
 pub fn link(folder: &str, name_part: &str) -> PathBuf {
     let folder = Path::new("/dev/v4l").join(folder);
     wait_for(&format!("a link with {name_part} in {}", folder.display()), || {
         fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path()).find(|path| {
             let name = path.file_name().unwrap().to_str().unwrap();
-            // udev creates .#NAME and renames it.
+            // udev creates the link as .#NAME and then renames it.
             !name.starts_with('.') && name.contains(name_part) && path.canonicalize().is_ok()
         })
     })
 }
 
-/// Waits for the device node of a camera.
+/// Waits for the device node of a camera, and returns its path.
 pub fn node(serial: &str) -> PathBuf {
     let link = link("by-id", &format!("_{serial}-video-index0"));
     wait_for("the link's node", || link.canonicalize().ok())

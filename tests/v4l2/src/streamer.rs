@@ -1,6 +1,6 @@
-//! The release executable and its status.
+//! The running release executable, its status and its log.
 
-use crate::guest::{TIMEOUT, program, wait_for};
+use crate::guest::{POLL_INTERVAL, TIMEOUT, program, wait_for};
 use crate::viewer::ADDRESS;
 use serde_json::Value;
 use std::fs::{self, File};
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 const CONFIG: &str = "/tmp/berrymse.toml";
 const LOG: &str = "/tmp/berrymse.log";
 
-/// Number of lines of the log that are printed after a failure.
-const LAST: usize = 12;
+/// Number of log lines to print after a failure.
+const LOG_LINES: usize = 12;
 
-/// A running streamer. Terminated on drop; if the scenario has failed, prints the end of its log.
+/// The running streamer. Terminated on drop. If the test has failed, its log is printed.
 pub struct Streamer(Child);
 
 impl Streamer {
@@ -25,13 +25,14 @@ impl Streamer {
         Streamer::spawn(&["--config", CONFIG])
     }
 
-    /// Like [`Streamer::start`], with a verbose log.
-    pub fn start_talkative(config: &str) -> Streamer {
+    /// Like [`Streamer::start`], with the most detailed log.
+    pub fn start_verbose(config: &str) -> Streamer {
         fs::write(CONFIG, config).unwrap();
         Streamer::spawn(&["--config", CONFIG, "-vv"])
     }
 
-    /// The time of each frame from the driver's buffer to the viewers' sockets, according to the log.
+    /// Reads the delay of each frame, from the driver's buffer to the viewers' sockets, from the
+    /// log.
     pub fn frame_times() -> Vec<Duration> {
         let nanoseconds = |line: &str| {
             let (_, rest) = line.split_once("fragment out after ")?;
@@ -48,12 +49,11 @@ impl Streamer {
     fn spawn(arguments: &[&str]) -> Streamer {
         let log = File::create(LOG).unwrap();
         let arguments = [&["--listen", ADDRESS], arguments].concat();
-        let mut streamer = Streamer(
-            program("berrymse", &arguments).stderr(log).spawn().expect("start of berrymse"),
-        );
-        wait_for("start of the streamer", || {
+        let mut streamer =
+            Streamer(program("berrymse", &arguments).stderr(log).spawn().expect("berrymse starts"));
+        wait_for("the streamer's start", || {
             let ended = streamer.0.try_wait().unwrap();
-            assert!(ended.is_none(), "the streamer exited: {}", Streamer::log());
+            assert!(ended.is_none(), "the streamer ended: {}", Streamer::log());
             TcpStream::connect(ADDRESS).ok()
         });
         streamer
@@ -63,7 +63,7 @@ impl Streamer {
         fs::read_to_string(LOG).unwrap()
     }
 
-    /// The status of the first camera.
+    /// Returns the status of the first camera (`/api/status`).
     pub fn camera(&self) -> Value {
         let mut status: Value = serde_json::from_str(&get("/api/status")).unwrap();
         status["cameras"][0].take()
@@ -77,17 +77,17 @@ impl Streamer {
             if good(&camera) {
                 return (camera, start.elapsed());
             }
-            assert!(start.elapsed() < TIMEOUT, "{what}: {camera}");
-            std::thread::sleep(Duration::from_millis(10));
+            assert!(start.elapsed() < TIMEOUT, "{what}: not within {TIMEOUT:?}: {camera}");
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Waits until the camera is streaming.
+    /// Waits until the camera delivers pictures.
     pub fn until_streaming(&self) -> (Value, Duration) {
         self.until("streaming", |camera| camera["state"] == "streaming")
     }
 
-    /// Waits for an error message with all of these words.
+    /// Waits until the camera has failed with an error that contains all these words.
     pub fn until_error(&self, words: &[&str]) -> (Value, Duration) {
         self.until(&format!("an error with {words:?}"), |camera| {
             let error = camera["error"].as_str().unwrap_or_default().to_lowercase();
@@ -95,7 +95,7 @@ impl Streamer {
         })
     }
 
-    /// Resident memory in KiB, and number of open files.
+    /// Returns the resident memory, in KiB, and the number of open files.
     pub fn size(&self) -> (u64, usize) {
         let proc = format!("/proc/{}", self.0.id());
         let status = fs::read_to_string(format!("{proc}/status")).unwrap();
@@ -110,10 +110,10 @@ impl Drop for Streamer {
         if std::thread::panicking() {
             let log = Streamer::log();
             let lines: Vec<_> = log.lines().collect();
-            let last = &lines[lines.len().saturating_sub(LAST)..];
-            println!("    end of the log:\n    {}", last.join("\n    "));
+            let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
+            println!("    end of the streamer's log:\n    {}", last.join("\n    "));
         }
-        // With SIGTERM, so that the shutdown is tested as well.
+        // A regular shutdown, so that it is tested as well.
         let _ = program("kill", &[&self.0.id().to_string()]).status();
         let end = Instant::now() + TIMEOUT;
         while matches!(self.0.try_wait(), Ok(None)) {
@@ -122,12 +122,12 @@ impl Drop for Streamer {
                 let _ = self.0.wait();
                 assert!(std::thread::panicking(), "the streamer did not exit after SIGTERM");
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
-/// Sends a GET request. Returns the body of the response.
+/// Sends a GET request to the streamer. Returns the body of the response.
 pub fn get(path: &str) -> String {
     let mut socket = TcpStream::connect(ADDRESS).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n\r\n");

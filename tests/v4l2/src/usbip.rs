@@ -1,5 +1,5 @@
-//! The device's side of USB/IP (Documentation/usb/usbip_protocol.rst in the kernel), and the ports of
-//! vhci_hcd, the virtual host controller.
+//! The device side of USB/IP (Documentation/usb/usbip_protocol.rst in the kernel), and the ports of
+//! vhci_hcd, the kernel's virtual host controller.
 
 use crate::uvc::Setup;
 use std::fs;
@@ -17,8 +17,8 @@ const RET_UNLINK: u32 = 4;
 pub const EPIPE: i32 = -32;
 pub const ECONNRESET: i32 = -104;
 
-/// Size of the header of every message, in bytes.
-const HEADER: usize = 48;
+/// Size of the header of each message, in bytes.
+const HEADER_LEN: usize = 48;
 
 /// A command from the host.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ pub enum Command {
         number: u32,
         endpoint: u32,
         setup: Setup,
-        /// Number of bytes that the host accepts or sends.
+        /// Number of bytes that the host requests or sends.
         length: usize,
-        /// The data that the host sends.
+        /// The bytes that the host sends.
         data: Vec<u8>,
     },
     /// Cancels the request `victim`.
@@ -38,7 +38,7 @@ pub enum Command {
 
 /// Reads the next command. `None` at the end of the connection.
 pub fn read(socket: &mut impl Read) -> io::Result<Option<Command>> {
-    let mut header = [0; HEADER];
+    let mut header = [0; HEADER_LEN];
     match socket.read_exact(&mut header) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -64,7 +64,7 @@ pub fn read(socket: &mut impl Read) -> io::Result<Option<Command>> {
 
 /// Encodes a message to the host.
 fn message(command: u32, number: u32, status: i32, length: usize, data: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER];
+    let mut bytes = vec![0; HEADER_LEN];
     bytes[0..4].copy_from_slice(&command.to_be_bytes());
     bytes[4..8].copy_from_slice(&number.to_be_bytes());
     bytes[0x14..0x18].copy_from_slice(&status.to_be_bytes());
@@ -73,7 +73,7 @@ fn message(command: u32, number: u32, status: i32, length: usize, data: &[u8]) -
     bytes
 }
 
-/// Answers a request. `taken`: number of bytes transferred.
+/// Answers a request. `taken` is the number of bytes transferred.
 pub fn answer(
     mut socket: impl Write,
     number: u32,
@@ -84,7 +84,7 @@ pub fn answer(
     socket.write_all(&message(RET_SUBMIT, number, status, taken, data))
 }
 
-/// Confirms that a request was cancelled (ECONNRESET) or had already been answered (0).
+/// Reports that a request was cancelled (ECONNRESET), or that it had already been answered (0).
 pub fn unlinked(mut socket: impl Write, number: u32, status: i32) -> io::Result<()> {
     socket.write_all(&message(RET_UNLINK, number, status, 0, &[]))
 }
@@ -94,10 +94,10 @@ const VHCI: &str = "/sys/devices/platform/vhci_hcd.0";
 /// USB 2 at 480 Mbit/s (enum usb_device_speed).
 const HIGH_SPEED: u32 = 3;
 
-/// The status of a free port (enum usbip_device_status).
+/// Status of a free port (enum usbip_device_status).
 const FREE: &str = "004";
 
-/// Whether a port is free.
+/// Returns whether a port is free.
 fn is_free(port: u32) -> bool {
     let status = fs::read_to_string(format!("{VHCI}/status")).expect("vhci_hcd is loaded");
     status.lines().any(|line| {
@@ -106,20 +106,20 @@ fn is_free(port: u32) -> bool {
     })
 }
 
-/// Attaches the device at the other end of `socket` to a port.
+/// Plugs in the device at the other end of `socket`.
 pub fn attach(port: u32, socket: &UnixStream) {
-    // The controller frees the port with a delay after a detach.
+    // The controller releases a port with a delay.
     let end = Instant::now() + Duration::from_secs(10);
     while !is_free(port) {
         assert!(Instant::now() < end, "port {port} of vhci_hcd does not become free");
         std::thread::sleep(Duration::from_millis(10));
     }
-    // The device number is arbitrary.
+    // The number of the device is arbitrary.
     let words = format!("{port} {} {} {HIGH_SPEED}", socket.as_raw_fd(), port + 1);
-    fs::write(format!("{VHCI}/attach"), words).expect("attach to vhci_hcd");
+    fs::write(format!("{VHCI}/attach"), words).expect("vhci_hcd takes a device");
 }
 
-/// Detaches the device from a port.
+/// Unplugs the device in a port.
 pub fn detach(port: u32) {
-    fs::write(format!("{VHCI}/detach"), port.to_string()).expect("detach from vhci_hcd");
+    fs::write(format!("{VHCI}/detach"), port.to_string()).expect("vhci_hcd drops a device");
 }

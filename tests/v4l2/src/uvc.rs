@@ -1,8 +1,8 @@
-//! Descriptors of a USB camera and the negotiation of a stream.
+//! The protocol of a USB camera: descriptors and the negotiation of a stream.
 //!
-//! According to the USB Device Class Definition for Video Devices 1.1 ("UVC") and its Frame Based Payload
-//! specification. As in real cameras, YUYV is the first format and H.264 the second. There is one bulk
-//! endpoint and one control (brightness).
+//! Implements parts of the USB Device Class Definition for Video Devices 1.1 ("UVC") and of its
+//! Frame Based Payload specification. As in real cameras, YUYV is the first format and H.264 the
+//! second. There is one bulk endpoint and one control (brightness).
 
 use crate::annexb::Clip;
 
@@ -15,7 +15,7 @@ const ENDPOINT: u8 = 5;
 const ASSOCIATION: u8 = 11;
 const CS_INTERFACE: u8 = 0x24;
 
-/// The class and its subclasses: control, streaming, and the collection of both.
+/// The video class and its subclasses: control, streaming, collection of both.
 const VIDEO: u8 = 14;
 const CONTROL: u8 = 1;
 const STREAMING: u8 = 2;
@@ -30,23 +30,23 @@ const CAMERA_TERMINAL: u8 = 1;
 const PROCESSING_UNIT: u8 = 2;
 const OUTPUT_TERMINAL: u8 = 3;
 
-/// The endpoint of the pictures.
+/// Number of the endpoint for pictures.
 pub const BULK_IN: u32 = 1;
 
 /// Size of a bulk packet at high speed, in bytes.
-const PACKET: u16 = 512;
+const PACKET_LEN: u16 = 512;
 
-/// In descriptors, a FourCC is a GUID: the four letters followed by this.
+/// Descriptors identify formats by GUIDs, which consist of the FourCC and these bytes.
 const GUID: [u8; 12] = [0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71];
 
-/// Supported frame intervals, in units of 100 ns: 30, 15 and 10 frames per second.
+/// Supported frame intervals, in 100 ns: 30, 15 and 10 frames per second.
 pub const INTERVALS: [u32; 3] = [333_333, 666_666, 1_000_000];
 
-/// The size of raw pictures, small because no scenario streams them.
+/// Size of raw pictures, in pixels. Small, because the streamer rejects them.
 pub const RAW: (u16, u16) = (160, 120);
 
 /// Maximum size of a compressed picture, in bytes.
-const MAX_FRAME: u32 = 512 << 10;
+const MAX_FRAME_BYTES: u32 = 512 << 10;
 
 /// Formats, numbered from 1 as in UVC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,10 +55,10 @@ pub enum Format {
     H264 = 2,
 }
 
-/// A camera model: the properties that do not change when the camera is unplugged.
+/// The permanent properties of a camera.
 pub struct Model {
     pub serial: &'static str,
-    /// H.264 clips, one for each size. Empty: the camera has no H.264.
+    /// The H.264 clips, one for each size. Empty for cameras without H.264.
     pub clips: Vec<Clip>,
 }
 
@@ -77,7 +77,7 @@ pub struct Choice {
     pub format: Format,
     /// Index of the frame size, from 0.
     pub size: usize,
-    /// In 100 ns.
+    /// Frame interval, in 100 ns.
     pub interval: u32,
 }
 
@@ -86,35 +86,35 @@ impl Choice {
         Choice { format: Format::Yuyv, size: 0, interval: INTERVALS[0] }
     }
 
-    /// The supported parameters nearest to the host's request.
-    pub fn from_wish(wish: &[u8], model: &Model) -> Choice {
-        let format = match wish.get(2) {
+    /// Selects the supported parameters closest to those that the host requests.
+    pub fn negotiate(requested: &[u8], model: &Model) -> Choice {
+        let format = match requested.get(2) {
             Some(2) if !model.clips.is_empty() => Format::H264,
             _ => Format::Yuyv,
         };
         let sizes = model.frames(format).len();
-        let size = usize::from(*wish.get(3).unwrap_or(&1)).clamp(1, sizes) - 1;
-        let wished =
-            wish.get(4..8).map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().unwrap()));
-        let nearest = INTERVALS.into_iter().min_by_key(|interval| interval.abs_diff(wished));
+        let size = usize::from(*requested.get(3).unwrap_or(&1)).clamp(1, sizes) - 1;
+        let interval =
+            requested.get(4..8).map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().unwrap()));
+        let nearest = INTERVALS.into_iter().min_by_key(|supported| supported.abs_diff(interval));
         Choice { format, size, interval: nearest.unwrap() }
     }
 
-    /// Encodes the parameters: 34 bytes in UVC 1.1.
+    /// Encodes the parameters for the host: 34 bytes in UVC 1.1.
     pub fn to_bytes(self) -> Vec<u8> {
         let max_frame = match self.format {
             Format::Yuyv => u32::from(RAW.0) * u32::from(RAW.1) * 2,
-            Format::H264 => MAX_FRAME,
+            Format::H264 => MAX_FRAME_BYTES,
         };
         let mut bytes = vec![0; 34];
         bytes[2] = self.format as u8;
         bytes[3] = self.size as u8 + 1;
         bytes[4..8].copy_from_slice(&self.interval.to_le_bytes());
         bytes[18..22].copy_from_slice(&max_frame.to_le_bytes());
-        // A payload is a whole frame with its header and ends with a short packet.
+        // A payload is a complete frame with its header, and ends with a short packet.
         bytes[22..26].copy_from_slice(&(max_frame + 512).to_le_bytes());
         bytes[26..30].copy_from_slice(&48_000_000u32.to_le_bytes()); // clock
-        bytes[30] = 3; // framing: frame ids and ends of frame are marked
+        bytes[30] = 3; // bmFramingInfo: frame ID and end of frame are marked
         bytes
     }
 }
@@ -126,12 +126,12 @@ fn push(to: &mut Vec<u8>, parts: &[&[u8]]) {
     to.extend(parts.concat());
 }
 
-/// Answers GET_DESCRIPTOR. `None` if the descriptor does not exist.
+/// Returns a descriptor for GET_DESCRIPTOR. `None` if it does not exist.
 pub fn descriptor(kind: u8, index: u8, model: &Model) -> Option<Vec<u8>> {
     match (kind, index) {
         (DEVICE, 0) => Some(device()),
         (CONFIGURATION, 0) => Some(configuration(model)),
-        (STRING, 0) => Some(vec![4, STRING, 0x09, 0x04]), // only English
+        (STRING, 0) => Some(vec![4, STRING, 0x09, 0x04]), // languages: only English
         (STRING, 1) => Some(string("BerryMSE")),
         (STRING, 2) => Some(string("Lab Camera")),
         (STRING, 3) => Some(string(model.serial)),
@@ -148,7 +148,7 @@ fn string(text: &str) -> Vec<u8> {
 
 fn device() -> Vec<u8> {
     let mut bytes = vec![];
-    // USB 2.0, with interface associations. The ids are those of the Linux Foundation's "Webcam Gadget".
+    // USB 2.0; the class for interface associations. Linux Foundation, "Webcam Gadget".
     push(&mut bytes, &[&[DEVICE, 0, 2, 0xef, 2, 1, 64, 0x6b, 0x1d, 0x02, 0x01, 0, 1, 1, 2, 3, 1]]);
     bytes
 }
@@ -166,7 +166,7 @@ fn configuration(model: &Model) -> Vec<u8> {
     );
     // A processing unit with brightness (bit 0 of bmControls).
     push(&mut units, &[&[CS_INTERFACE, 5, PROCESSING_UNIT, CAMERA_TERMINAL, 0, 0, 2, 1, 0, 0, 0]]);
-    // An output terminal (type 0x0101).
+    // The output terminal for streaming (type 0x0101).
     push(&mut units, &[&[CS_INTERFACE, 3, OUTPUT_TERMINAL, 0x01, 0x01, 0, PROCESSING_UNIT, 0]]);
     let total = (13 + units.len() as u16).to_le_bytes();
     let clock = 48_000_000u32.to_le_bytes();
@@ -175,7 +175,7 @@ fn configuration(model: &Model) -> Vec<u8> {
 
     push(&mut body, &[&[INTERFACE, STREAMING_INTERFACE, 0, 1, VIDEO, STREAMING, 0, 0]]);
     body.extend(formats(model));
-    push(&mut body, &[&[ENDPOINT, 0x80 | BULK_IN as u8, 2], &PACKET.to_le_bytes(), &[0]]);
+    push(&mut body, &[&[ENDPOINT, 0x80 | BULK_IN as u8, 2], &PACKET_LEN.to_le_bytes(), &[0]]);
 
     let total = (9 + body.len() as u16).to_le_bytes();
     let mut bytes = vec![];
@@ -185,7 +185,7 @@ fn configuration(model: &Model) -> Vec<u8> {
     bytes
 }
 
-/// The class-specific descriptors of the streaming interface (UVC 3.9.2).
+/// Class-specific descriptors of the streaming interface (UVC 3.9.2).
 fn formats(model: &Model) -> Vec<u8> {
     let mut formats = vec![];
     let raw = model.frames(Format::Yuyv);
@@ -236,8 +236,9 @@ fn formats(model: &Model) -> Vec<u8> {
     bytes
 }
 
-/// A frame descriptor. Uncompressed formats have the size of a picture before the default interval,
-/// frame-based ones the length of a line (0) after the number of intervals.
+/// Appends a frame descriptor. For uncompressed formats it contains the size of a picture before
+/// the default interval; for frame-based formats, the length of a line (0) after the number of
+/// intervals.
 fn frame(to: &mut Vec<u8>, kind: u8, index: usize, size: (u16, u16), bytes: &[u8]) {
     let rates: Vec<u8> = INTERVALS.into_iter().flat_map(u32::to_le_bytes).collect();
     let line: &[u8] = if bytes.is_empty() { &[0; 4] } else { &[] };
@@ -258,12 +259,12 @@ fn frame(to: &mut Vec<u8>, kind: u8, index: usize, size: (u16, u16), bytes: &[u8
     );
 }
 
-/// The colours of BT.709 and sRGB.
+/// Appends the color matching descriptor for BT.709 and sRGB.
 fn color(to: &mut Vec<u8>) {
     push(to, &[&[CS_INTERFACE, 0x0d, 1, 1, 4]]);
 }
 
-/// Requests of the class (UVC A.8).
+/// Class-specific requests (UVC A.8).
 const SET_CUR: u8 = 0x01;
 const GET_CUR: u8 = 0x81;
 const GET_MIN: u8 = 0x82;
@@ -273,7 +274,7 @@ const GET_LEN: u8 = 0x85;
 const GET_INFO: u8 = 0x86;
 const GET_DEF: u8 = 0x87;
 
-/// A control request as it arrives on endpoint 0.
+/// A control request on endpoint 0.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
     pub kind: u8,
@@ -290,25 +291,26 @@ impl Setup {
     }
 }
 
-/// The meaning of a control request.
+/// A decoded control request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
     /// Answer with these bytes.
     Answer(Vec<u8>),
-    /// Nothing to do; an empty answer.
+    /// Accept without an answer or an action.
     Done,
-    /// The host negotiates a stream.
+    /// Negotiate parameters.
     Probe,
-    /// The host starts the stream.
+    /// Start the stream.
     Commit,
-    /// The host stops the stream or clears a halt; for bulk endpoints, UVC has one request for both.
+    /// Stop the stream, or clear a halt. UVC uses the same request for both on bulk endpoints.
     ClearHalt,
+    /// Set the brightness.
     Brightness,
-    /// Not supported: the endpoint stalls.
+    /// Unsupported: the endpoint stalls.
     Unknown,
 }
 
-/// Reads a control request.
+/// Decodes a control request.
 pub fn request(setup: Setup, model: &Model, probe: Choice, brightness: u16) -> Request {
     let [selector, _] = setup.value.to_be_bytes();
     let [entity, interface] = setup.index.to_be_bytes();
@@ -360,7 +362,7 @@ pub fn request(setup: Setup, model: &Model, probe: Choice, brightness: u16) -> R
             };
             Request::Answer(value.to_le_bytes().to_vec())
         }
-        // The code of the last error: "invalid control".
+        // Reason for the last error: "invalid control".
         (0xa1, GET_CUR) if interface == CONTROL_INTERFACE && entity == 0 && selector == 2 => {
             Request::Answer(vec![6])
         }

@@ -1,4 +1,4 @@
-//! A viewer over WebSocket that checks what it receives, without code of BerryMSE.
+//! A viewer over WebSocket that checks the received data, independent of the code under test.
 
 use crate::annexb::{is_slice, nal_type};
 use serde_json::Value;
@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Where the streamer listens.
+/// Address of the streamer.
 pub const ADDRESS: &str = "127.0.0.1:2020";
 
 /// Opcodes (RFC 6455, 5.2).
@@ -17,14 +17,16 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// The NAL unit type that viewers receive besides slices.
+/// NAL unit type of supplemental enhancement information, which viewers receive in addition to
+/// slices.
 const SEI: u8 = 6;
 
 /// A received picture.
 #[derive(Debug)]
 pub struct Picture {
-    /// NAL units: slices and SEI.
+    /// The NAL units: slices and SEI.
     pub nals: Vec<Vec<u8>>,
+    /// Time of arrival.
     pub at: Instant,
     /// Decode time, in 1/90000 s.
     pub time: u64,
@@ -33,10 +35,10 @@ pub struct Picture {
 /// An event of a viewer.
 #[derive(Debug)]
 pub enum Event {
-    /// A stream begins, or continues with other parameters.
+    /// The stream starts, or continues with new parameters.
     Init(Value),
     Picture(Picture),
-    /// The server skipped pictures.
+    /// The server has dropped pictures.
     Dropped,
     Closed,
 }
@@ -51,7 +53,7 @@ impl Viewer {
         Viewer::of("/live")
     }
 
-    /// Connects to this path.
+    /// Connects to the camera at this path.
     pub fn of(path: &str) -> Viewer {
         let mut socket = TcpStream::connect(ADDRESS).unwrap();
         let request = format!(
@@ -68,7 +70,7 @@ impl Viewer {
         let head = String::from_utf8(head).unwrap();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         let (sender, events) = channel();
-        // The thread ends when the server closes the connection or the viewer is dropped.
+        // Ends when the server closes or the viewer is dropped.
         std::thread::spawn(move || {
             watch(socket, &sender);
             let _ = sender.send(Event::Closed);
@@ -76,7 +78,7 @@ impl Viewer {
         Viewer { events }
     }
 
-    /// The next event. `None` if there is none within `limit`.
+    /// Waits for the next event. `None` after the time limit.
     pub fn next(&self, limit: Duration) -> Option<Event> {
         match self.events.recv_timeout(limit) {
             Ok(event) => Some(event),
@@ -85,7 +87,7 @@ impl Viewer {
         }
     }
 
-    /// The next picture, and the parameters if they were sent before it.
+    /// Waits for the next picture. Also returns the parameters, if it was preceded by new ones.
     pub fn picture(&self, limit: Duration) -> (Option<Value>, Picture) {
         let mut init = None;
         loop {
@@ -100,12 +102,12 @@ impl Viewer {
     /// Discards all events so far.
     pub fn skip(&self) {
         while let Some(event) = self.next(Duration::ZERO) {
-            assert!(!matches!(event, Event::Closed), "the viewer was disconnected");
+            assert!(!matches!(event, Event::Closed), "the server has closed the connection");
         }
     }
 }
 
-/// Reads messages until the connection or the viewer is gone.
+/// Reads messages until the connection ends or the viewer is dropped.
 fn watch(mut socket: TcpStream, to: &Sender<Event>) {
     while let Some((opcode, message)) = message(&mut socket) {
         let at = Instant::now();
@@ -119,7 +121,7 @@ fn watch(mut socket: TcpStream, to: &Sender<Event>) {
                 pictures(&message, at).into_iter().try_for_each(|p| to.send(Event::Picture(p)))
             }
             PING => {
-                // A client must mask its frames; a mask of zeros changes nothing.
+                // Clients must mask their frames. A mask of zeros changes nothing.
                 let pong = [&[0x80 | PONG, 0x80 | message.len() as u8, 0, 0, 0, 0][..], &message];
                 let _ = socket.write_all(&pong.concat());
                 Ok(())
@@ -147,7 +149,7 @@ fn message(socket: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
         }
     };
     let head = read(2)?;
-    assert_eq!(head[0] & 0xf0, 0x80, "FIN");
+    assert_eq!(head[0] & 0xf0, 0x80, "a whole message");
     let len = match head[1] {
         126 => u16::from_be_bytes(read(2)?.try_into().unwrap()).into(),
         127 => u64::from_be_bytes(read(8)?.try_into().unwrap()),
@@ -156,7 +158,7 @@ fn message(socket: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     Some((head[0] & 0xf, read(len as usize)?))
 }
 
-/// Splits MP4 into boxes: name and contents.
+/// Splits MP4 data into boxes: their names and contents.
 fn boxes(mut bytes: &[u8]) -> Vec<(&[u8], &[u8])> {
     let mut boxes = vec![];
     while !bytes.is_empty() {
@@ -167,13 +169,13 @@ fn boxes(mut bytes: &[u8]) -> Vec<(&[u8], &[u8])> {
     boxes
 }
 
-/// The contents of the box with this name.
+/// Returns the contents of the box with this name.
 fn find<'a>(bytes: &'a [u8], name: &[u8]) -> &'a [u8] {
     let found = boxes(bytes).into_iter().find(|(this, _)| *this == name);
     found.unwrap_or_else(|| panic!("no {}", String::from_utf8_lossy(name))).1
 }
 
-/// The pictures in a message, which may start with an init segment.
+/// Returns the pictures of a message: fragments, optionally after an init segment.
 fn pictures(message: &[u8], at: Instant) -> Vec<Picture> {
     let mut pictures = vec![];
     let mut time = 0;
@@ -194,7 +196,7 @@ fn pictures(message: &[u8], at: Instant) -> Vec<Picture> {
     pictures
 }
 
-/// Splits a sample into NAL units, which are preceded by their lengths.
+/// Splits a sample into NAL units, each of which is preceded by its length.
 fn nals(mut sample: &[u8]) -> Vec<Vec<u8>> {
     let mut nals = vec![];
     while !sample.is_empty() {
@@ -206,7 +208,7 @@ fn nals(mut sample: &[u8]) -> Vec<Vec<u8>> {
     nals
 }
 
-/// The NAL units of an access unit that viewers must receive.
+/// Returns the NAL units of an access unit that a viewer must receive.
 pub fn visible(unit: &[u8]) -> Vec<&[u8]> {
     let mut nals = crate::annexb::nal_units(unit);
     nals.retain(|nal| is_slice(nal) || nal_type(nal) == SEI);

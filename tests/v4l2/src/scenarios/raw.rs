@@ -1,16 +1,16 @@
-//! Cameras without H.264: the error message without an encoder, and the path through an encoder.
+//! Raw cameras: the streamer's error without an encoder, and the pipeline through an encoder.
 //!
-//! The guest has no H.264 encoder. vicodec has the same interface (the kernel's "Memory-to-Memory Stateful
-//! Video Encoder Interface") but produces FWHT, which no browser can decode. The streamer rejects it, so
-//! these scenarios run its `Pipeline` directly. They test how pictures pass through an encoder, and nothing
-//! about H.264.
+//! The kernel has no virtual H.264 encoder. vicodec implements the same interface
+//! ("Memory-to-Memory Stateful Video Encoder Interface") but encodes FWHT, which browsers do not
+//! support and the streamer therefore rejects. So these tests run the streamer's `Pipeline`
+//! directly. They cover the path of the pictures through an encoder, but not H.264.
 
 use crate::camera::Camera;
 use crate::guest::{Module, TIMEOUT, link, node, run};
 use crate::streamer::Streamer;
 use crate::{Lab, Scenario};
 use berrymse::camera::v4l2::encoder::{Pipeline, Sink};
-use berrymse::camera::v4l2::{Silence, node::Node, queue::Filled};
+use berrymse::camera::v4l2::{node::Node, queue::Filled, watch::StallTimer};
 use berrymse::camera::{Failure, Stop};
 use berrymse::config;
 use std::path::PathBuf;
@@ -22,14 +22,14 @@ use std::time::Duration;
 
 pub const ALL: &[Scenario] = &[
     ("raw: a USB camera without H.264", usb_camera),
-    ("raw: an encoder without H.264", other_encoder),
+    ("raw: an encoder without H.264 is not used", other_encoder),
     ("raw: vivid through vicodec, single-planar, shared buffers (FWHT)", single_planar),
     ("raw: vivid through vicodec, multi-planar, shared buffers (FWHT)", multi_planar),
     ("raw: vivid through vicodec, multi- to single-planar, shared buffers (FWHT)", mixed),
     ("raw: vivid through vicodec, single-planar, copied (FWHT)", single_planar_copied),
     ("raw: vivid through vicodec, multi-planar, copied (FWHT)", multi_planar_copied),
     ("raw: vivid's damaged pictures (FWHT)", damaged),
-    ("raw: vivid breaks down (FWHT)", breaks_down),
+    ("raw: vivid reports a fatal error (FWHT)", fatal_error),
     ("raw: vivid is unplugged (FWHT)", unplugged),
 ];
 
@@ -42,14 +42,14 @@ fn usb_camera(lab: &Lab) {
 }
 
 fn other_encoder(_: &Lab) {
-    let _machine = Machine::new(Single, Single);
+    let _devices = Devices::new(Single, Single);
     let config = format!("[[camera]]\nname = \"raw\"\nsource = \"{}\"\n", camera().display());
     let streamer = Streamer::start(&config);
     let (status, _) = streamer.until_error(&["no h.264 encoder"]);
     println!("    message: {}", status["error"]);
 }
 
-/// The memory layout of pictures.
+/// Layout of the pictures of a driver.
 #[derive(PartialEq, Eq)]
 enum Planes {
     Single,
@@ -57,31 +57,33 @@ enum Planes {
 }
 use Planes::{Multi, Single};
 
-/// The loaded drivers vivid and vicodec.
-struct Machine {
+/// The loaded modules vivid and vicodec.
+struct Devices {
     _vivid: Module,
     _vicodec: Module,
 }
 
-impl Machine {
-    fn new(camera: Planes, encoder: Planes) -> Machine {
+impl Devices {
+    fn new(camera: Planes, encoder: Planes) -> Devices {
         // Only a webcam.
         let webcam = ["n_devs=1", "node_types=0x1", "num_inputs=1", "input_types=0"];
         let planes = if camera == Multi { "multiplanar=2" } else { "multiplanar=1" };
         let vivid = Module::load("vivid", &[&webcam[..], &[planes]].concat());
         let planes = if encoder == Multi { "multiplanar=1" } else { "multiplanar=0" };
         let vicodec = Module::load("vicodec", &[planes]);
-        Machine { _vivid: vivid, _vicodec: vicodec }
+        Devices { _vivid: vivid, _vicodec: vicodec }
     }
 }
 
-/// A height for which both drivers use the same layout, so that the encoder reads the camera's buffers.
-const SHARED: u32 = 480;
+/// Height, in pixels, at which both drivers use the same layout, so that the encoder reads the
+/// camera's buffers.
+const SHARED_HEIGHT: u32 = 480;
 
-/// A height for which the encoder requires eight additional rows.
-const COPIED: u32 = 360;
+/// Height, in pixels, for which the encoder requires eight additional lines, so that pictures are
+/// copied.
+const COPIED_HEIGHT: u32 = 360;
 
-/// Number of pictures: five for each buffer. Encoding takes most of the time.
+/// Number of pictures to encode, five per buffer. Encoding takes most of the time of these tests.
 const PICTURES: usize = 20;
 
 fn camera() -> PathBuf {
@@ -92,7 +94,7 @@ fn encoder() -> PathBuf {
     link("by-path", "platform-vicodec.0-video-index0")
 }
 
-/// The pipeline in its own thread. Stopped on drop.
+/// The streamer's pipeline, running in a thread. Stopped on drop.
 struct Run {
     events: Receiver<Event>,
     stop: Arc<Stop>,
@@ -101,7 +103,7 @@ struct Run {
 }
 
 enum Event {
-    /// `time`: when the driver captured it; `at`: when it arrived.
+    /// A picture. `time` is the capture time according to the driver, `at` the time of arrival.
     Picture {
         data: Vec<u8>,
         time: Duration,
@@ -110,11 +112,12 @@ enum Event {
     Damaged,
 }
 
-struct Keep(Sender<Event>);
+/// Passes the output of the pipeline to the test.
+struct Recorder(Sender<Event>);
 
-impl Sink for Keep {
+impl Sink for Recorder {
     fn picture(&mut self, data: &[u8], filled: &Filled) -> Result<bool, Failure> {
-        let time = filled.time.expect("the driver's clock is the monotonic one");
+        let time = filled.time.expect("the driver does not use the monotonic clock");
         // The monotonic clock, with a resolution of 10 ms.
         let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
         let at = Duration::from_secs_f64(uptime.split(' ').next().unwrap().parse().unwrap());
@@ -144,8 +147,8 @@ impl Run {
         let thread = {
             let (stop, shares) = (stop.clone(), shares.clone());
             std::thread::spawn(move || {
-                let mut silence = Silence::new(config.framerate);
-                let result = pipeline.run(&mut Keep(sender), &mut silence, &stop);
+                let mut stall = StallTimer::new(config.framerate);
+                let result = pipeline.run(&mut Recorder(sender), &mut stall, &stop);
                 shares.store(pipeline.shares(), Ordering::Relaxed);
                 result
             })
@@ -153,9 +156,9 @@ impl Run {
         Run { events, stop, shares, thread: Some(thread) }
     }
 
-    /// The next event.
+    /// Waits for the next event.
     fn next(&self) -> Event {
-        self.events.recv_timeout(TIMEOUT).expect("a picture")
+        self.events.recv_timeout(TIMEOUT).expect("no picture arrived")
     }
 
     /// Waits for the next intact picture. Returns the number of damaged ones before it.
@@ -167,7 +170,7 @@ impl Run {
         damaged
     }
 
-    /// Waits for the end of the pipeline.
+    /// Waits until the pipeline ends.
     fn end(&mut self) -> Result<(), Failure> {
         self.thread.take().unwrap().join().unwrap()
     }
@@ -189,68 +192,68 @@ fn assert_fwht(data: &[u8], height: u32) {
     assert_eq!((word(3), word(4)), (640, height));
 }
 
-/// Pictures pass in order and one for one, including those in the encoder at the end.
-fn comes_through(camera: Planes, encoder: Planes, height: u32) {
-    let _machine = Machine::new(camera, encoder);
+/// Asserts that every picture passes through the encoder, in order.
+fn passes_through(camera: Planes, encoder: Planes, height: u32) {
+    let _devices = Devices::new(camera, encoder);
     let mut run = Run::start(height);
     let (mut times, mut ahead) = (vec![], vec![]);
     for _ in 0..PICTURES {
-        let Event::Picture { data, time, at } = run.next() else { panic!("a damaged picture") };
+        let Event::Picture { data, time, at } = run.next() else { panic!("a picture is damaged") };
         assert_fwht(&data, height);
         times.push(time);
         ahead.push(time.saturating_sub(at));
     }
-    // 15 per second by the driver's clock, so none is missing and none is repeated.
+    // 15 per second, within some milliseconds: no picture is missing or repeated.
     for pair in times.windows(2) {
         let step = (pair[1] - pair[0]).as_millis();
         assert!((30..100).contains(&step), "{step} ms");
     }
-    let all = (times[PICTURES - 1] - times[0]).as_millis();
-    assert!((19 * 66 - 30..19 * 67 + 30).contains(&all), "{all} ms");
-    // Timestamps in the future are covered as well.
-    let (least, most) = (ahead.iter().min().unwrap(), ahead.iter().max().unwrap());
-    println!("    vivid's timestamps are {least:?} to {most:?} in the future");
-    assert!(*most > Duration::from_millis(20));
+    let total = (times[PICTURES - 1] - times[0]).as_millis();
+    assert!((19 * 66 - 30..19 * 67 + 30).contains(&total), "{total} ms");
+    // Make sure that the test covers capture times in the future.
+    let (min, max) = (ahead.iter().min().unwrap(), ahead.iter().max().unwrap());
+    println!("    capture times of vivid are {min:?} to {max:?} in the future");
+    assert!(*max > Duration::from_millis(20));
     run.stop.set();
     run.end().unwrap();
-    assert_eq!(run.shares.load(Ordering::Relaxed), height == SHARED);
+    assert_eq!(run.shares.load(Ordering::Relaxed), height == SHARED_HEIGHT);
 }
 
 fn single_planar(_: &Lab) {
-    comes_through(Single, Single, SHARED);
+    passes_through(Single, Single, SHARED_HEIGHT);
 }
 
 fn multi_planar(_: &Lab) {
-    comes_through(Multi, Multi, SHARED);
+    passes_through(Multi, Multi, SHARED_HEIGHT);
 }
 
 fn mixed(_: &Lab) {
-    comes_through(Multi, Single, SHARED);
+    passes_through(Multi, Single, SHARED_HEIGHT);
 }
 
 fn single_planar_copied(_: &Lab) {
-    comes_through(Single, Single, COPIED);
+    passes_through(Single, Single, COPIED_HEIGHT);
 }
 
 fn multi_planar_copied(_: &Lab) {
-    comes_through(Multi, Multi, COPIED);
+    passes_through(Multi, Multi, COPIED_HEIGHT);
 }
 
-/// Sets a control of vivid from another process.
-fn make_vivid(what: &str) {
-    run("v4l2-ctl", &["--device", camera().to_str().unwrap(), "--set-ctrl", what]);
+/// Sets a control of vivid, from another process.
+fn set_vivid_control(control: &str) {
+    run("v4l2-ctl", &["--device", camera().to_str().unwrap(), "--set-ctrl", control]);
 }
 
 fn damaged(_: &Lab) {
-    let _machine = Machine::new(Single, Single);
-    let mut run = Run::start(SHARED);
+    let _devices = Devices::new(Single, Single);
+    let mut run = Run::start(SHARED_HEIGHT);
     run.picture();
-    make_vivid("inject_v4l2_buf_flag_error=1");
+    set_vivid_control("inject_v4l2_buf_flag_error=1");
     let mut before = 0;
     while before == 0 {
         before = run.picture();
     }
-    // The stream continues.
+    // The pipeline continues.
     for _ in 0..PICTURES {
         assert_eq!(run.picture(), 0);
     }
@@ -258,25 +261,25 @@ fn damaged(_: &Lab) {
     run.end().unwrap();
 }
 
-/// From then on the driver's queue fails with EIO until it is restarted.
-fn breaks_down(_: &Lab) {
-    let _machine = Machine::new(Single, Single);
-    let mut run = Run::start(SHARED);
+/// After the error, the driver's queue returns EIO until it is restarted.
+fn fatal_error(_: &Lab) {
+    let _devices = Devices::new(Single, Single);
+    let mut run = Run::start(SHARED_HEIGHT);
     run.picture();
-    make_vivid("inject_fatal_streaming_error=1");
+    set_vivid_control("inject_fatal_streaming_error=1");
     let failure = run.end().unwrap_err();
     println!("    message: {}", failure.message);
-    let mut again = Run::start(SHARED);
-    again.picture();
-    again.stop.set();
-    again.end().unwrap();
+    let mut restarted = Run::start(SHARED_HEIGHT);
+    restarted.picture();
+    restarted.stop.set();
+    restarted.end().unwrap();
 }
 
 fn unplugged(_: &Lab) {
-    let _machine = Machine::new(Single, Single);
-    let mut run = Run::start(SHARED);
+    let _devices = Devices::new(Single, Single);
+    let mut run = Run::start(SHARED_HEIGHT);
     run.picture();
-    make_vivid("disconnect=1");
+    set_vivid_control("disconnect=1");
     let failure = run.end().unwrap_err();
     println!("    message: {}", failure.message);
     assert!(failure.gone, "{}", failure.message);
