@@ -540,10 +540,10 @@ test('the buttons do what they say', async (t) => {
   await state(page, 'paused');
   await press('Play');
   await state(page, 'playing');
-  await press('Figures');
+  await press('Show statistics');
   await page.waitForFunction(() => document.querySelector('berry-mse').shadowRoot.querySelector('.overlay').textContent.includes('run-ahead'));
   const saved = page.waitForEvent('download');
-  await press('Save this picture');
+  await press('Save snapshot');
   assert.match((await saved).suggestedFilename(), /^camera\.png$/);
   await press('Record');
   await sleep(500);
