@@ -276,7 +276,7 @@ def test_update_from_the_page(running, tmp_path):
     browser = Browser(tmp_path)
     try:
         browser.open(f"http://127.0.0.1:{running.http_port}/settings.html")
-        browser.wait("the update page", 30, lambda: "Version 0.1.0 runs." in browser.text("#update-state"))
+        browser.wait("the update page", 30, lambda: "Version 0.1.0 is running." in browser.text("#update-state"))
         # Record each change of the progress bar.
         browser.run("""
             window.seen = [];
@@ -296,7 +296,7 @@ def test_update_from_the_page(running, tmp_path):
         assert browser.run("return document.getElementById('progress').value") == 100
         browser.screenshot(BUILT / "installed.png")
         browser.click("#reboot")
-        browser.wait("the new version", 180, lambda: "Version 0.1.1 runs." in browser.text("#update-state"))
+        browser.wait("the new version", 180, lambda: "Version 0.1.1 is running." in browser.text("#update-state"))
         running.wait_good("B")
         # The page shows the picture.
         browser.open(f"http://127.0.0.1:{running.http_port}/")
