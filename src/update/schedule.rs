@@ -67,7 +67,7 @@ impl Updater {
     pub async fn look(&self, url: &str) -> Result<Option<Offer>, String> {
         let found = match fetch(url).await {
             Ok(text) => read(&text, url),
-            Err(why) => Err(why),
+            Err(error) => Err(error.to_string()),
         };
         let now = self.report().await;
         let running = now.version.unwrap_or_else(|| running(&now.slots));

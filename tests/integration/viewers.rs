@@ -612,7 +612,7 @@ async fn health_reports_failed_cameras() {
     drop(server);
     let (code, text) = health(&url).await;
     assert_eq!(code, Some(1));
-    assert!(text.contains(&url) && text.contains("cannot be reached"), "{text}");
+    assert!(text.contains(&url) && text.contains("cannot reach"), "{text}");
     assert_eq!(health("ftp://127.0.0.1/").await.0, Some(1));
 
     let config = TEST_CARD.to_string() + &camera("gone", "{ command = [\"false\"] }");
