@@ -20,4 +20,3 @@ pub const ROOT_HELPER: &str = "/run/berrymse/root";
 
 /// State of the wireless network, reported by `berrymse wifi` (JSON).
 pub const WIFI_REPORT: &str = "/run/berrymse/wifi.json";
-
