@@ -63,7 +63,7 @@ fn root_helper(options: RootHelper) -> Result<(), String> {
         config_error: paths::CONFIG_ERROR.into(),
         reboot: system::helper::reboot,
     };
-    helper.run(&options.socket, options.group.as_deref())
+    helper.run(&options.socket, options.group.as_deref()).map_err(|error| error.to_string())
 }
 
 /// `berrymse wifi`
