@@ -1,4 +1,4 @@
-"""devices.tsv: the parts of the boards, and what each needs of the kernel."""
+"""appliance/raspberrypi/devices.tsv: the parts of the boards, and what each needs of the kernel."""
 
 import pathlib
 import re
@@ -46,7 +46,7 @@ FRAGMENTS = {
 
 def parts():
     table = []
-    for line in (ROOT / "tests/layers/devices.tsv").read_text().splitlines():
+    for line in (ROOT / "appliance/raspberrypi/devices.tsv").read_text().splitlines():
         if line and not line.startswith("#"):
             boards, *rest = line.split("\t")
             table.append(Part(list(BOARDS) if boards == "all" else boards.split(","), *rest))

@@ -127,6 +127,10 @@ def modules(tmp_path_factory):
     return pi
 
 
+def test_the_check_of_a_root_finds_them(modules):
+    run(ROOT / "appliance/assemble", "check", modules.root, "rpi4_64")
+
+
 @pytest.mark.parametrize("part", [part for part in parts() if part.value == "m" and part.device != "-"], ids=lambda part: part.name)
 def test_busybox_finds_the_module_by_the_devices_alias(part, modules):
     alias = re.sub("^of:", "of:NdeviceT(null)C", part.device)

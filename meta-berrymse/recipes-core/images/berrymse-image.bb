@@ -103,8 +103,13 @@ berrymse_appliance() {
 IMAGE_PREPROCESS_COMMAND += "berrymse_check"
 berrymse_check[doc] = "Fails if a device could not work with this root file system"
 berrymse_check() {
-    ${BERRYMSE_TREE}/appliance/assemble check ${IMAGE_ROOTFS}
+    ${BERRYMSE_TREE}/appliance/assemble check ${IMAGE_ROOTFS} ${BERRYMSE_PARTS}
 }
+# Which drivers have to be there: a board of appliance/raspberrypi/devices.tsv.
+BERRYMSE_PARTS ?= ""
+BERRYMSE_PARTS:raspberrypi0-wifi ?= "rpi0w"
+BERRYMSE_PARTS:raspberrypi3-64 ?= "rpi0_2w_rpi3_64"
+BERRYMSE_PARTS:raspberrypi4-64 ?= "rpi4_64"
 do_rootfs[file-checksums] += " \
     ${BERRYMSE_TREE}/appliance/assemble:True \
     ${BERRYMSE_TREE}/appliance/layout:True \
