@@ -259,7 +259,7 @@ mod tests {
         assert!(!config_error.exists());
         for (verb, broken, says) in [
             ("save-config", "[srever]\n", "berrymse.toml:1:2: no such key"),
-            ("save-config", "[system]\nssh_keys = ['ssh-rsa AAAA']\n", "a new SSH key"),
+            ("save-config", "[system]\nssh_keys = ['ssh-rsa AAAA']\n", "new SSH key"),
             ("rm -r /", "", "there is no"),
             ("", "", "there is no"),
         ] {

@@ -47,12 +47,12 @@ async fn rejects_invalid_configurations_with_line_and_column() {
     let server = Server::start(CARD).await;
     for (broken, line, column, says) in [
         (format!("{CARD}widht = 1280\n"), json!(5), json!(1), "did you mean `width`?"),
-        ("[[camera]]\nname = \"\u{e4}\"\n".into(), json!(2), json!(8), "no camera name"),
+        ("[[camera]]\nname = \"\u{e4}\"\n".into(), json!(2), json!(8), "invalid camera name"),
         (
             "[network]\nwifi = { ssid = 'x', psk = \"********\", country = 'DE' }".into(),
             json!(2),
             json!(28),
-            "keeps the present",
+            "keeps the current",
         ),
         (
             "[system]\nhostname = 'x'\nssh_keys = ['ssh-rsa AAAA']".into(),
@@ -278,7 +278,7 @@ async fn changes_only_the_wifi_settings_in_the_file() {
         ("", "EOF"),
         (r#"{"ssid": "x"}"#, "country"),
         (r#"{"ssid": "x", "psk": "short", "country": "DE"}"#, "8 to 63"),
-        (r#"{"ssid": "x", "country": "Germany"}"#, "no country"),
+        (r#"{"ssid": "x", "country": "Germany"}"#, "invalid country"),
     ] {
         let answer = server.put("/api/wifi", broken).await;
         assert!(answer.status.is_client_error() && answer.text.contains(says), "{}", answer.text);
