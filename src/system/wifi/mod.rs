@@ -461,8 +461,8 @@ impl Supplicant {
 
     /// What is in reach.
     fn scan(&mut self) -> Result<Vec<ScanResult>> {
-        self.control.ask("SCAN_TIMEOUT")?;
-        self.wait_for("CTRL-EVENT-SCAN_TIMEOUT-RESULTS", SCAN_TIMEOUT)?;
+        self.control.ask("SCAN")?;
+        self.wait_for("CTRL-EVENT-SCAN-RESULTS", SCAN_TIMEOUT)?;
         Ok(scan_results(&self.control.ask("SCAN_RESULTS")?))
     }
 }
@@ -470,10 +470,43 @@ impl Supplicant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixDatagram;
 
     #[test]
     fn an_access_point_is_named_by_its_hardware() {
         assert_eq!(name_of("dc:a6:32:01:1a:2b\n"), "BerryMSE-1a2b");
         assert_eq!(name_of(""), "BerryMSE-");
+    }
+
+    #[test]
+    fn scans_with_the_commands_of_wpa_supplicant() {
+        let folder = std::env::temp_dir().join(format!("berrymse-scan-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        let server = UnixDatagram::bind(folder.join("wlan0")).unwrap();
+        let replies = std::thread::spawn(move || {
+            let mut commands = vec![];
+            while commands.last().is_none_or(|last| last != "SCAN_RESULTS") {
+                let mut command = [0; 100];
+                let (length, from) = server.recv_from(&mut command).unwrap();
+                let command = String::from_utf8_lossy(&command[..length]).into_owned();
+                let replies: &[&str] = match command.as_str() {
+                    "SCAN" => &["OK\n", "<3>CTRL-EVENT-SCAN-RESULTS "],
+                    "SCAN_RESULTS" => &["02:00:00:00:01:00\t2412\t-71\t[ESS]\tHome\n"],
+                    "ATTACH" => &["OK\n"],
+                    _ => &["UNKNOWN COMMAND\n"],
+                };
+                for reply in replies {
+                    server.send_to(reply.as_bytes(), from.as_pathname().unwrap()).unwrap();
+                }
+                commands.push(command);
+            }
+            commands
+        });
+        let control = Control::connect(&folder.join("wlan0"), &folder.join("own")).unwrap();
+        let mut supplicant = Supplicant { control, process: start(&["sleep", "60"]).unwrap() };
+        assert_eq!(supplicant.scan().unwrap()[0].ssid, "Home");
+        assert_eq!(replies.join().unwrap(), ["ATTACH", "SCAN", "SCAN_RESULTS"]);
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }
