@@ -196,7 +196,7 @@ def test_setup_with_a_phone(lab):
     assert (status, json.loads(text)) == (200, {"reboot": False}), text
     machine.wait_closed()
     machine.wait_open()
-    assert 'no network called "Hme" is in reach' in machine.wifi()["error"]
+    assert 'no network named "Hme" is in range' in machine.wifi()["error"]
     assert "Home" in {network["ssid"] for network in machine.wifi()["networks"]}
     machine.phone_joins(name)
     machine.phone_asks("PUT", "/api/wifi", wifi_request("Home", "wrong horse"))
@@ -220,7 +220,7 @@ def test_setup_with_a_phone(lab):
 
     # After the first success, no access point opens, even if the router is switched off.
     machine.inside(ROUTER, "kill $(cat /tmp/router/wpa.pid)")
-    machine.wait_wifi("the error", 120, lambda now: "in reach" in now.get("error", ""))
+    machine.wait_wifi("the error", 120, lambda now: "in range" in now.get("error", ""))
     time.sleep(10)
     assert "access_point" not in machine.wifi()
     machine.start_router("Home", "correct horse")
@@ -242,7 +242,7 @@ def test_joins_wpa3_and_open_networks(lab):
     machine.http("/api/wifi", body=wifi_request("Modern"), **put)
     machine.wait_closed()
     machine.wait_open()
-    assert machine.wifi()["error"] == '"Modern" wants a password, and none is given'
+    assert machine.wifi()["error"] == '"Modern" requires a password, but none is set'
     machine.http("/api/wifi", body=wifi_request("Modern", "correct horse"), **put)
     machine.wait_wifi("joined", 90, lambda now: now.get("joined") == "Modern")
     status = machine.ssh("wpa_cli -p /run/wpa_supplicant -i wlan0 status")

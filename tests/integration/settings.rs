@@ -222,7 +222,7 @@ async fn root_helper_writes_the_files_on_the_appliance() {
     server.started(2).await;
     let answer = server.put("/api/config", CARD).await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(answer.text.contains("does not answer"), "{}", answer.text);
+    assert!(answer.text.contains("does not respond"), "{}", answer.text);
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn reports_and_requests_a_required_reboot() {
 }
 
 /// A report as `berrymse wifi` writes it, so that no wireless interface is needed.
-const ACCESS_POINT: &str = r#"{"access_point": "BerryMSE-1a2b", "error": "no network called \"x\" is in reach",
+const ACCESS_POINT: &str = r#"{"access_point": "BerryMSE-1a2b", "error": "no network named \"x\" is in range",
     "networks": [{"ssid": "Home", "signal": -50, "locked": true}]}"#;
 
 #[tokio::test]
