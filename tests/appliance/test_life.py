@@ -228,13 +228,13 @@ def test_https_requires_a_trusted_certificate(running, tmp_path):
 
 
 REFUSED = [
-    ("stranger", "not signed by anybody whom this machine trusts"),
-    ("unsigned", "no signed update"),
+    ("stranger", "not signed with a certificate that this machine trusts"),
+    ("unsigned", "not a signed update"),
     ("plain", "format"),
     ("other-machine", "for another device"),
-    ("truncated", "cut short"),
+    ("truncated", "truncated"),
     ("corrupt", "damaged"),
-    ("older", "older than 0.1.0, which runs"),
+    ("older", "older than the running 0.1.0"),
 ]
 
 

@@ -76,7 +76,7 @@ async fn post(
             let message = "no update URL is configured: set url under [update]";
             return Err(ApiError::new(StatusCode::CONFLICT, message));
         };
-        return match updater.look(url).await {
+        return match updater.check_for_update(url).await {
             Ok(_) => Ok(StatusCode::OK),
             Err(error) => Err(ApiError::new(StatusCode::BAD_GATEWAY, error.to_string())),
         };
