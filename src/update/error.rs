@@ -1,5 +1,6 @@
 //! Errors of updates.
 
+use crate::fetch::FetchError;
 use crate::update::rauc;
 use std::error::Error;
 use std::fmt;
@@ -48,7 +49,7 @@ pub enum UpdateError {
     /// The upload ended before it was complete.
     UploadEnded,
     /// The announcement could not be fetched.
-    Fetch(Box<dyn Error + Send + Sync>),
+    Fetch(FetchError),
     /// The announcement is not valid JSON, or a field is missing.
     Announcement {
         /// URL of the announcement.
@@ -149,7 +150,7 @@ impl Error for UpdateError {
         match self {
             UpdateError::NoBus(error) | UpdateError::Query(error) => Some(&**error),
             UpdateError::Rauc { error: Some(error), .. } => Some(&**error),
-            UpdateError::Fetch(error) => Some(&**error),
+            UpdateError::Fetch(error) => Some(error),
             UpdateError::Announcement { error, .. } => Some(error),
             _ => None,
         }

@@ -74,7 +74,7 @@ impl Updater {
     pub async fn check_for_update(&self, url: &str) -> Result<Option<Offer>, UpdateError> {
         let announced = match fetch(url).await {
             Ok(text) => parse(&text, url),
-            Err(error) => Err(UpdateError::Fetch(error.into())),
+            Err(error) => Err(UpdateError::Fetch(error)),
         };
         let report = self.report().await;
         let running = report.version.unwrap_or_else(|| running(&report.slots));
