@@ -100,11 +100,20 @@ pub struct Serve {
     /// without this option, the program exits in that case
     #[arg(long, value_name = "FILE")]
     pub last_good: Option<PathBuf>,
-    /// Address to listen on instead of the configured one: 0.0.0.0:2020, [::]:80, or a port
-    #[arg(long, value_name = "ADDR", value_parser = crate::config::parse_listen)]
+    /// Address to listen on instead of the configured one, or a port.
+    // rustdoc would take the brackets for links.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        value_parser = crate::config::parse_listen,
+        help = "Address to listen on instead of the configured one: 0.0.0.0:2020, [::]:80, or a port"
+    )]
     pub listen: Option<std::net::SocketAddr>,
-    /// Announce HOSTNAME.local in the local network (mDNS) even if [system] has no hostname
-    #[arg(long)]
+    /// Announce HOSTNAME.local in the local network (mDNS) even if no host name is configured.
+    #[arg(
+        long,
+        help = "Announce HOSTNAME.local in the local network (mDNS) even if [system] has no hostname"
+    )]
     pub mdns: bool,
     /// Socket of `berrymse root-helper`
     #[arg(long, value_name = "SOCKET", default_value = paths::ROOT_HELPER, hide = true)]

@@ -34,7 +34,7 @@ pub enum FetchError {
         /// The cause.
         error: Box<dyn Error + Send + Sync>,
     },
-    /// The server did not reply within [`TIMEOUT`].
+    /// The server did not reply in time.
     Timeout {
         /// The requested URL.
         url: String,
