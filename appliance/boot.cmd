@@ -126,7 +126,12 @@ fi
 # What is imported by name and not there is gone afterwards.
 test -n "${decompress}" || setenv decompress unzip
 setenv unpack '${decompress} ${packed} ${kernel_addr_r}'
-if test "${start}" = bootz; then setenv unpack true; fi
+# A zImage unpacks itself to the start of the 128 MiB that it lies in, and Linux does not use the memory below. 64 MiB
+# leave room for what it unpacks.
+if test "${start}" = bootz; then
+    setenv unpack true
+    setexpr packed ${kernel_addr_r} + 4000000
+fi
 part uuid ${devtype} ${devnum}:${root} root_uuid
 setenv ramdisk_at -
 if load ${devtype} ${devnum}:${boot} ${packed} ${kernel} && run unpack; then

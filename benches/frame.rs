@@ -1,7 +1,7 @@
-//! What each step of a frame costs: `./ci/bench frame`.
+//! Measures the processing time of a frame, step by step: `./ci/bench frame`.
 //!
-//! A second of the test card (30 access units, a key frame of 23 kB and 29 small ones), and one
-//! access unit as large as a key frame of 1080p at 20 Mbit/s.
+//! The inputs are one second of the test card (30 access units: a key frame of 23 kB and 29 small
+//! ones), and one access unit with the size of a key frame of 1080p at 20 Mbit/s.
 
 use berrymse::camera::test_card;
 use berrymse::fmp4::{Sample, fragment_len, write_fragment};
@@ -17,13 +17,13 @@ fn main() {
     divan::main();
 }
 
-/// Access units to work on.
+/// Returns the access units to process.
 fn units(large: bool) -> Vec<Vec<u8>> {
     let units = test_card::access_units();
     let mut units: Vec<Vec<u8>> =
         units[..30].iter().map(|range| test_card::CLIP[range.clone()].to_vec()).collect();
     if large {
-        // A real slice header, and slice data that only its length is true of.
+        // The slice header is real. The slice data only has a realistic length.
         units.truncate(1);
         units[0].resize(400_000, 0x5a);
     }

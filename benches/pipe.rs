@@ -1,11 +1,12 @@
-//! What it costs that a pipe does not say where a frame ends: `./ci/bench pipe`.
+//! Measures the delay of a pipe, which does not mark where a frame ends: `./ci/bench pipe`.
 //!
-//! A program (this one, started once more) writes access units to a pipe at 30 frames a second, as
-//! a camera of `source = { command = … }`, and notes when each was written whole. What is measured
-//! is the time from then until its fragment is ready for viewers. In the first second the reader
-//! only watches, so an access unit comes out when the next one starts; after that, a pause ends it.
+//! A program (this one, started a second time) writes access units to a pipe at 30 frames per
+//! second, like a camera with `source = { command = … }`, and records when it has written each of
+//! them. The delay is the time from then until the fragment is ready for viewers. In the first
+//! second, the reader only observes how the program writes, so an access unit ends when the next
+//! one starts. Later, a pause ends it.
 
-#![allow(clippy::print_stdout)] // a table is what this is for
+#![allow(clippy::print_stdout)] // prints a table
 
 use berrymse::camera::{Cameras, test_card};
 use berrymse::config::{self, Source};
@@ -13,16 +14,17 @@ use berrymse::stream::Event;
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Frames that are written, at 30 a second; the first [`WATCHED`] of them end with the next.
+/// Number of frames written, at 30 frames per second. Each of the first [`OBSERVED`] frames ends
+/// when the next one starts.
 const FRAMES: usize = 330;
-const WATCHED: usize = 28;
+const OBSERVED: usize = 28;
 
-/// How programs write: name, bytes of a frame (0: the test card's own), bytes a write.
+/// How programs write: name, bytes per frame (0 for the frames of the test card), bytes per write.
 const WRITERS: [(&str, usize, usize); 4] = [
-    ("test card, one write a frame", 0, usize::MAX),
+    ("test card, one write per frame", 0, usize::MAX),
     ("test card, 4 kB writes", 0, 4096),
-    ("100 kB a frame, one write", 100_000, usize::MAX),
-    ("100 kB a frame, 32 kB writes (as ffmpeg)", 100_000, 32_768),
+    ("100 kB per frame, one write", 100_000, usize::MAX),
+    ("100 kB per frame, 32 kB writes (as ffmpeg)", 100_000, 32_768),
 ];
 
 fn main() {
@@ -32,14 +34,14 @@ fn main() {
     {
         return write(&WRITERS[writer.parse::<usize>().unwrap()], times);
     }
-    println!("from the last byte written to the fragment ready, ms: median / 99 % / longest");
-    println!("{:42} {:>24} {:>24} {:>6}", "", "with the next frame", "after a pause", "wrong");
+    println!("time from the last byte written to the fragment, in ms: median / 99 % / maximum");
+    println!("{:42} {:>24} {:>24} {:>6}", "", "by the next frame", "by a pause", "wrong");
     for (n, (name, ..)) in WRITERS.iter().enumerate() {
         let (delays, wrong) = measure(n);
-        let (watched, later) = delays.split_at(WATCHED);
-        // The second in between: the rule may still be watching.
+        let (observed, later) = delays.split_at(OBSERVED);
+        // In the second between them, the rule may still be observing.
         let later = &later[30..];
-        println!("{name:42} {:>24} {:>24} {wrong:>6}", summary(watched), summary(later));
+        println!("{name:42} {:>24} {:>24} {wrong:>6}", summary(observed), summary(later));
     }
 }
 
@@ -50,7 +52,7 @@ fn summary(delays: &[Duration]) -> String {
     format!("{:.2} / {:.2} / {:.2}", at(0.5), at(0.99), at(1.0))
 }
 
-/// The delay of each frame, and how many were cut too early.
+/// Returns the delay of each frame, and the number of early cuts.
 fn measure(writer: usize) -> (Vec<Duration>, u64) {
     let times = std::env::temp_dir().join(format!("berrymse-bench-{}", std::process::id()));
     let program = std::env::current_exe().unwrap().display().to_string();
@@ -61,7 +63,7 @@ fn measure(writer: usize) -> (Vec<Duration>, u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut ready = vec![];
     runtime.block_on(async {
-        // The last one ends with the program, not with a pause.
+        // The last frame is ended by the end of the program, not by a pause.
         while ready.len() < FRAMES - 1 {
             let published: Vec<Instant> = match viewer.next().await.unwrap() {
                 Event::Start(_, group) => group.iter().map(|f| f.published).collect(),
@@ -84,7 +86,7 @@ fn measure(writer: usize) -> (Vec<Duration>, u64) {
 }
 
 fn write((_, size, at_once): &(&str, usize, usize), times: &str) {
-    // Hands each write on by itself: no buffer in between.
+    // A File is unbuffered, unlike Stdout.
     let mut out = std::fs::File::from(rustix::io::dup(std::io::stdout()).unwrap());
     let mut times = std::fs::File::create(times).unwrap();
     let units = test_card::access_units();
@@ -93,7 +95,7 @@ fn write((_, size, at_once): &(&str, usize, usize), times: &str) {
         let due = Duration::from_secs(1) * n as u32 / 30;
         std::thread::sleep(due.saturating_sub(start.elapsed()));
         let mut unit = test_card::CLIP[units[n % units.len()].clone()].to_vec();
-        // A real slice header, and slice data that only its length is true of.
+        // The slice header is real. The slice data only has a realistic length.
         unit.resize(unit.len().max(*size), 0x5a);
         for part in unit.chunks(*at_once) {
             out.write_all(part).unwrap();
@@ -101,6 +103,6 @@ fn write((_, size, at_once): &(&str, usize, usize), times: &str) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         writeln!(times, "{}", now.as_nanos()).unwrap();
     }
-    // Wait: the reader shall not see an end.
+    // Keep the pipe open until the reader is done.
     std::thread::sleep(Duration::from_secs(2));
 }

@@ -1,18 +1,25 @@
-//! What many viewers cost: `./ci/bench viewers`.
+//! Measures the cost of many viewers: `./ci/bench viewers`.
 //!
-//! Three servers send the same frames to the same number of sockets: ours; a **floor** that writes
-//! the same bytes to plain sockets in a non-blocking loop and does nothing else; and warp's own
-//! WebSocket. This program is all of them, and the load, and the one that measures:
+//! Several servers send frames of the same size to the same number of sockets:
+//!
+//! - `ours`: BerryMSE;
+//! - `floor`: a loop that only writes to non-blocking sockets, the minimum of work;
+//! - `uring`: the same with io_uring;
+//! - `tasks`: a tokio task for each viewer;
+//! - `warp`: the WebSocket server of warp.
+//!
+//! This program contains the servers, the load and the driver that measures:
 //!
 //! ```text
-//! driver ─┬─ server (core 0)   --serve ours|floor|warp
-//!         └─ load   (core 1)   --load: reads and throws away, in the kernel (MSG_TRUNC)
+//! driver ─┬─ server (core 0)   --serve ours|floor|uring|tasks|warp
+//!         └─ load   (core 1)   --load: reads and discards in the kernel (MSG_TRUNC)
 //! ```
 //!
-//! CPU time is the server's own, from its threads' schedstat. Servers alternate, and each figure is
-//! the median of the runs; what counts is their ratio. Raw data: bench-results/viewers.jsonl.
+//! The CPU time is the sum of schedstat over the threads of the server. The runs of the servers
+//! alternate, and each result is a median. The ratios matter, not the absolute values. The raw data
+//! are written to bench-results/viewers.jsonl.
 
-#![allow(clippy::print_stdout)] // tables are what this is for
+#![allow(clippy::print_stdout)] // prints results
 
 use berrymse::access::AccessPolicy;
 use berrymse::camera::{Camera, test_card};
@@ -42,7 +49,7 @@ const GROUP: u64 = 60;
 struct Counting;
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: hands everything on to the system's allocator, unchanged.
+// SAFETY: all calls are forwarded to the system allocator unchanged.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -62,8 +69,8 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 fn main() {
-    let most = getrlimit(Resource::Nofile).maximum;
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let arguments: Vec<String> = std::env::args().collect();
     let number = |n: usize| arguments[n].parse::<u64>().unwrap();
     match arguments.get(1).map(String::as_str) {
@@ -84,11 +91,12 @@ fn main() {
 
 // ---- Servers ----
 
-/// Frames: a real slice header, and slice data that only its length is true of.
+/// Returns an access unit of `size` bytes. The slice header is real. The slice data only has a
+/// realistic length.
 fn access_unit(number: u64, size: usize) -> Vec<u8> {
     let frame = match (number % GROUP, number % 30) {
         (0, _) => 0,
-        (_, 0) => 1, // the clip has more key frames than are wanted here
+        (_, 0) => 1, // the clip has a key frame every 30 frames
         (_, frame) => frame,
     };
     let range = &test_card::access_units()[frame as usize];
@@ -97,7 +105,7 @@ fn access_unit(number: u64, size: usize) -> Vec<u8> {
     unit
 }
 
-/// The times at which frames are due.
+/// Returns frame numbers, each at the time when the frame is due.
 fn pace(fps: u64) -> impl Iterator<Item = u64> {
     let start = Instant::now();
     (0..).inspect(move |n| {
@@ -113,9 +121,9 @@ fn serve(kind: &str, fps: u64, size: usize) {
         "uring" => serve_floor(fps, size, true),
         "warp" => serve_warp(fps, size),
         "tasks" => serve_tasks(fps, size),
-        other => panic!("no server {other:?}"),
+        other => panic!("unknown server {other:?}"),
     };
-    // Every line asks for the figures; the end of the input ends the server.
+    // Each input line requests the counters. The end of the input ends the server.
     for _ in std::io::stdin().lines() {
         println!("{}", counts());
     }
@@ -159,7 +167,7 @@ fn serve_ours(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
     let publisher = stream.clone();
     std::thread::spawn(move || {
         let mut parser = h264::Parser::default();
-        // Made beforehand: a camera's driver does that, not this program.
+        // Created in advance, because a camera's driver creates them, not BerryMSE.
         let units: Vec<Vec<u8>> = (0..GROUP).map(|n| access_unit(n, size)).collect();
         for n in pace(fps) {
             let unit = &units[(n % GROUP) as usize];
@@ -177,12 +185,14 @@ fn serve_ours(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
     })
 }
 
-/// As many bytes as ours a frame: WebSocket header, moof, mdat header, payload.
+/// Returns a message with the size of a message of BerryMSE: WebSocket header, fragment header and
+/// payload.
 fn message(size: usize) -> Vec<u8> {
     vec![0x5a; size + 4 + berrymse::fmp4::FRAGMENT_OVERHEAD]
 }
 
-/// `uring`: all writes of a frame in one system call, by io_uring, instead of one each.
+/// With `uring`, all writes of a frame are one system call (io_uring) instead of one for each
+/// socket.
 fn serve_floor(fps: u64, size: usize, uring: bool) -> Arc<dyn Fn() -> Value + Send + Sync> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     println!("{}", listener.local_addr().unwrap().port());
@@ -218,7 +228,7 @@ fn serve_floor(fps: u64, size: usize, uring: bool) -> Arc<dyn Fn() -> Value + Se
     Arc::new(move || json!({"dropped": dropped.load(Ordering::Relaxed)}))
 }
 
-/// Writes to every socket with one system call; how many writes were not whole.
+/// Writes to all sockets with one system call. Returns the number of incomplete writes.
 #[allow(unsafe_code)]
 fn write_by_ring(ring: &mut io_uring::IoUring, sockets: &[TcpStream], message: &[u8]) -> u64 {
     use std::os::fd::AsRawFd;
@@ -229,14 +239,14 @@ fn write_by_ring(ring: &mut io_uring::IoUring, sockets: &[TcpStream], message: &
         let entry = io_uring::opcode::Send::new(fd, message.as_ptr(), len)
             .flags(flags.bits() as i32)
             .build();
-        // SAFETY: sockets and message live until all of them are done, below.
+        // SAFETY: sockets and message outlive the writes, which are awaited below.
         unsafe { ring.submission().push(&entry).unwrap() };
     }
     ring.submit_and_wait(sockets.len()).unwrap();
     ring.completion().filter(|done| done.result() != message.len() as i32).count() as u64
 }
 
-/// A task a viewer, each of which waits for the next frame and writes the shared bytes.
+/// A task for each viewer, which waits for the next frame and writes the shared bytes.
 fn serve_tasks(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
     let (frame, frames) = tokio::sync::watch::channel(Bytes::new());
     let (listening, port) = std::sync::mpsc::channel();
@@ -304,8 +314,8 @@ fn serve_warp(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
 
 // ---- Load ----
 
-/// Connects, waits until everybody has got something ("ready"), then reads and throws away. At a
-/// line of input, the first `stalled` connections stop reading for so many seconds.
+/// Opens `viewers` connections, and prints "ready" when all have received data. Then reads and
+/// discards. After an input line, the first `stalled` connections stop reading for `seconds`.
 fn load(address: SocketAddr, viewers: usize, handshake: &str, stalled: usize, seconds: u64) {
     let request = format!(
         "GET /live HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -344,7 +354,7 @@ fn load(address: SocketAddr, viewers: usize, handshake: &str, stalled: usize, se
         }
         for event in &events {
             let n = event.data.u64() as usize;
-            // Thrown away in the kernel: the load must not be the bottleneck.
+            // Discards in the kernel, so that the load is not the bottleneck.
             let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
             match rustix::net::recv(&sockets[n], &mut buffer[..], flags) {
                 Ok((0, 0)) | Err(_) => {}
@@ -374,7 +384,7 @@ fn load(address: SocketAddr, viewers: usize, handshake: &str, stalled: usize, se
 
 // ---- Driver ----
 
-/// A server or a load, on a core of its own.
+/// A server or a load, bound to a core.
 struct Process {
     child: Child,
     input: Option<ChildStdin>,
@@ -395,7 +405,7 @@ impl Process {
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "it has ended");
+        assert!(!line.is_empty(), "the process has ended");
         line.trim().into()
     }
 
@@ -408,7 +418,7 @@ impl Process {
         self.input.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 
-    /// CPU time of all its threads.
+    /// Returns the CPU time of all threads.
     fn cpu(&self) -> Duration {
         let mut sum = 0u64;
         for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap() {
@@ -419,7 +429,7 @@ impl Process {
         Duration::from_nanos(sum)
     }
 
-    /// A field of /proc/PID/status, KiB.
+    /// Returns a field of /proc/PID/status, in KiB.
     fn memory(&self, field: &str) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = text.lines().find(|line| line.starts_with(field)).unwrap();
@@ -448,7 +458,7 @@ struct Run {
     stalled: usize,
 }
 
-/// One server with its load, for a while: what it used and what it says.
+/// Runs a server with its load, and returns the measurements.
 fn run(kind: &str, run: Run) -> Value {
     let Run { viewers, fps, size, seconds, stalled } = run;
     let mut server =
@@ -467,7 +477,7 @@ fn run(kind: &str, run: Run) -> Value {
         ],
     );
     assert_eq!(load.line(), "ready");
-    std::thread::sleep(Duration::from_secs(2)); // the start is over
+    std::thread::sleep(Duration::from_secs(2)); // until the start is over
     if stalled > 0 {
         load.tell();
         std::thread::sleep(Duration::from_millis(500));
@@ -502,7 +512,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Upper bound of the class in which this part of the delays has ended, ms.
+/// Returns the upper bound of the bucket with this percentile of the delays, in ms.
 fn percentile(result: &Value, part: f64) -> f64 {
     let counts: Vec<u64> =
         result["delays"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
@@ -520,8 +530,8 @@ fn percentile(result: &Value, part: f64) -> f64 {
 fn drive(quick: bool, only_cpu: bool) {
     std::fs::create_dir_all("bench-results").unwrap();
     let mut raw = std::fs::File::create("bench-results/viewers.jsonl").unwrap();
-    let mut measure = |kind: &str, what: Run| {
-        let result = run(kind, what);
+    let mut measure = |kind: &str, parameters: Run| {
+        let result = run(kind, parameters);
         writeln!(raw, "{result}").unwrap();
         result
     };
@@ -532,7 +542,7 @@ fn drive(quick: bool, only_cpu: bool) {
         "server on core 0, load on core 1; medians of {rounds} alternating runs of {seconds} s\n"
     );
 
-    println!("300 viewers, 30 frames a second, 8 KiB a frame");
+    println!("300 viewers, 30 frames per second, 8 KiB per frame");
     let mut cpu: [Vec<f64>; 5] = Default::default();
     let mut ours = vec![];
     for _ in 0..rounds {
@@ -545,21 +555,21 @@ fn drive(quick: bool, only_cpu: bool) {
         }
     }
     let [floor, own, warp, uring, tasks] = cpu.map(median);
-    println!("  CPU, part of a core: floor {floor:.3}, ours {own:.3}, warp {warp:.3}");
+    println!("  CPU, fraction of a core: floor {floor:.3}, ours {own:.3}, warp {warp:.3}");
     println!("  ours / floor {:.2}   ours / warp {:.2}", own / floor, own / warp);
-    println!("  a floor with io_uring / floor {:.2}", uring / floor);
-    println!("  a task a viewer with shared bytes / floor {:.2}", tasks / floor);
+    println!("  floor with io_uring / floor {:.2}", uring / floor);
+    println!("  task per viewer with shared bytes / floor {:.2}", tasks / floor);
     let of = |part: f64| median(ours.iter().map(|r| percentile(r, part)).collect());
     println!("  delay to the last socket: 50 % within {} ms, 99 % within {} ms", of(0.5), of(0.99));
     let per_frame = |r: &Value| r["allocations"].as_f64().unwrap() / r["frames"].as_f64().unwrap();
-    println!("  allocations a frame: {:.2}", median(ours.iter().map(per_frame).collect()));
+    println!("  allocations per frame: {:.2}", median(ours.iter().map(per_frame).collect()));
     if only_cpu {
         return;
     }
     let ten: Vec<Value> =
         (0..rounds).map(|_| measure("ours", Run { viewers: 10, ..plain })).collect();
     println!(
-        "10 viewers: 99 % within {} ms, allocations a frame {:.2}",
+        "10 viewers: 99 % within {} ms, allocations per frame {:.2}",
         median(ten.iter().map(|r| percentile(r, 0.99)).collect()),
         median(ten.iter().map(per_frame).collect())
     );
@@ -568,7 +578,7 @@ fn drive(quick: bool, only_cpu: bool) {
     let stall = Run { stalled: 100, seconds: 4.0, ..plain };
     let stalled: Vec<Value> = (0..rounds).map(|_| measure("ours", stall)).collect();
     println!(
-        "  delay of the others: 99 % within {} ms; memory {} MiB at the most; frames left out {}",
+        "  delay of the others: 99 % within {} ms; peak memory {} MiB; dropped frames {}",
         median(stalled.iter().map(|r| percentile(r, 0.99)).collect()),
         stalled.iter().map(|r| r["peak"].as_u64().unwrap()).max().unwrap() / 1024,
         stalled[0]["dropped"]
@@ -578,59 +588,59 @@ fn drive(quick: bool, only_cpu: bool) {
     let rate = 4_000_000 / 8 / 30;
     let memory = measure("ours", Run { viewers: 1000, size: rate, ..plain });
     println!(
-        "  4 Mbit/s: memory {:.1} MiB (at the most {:.1})",
+        "  4 Mbit/s: memory {:.1} MiB (peak {:.1})",
         memory["rss"].as_f64().unwrap() / 1024.0,
         memory["peak"].as_f64().unwrap() / 1024.0
     );
     let long = if quick { 5.0 } else { 60.0 };
     let many = measure("ours", Run { viewers: 1000, seconds: long, ..plain });
     println!(
-        "  30 x 8 KiB for {long} s on one core: frames left out {}, CPU {:.2}, 99 % within {} ms",
+        "  30 x 8 KiB for {long} s on one core: dropped frames {}, CPU {:.2}, 99 % within {} ms",
         many["dropped"],
         many["cpu"].as_f64().unwrap(),
         percentile(&many, 0.99)
     );
 
-    println!("\nCPU for a viewer, 30 frames a second of 1 KiB");
+    println!("\nCPU per viewer, 30 frames per second of 1 KiB");
     let mut curve = vec![];
     for viewers in [1, 10, 100, 1000, 5000] {
         let runs = (0..rounds.min(3)).map(|_| {
             measure("ours", Run { viewers, size: 1024, ..plain })["cpu"].as_f64().unwrap()
         });
         let each = median(runs.collect()) / viewers as f64 * 1e6;
-        println!("  {viewers:>5}: {each:>8.1} millionths of a core");
+        println!("  {viewers:>5}: {each:>8.1} µs per second");
         curve.push((viewers, each));
     }
     std::fs::write("bench-results/viewers.svg", picture(&curve)).unwrap();
 
-    println!("\n10000 connects and disconnects, 500 a second");
+    println!("\n10000 connections, 500 per second");
     churn(if quick { 1000 } else { 10_000 });
 }
 
-/// Comes and goes, and looks what is left behind.
+/// Opens and closes connections, and measures what remains.
 fn churn(count: u64) {
     let arguments = ["--serve".into(), "ours".into(), "30".into(), "8192".into()];
     let mut server = Process::start(0, &arguments);
     let address: SocketAddr = format!("127.0.0.1:{}", server.line()).parse().unwrap();
-    let come_and_go = || {
+    let connect = || {
         let mut socket = TcpStream::connect(address).unwrap();
         let request = format!(
             "GET /live HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         socket.write_all(request.as_bytes()).unwrap();
-        let mut some = [0; 4096];
-        assert!(socket.read(&mut some).unwrap() > 0);
+        let mut buffer = [0; 4096];
+        assert!(socket.read(&mut buffer).unwrap() > 0);
     };
-    (0..500).for_each(|_| come_and_go()); // what is only needed once is there now
+    (0..500).for_each(|_| connect()); // allocates what is only needed once
     std::thread::sleep(Duration::from_secs(1));
     let (memory, descriptors) = (server.memory("VmRSS"), server.descriptors());
     for _ in pace(500).take(count as usize) {
-        come_and_go();
+        connect();
     }
     std::thread::sleep(Duration::from_secs(1));
     println!(
-        "  memory {} -> {} KiB, descriptors {} -> {}, viewers left {}",
+        "  memory {} -> {} KiB, descriptors {} -> {}, remaining viewers {}",
         memory,
         server.memory("VmRSS"),
         descriptors,
@@ -639,14 +649,14 @@ fn churn(count: u64) {
     );
 }
 
-/// The curve, both axes logarithmic.
+/// Returns the curve as SVG, with logarithmic axes.
 fn picture(curve: &[(usize, f64)]) -> String {
     let x = |viewers: usize| 60.0 + (viewers as f64).log10() / 4.0 * 560.0;
     let y = |cost: f64| 300.0 - (cost.log10() - 1.0) / 4.0 * 260.0;
     let mut out = String::from(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 680 360\" \
          font-family=\"sans-serif\" font-size=\"13\"><rect width=\"680\" height=\"360\" \
-         fill=\"#fff\"/>\n<text x=\"60\" y=\"22\">CPU for one viewer, millionths of a core, by \
+         fill=\"#fff\"/>\n<text x=\"60\" y=\"22\">CPU time per viewer, in µs per second, by \
          number of viewers</text>\n",
     );
     for power in 1..=5 {

@@ -1,10 +1,11 @@
-//! How a camera's thread waits for its driver: `./ci/bench wake`.
+//! Compares two ways to wait for a driver: `./ci/bench wake`.
 //!
-//! A device becomes readable 30 times a second (here: an eventfd, as no camera is needed for that).
-//! Either a thread of its own waits in poll(2), or a task of the runtime by `AsyncFd`. Measured: how
-//! long after the event it runs, and what all threads but the one that makes the events spend.
+//! An eventfd stands in for the device and becomes readable 30 times per second. Either a thread
+//! waits in poll(2), or a task of the runtime waits with `AsyncFd`. The program measures how long
+//! after the event the waiting code runs, and the CPU time of all threads but the one that triggers
+//! the events.
 
-#![allow(clippy::print_stdout)] // tables are what this is for
+#![allow(clippy::print_stdout)] // prints a table
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::time::{ClockId, clock_gettime};
@@ -13,17 +14,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 
-/// Events in a run: 5 s.
+/// Number of events in a run, which takes 5 s.
 const EVENTS: usize = 150;
 
+/// Time between two events.
 const PERIOD: Duration = Duration::from_micros(33_333);
 
-/// Alternating runs.
+/// Number of runs of each kind. The kinds alternate.
 const ROUNDS: usize = 5;
 
-/// What a run has shown.
+/// The result of a run.
 struct Run {
+    /// Time from each event to the code that waits for it.
     delays: Vec<Duration>,
+    /// CPU time of the waiting side.
     cpu: Duration,
 }
 
@@ -32,29 +36,30 @@ fn now(clock: ClockId) -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Takes the event away; its value is when it was made, in ns of the monotonic clock.
+/// Reads an event and returns its delay. Its value is the time of its creation, in ns of the
+/// monotonic clock.
 fn delay(event: &OwnedFd) -> Option<Duration> {
-    let mut made = [0; 8];
-    rustix::io::read(event, &mut made).ok()?;
-    let made = Duration::from_nanos(u64::from_ne_bytes(made));
-    Some(now(ClockId::Monotonic).saturating_sub(made))
+    let mut created = [0; 8];
+    rustix::io::read(event, &mut created).ok()?;
+    let created = Duration::from_nanos(u64::from_ne_bytes(created));
+    Some(now(ClockId::Monotonic).saturating_sub(created))
 }
 
-/// Makes events, and calls `wait` in the thread or on the runtime that is measured.
+/// Triggers events, and measures `wait`, which runs in another thread and returns the delays.
 fn run(wait: impl FnOnce(Arc<OwnedFd>) -> Vec<Duration> + Send + 'static) -> Run {
     let event = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
     let waiting = {
         let event = event.clone();
         std::thread::spawn(move || wait(event))
     };
-    std::thread::sleep(Duration::from_millis(200)); // it waits by now
+    std::thread::sleep(Duration::from_millis(200)); // until the thread waits
     let (cpu, own) = (now(ClockId::ProcessCPUTime), now(ClockId::ThreadCPUTime));
     let start = Instant::now();
     for n in 0..EVENTS {
         let due = start + PERIOD * (n as u32 + 1);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let made = now(ClockId::Monotonic).as_nanos() as u64;
-        rustix::io::write(&event, &made.to_ne_bytes()).unwrap();
+        let created = now(ClockId::Monotonic).as_nanos() as u64;
+        rustix::io::write(&event, &created.to_ne_bytes()).unwrap();
     }
     let delays = waiting.join().unwrap();
     let own = now(ClockId::ThreadCPUTime) - own;
@@ -76,7 +81,7 @@ fn by_task() -> Run {
     run(|event| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let task = runtime.spawn(async move {
-            // SAFETY: the Arc keeps the descriptor open for as long as it is registered.
+            // SAFETY: the Arc keeps the descriptor open while it is registered.
             #[allow(unsafe_code)]
             let event = unsafe { AsyncFd::register(event) }.unwrap();
             let mut delays = vec![];
@@ -102,9 +107,9 @@ fn main() {
         runs[0].push(by_thread());
         runs[1].push(by_task());
     }
-    println!("{EVENTS} events, 30 a second; medians of {ROUNDS} alternating runs\n");
-    println!("{:<28} {:>12} {:>12} {:>18}", "", "median", "99 %", "CPU an event");
-    for (name, runs) in ["a thread in poll", "a task with AsyncFd"].iter().zip(runs) {
+    println!("{EVENTS} events, 30 per second; medians of {ROUNDS} alternating runs\n");
+    println!("{:<28} {:>12} {:>12} {:>18}", "", "median", "99 %", "CPU per event");
+    for (name, runs) in ["thread in poll", "task with AsyncFd"].iter().zip(runs) {
         let at = |part: f64| {
             let each = runs.iter().map(|run| {
                 let mut delays = run.delays.clone();

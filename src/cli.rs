@@ -1,89 +1,90 @@
-//! The command line. `docs/berrymse.1` is made from it (`ci/man`).
+//! The command line. `ci/generate/man` generates `docs/berrymse.1` and `docs/completions` from it.
 
 use crate::paths;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
-/// A camera's H.264, live in any browser, at the least delay.
+/// Stream H.264 from a camera to any browser with the lowest possible latency.
 ///
-/// Reads H.264 that a camera's hardware has encoded, wraps each frame in an MP4 fragment the
-/// moment it arrives, and sends it over a WebSocket to the page it serves. Nothing is transcoded.
+/// Reads H.264 that the camera's hardware has encoded, wraps each frame in an MP4 fragment as soon
+/// as it arrives, and sends it over a WebSocket to the page that berrymse serves. Nothing is
+/// transcoded.
 ///
-/// Without a configuration file, the first camera that is found plays at http://localhost:2020/,
-/// or the built-in test card.
+/// Without a configuration file, http://localhost:2020/ shows the first camera found, or the
+/// built-in test card if there is none.
 #[derive(Debug, Parser)]
 #[command(name = "berrymse", version, max_term_width = 100)]
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Cli {
-    /// What to do; without it: serve.
+    /// The command. The default is `serve`.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Options of serve, when no command is named.
+    /// Options of `serve`, if no command is given.
     #[command(flatten)]
     pub serve: Serve,
 }
 
-/// What there is to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Stream the cameras (the default)
     ///
-    /// Serves until SIGINT or SIGTERM. A camera that fails is opened again by itself; the page,
-    /// /api/status and the log say what is wrong with it.
+    /// Runs until SIGINT or SIGTERM. A camera that fails is opened again automatically. The page,
+    /// /api/status and the log report the reason.
     Serve(Serve),
     /// Check a configuration file
     ///
-    /// Prints nothing and exits with 0 when it is good; otherwise prints file:line:column, what is
-    /// wrong and what would be right, and exits with 1.
+    /// Prints nothing and exits with 0 if the file is valid. Otherwise prints each error with
+    /// file:line:column and how to correct it, and exits with 1.
     Check {
         /// The file to check
         #[arg(value_name = "FILE", default_value = paths::CONFIG)]
         file: PathBuf,
     },
-    /// List the cameras that are there
+    /// List the cameras of this machine
     ///
-    /// Every V4L2 device: its names, what it delivers, which controls it has, which program has it
-    /// open, and the lines for the configuration.
+    /// Prints for each V4L2 device its names, its formats, its controls, the program that has it
+    /// open, and the lines for the configuration file.
     Cameras {
-        /// As JSON, for programs
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Set up the appliance, early at its start
+    /// Set up the appliance while it starts
     ///
-    /// Writes host name, network, Wi-Fi, SSH keys and time zone as the configuration has them, and
-    /// keeps a copy of it. When it is missing or broken, the last good copy is in force, and what
-    /// is wrong is said on standard error, in /run/berrymse/config-error, and so on the page.
+    /// Writes host name, network, Wi-Fi, SSH keys and time zone from the configuration, and saves a
+    /// copy of it. If the configuration is missing or invalid, the last good copy is used. Errors
+    /// are printed to standard error, written to /run/berrymse/config-error, and shown on the page.
     Apply {
         /// Configuration file [default: boot/berrymse.toml in --root]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// Where the last good copy is kept [default: data/berrymse/berrymse.toml in --root]
+        /// Last good copy of the configuration [default: data/berrymse/berrymse.toml in --root]
         #[arg(long, value_name = "FILE")]
         last_good: Option<PathBuf>,
-        /// What counts as / for everything that is written
+        /// Directory to use as / for all files that are written
         #[arg(long, value_name = "DIR", default_value = "/")]
         root: PathBuf,
     },
-    /// Do for the server what only root may do: save the configuration, restart the machine
+    /// Save the configuration and restart the machine for the server, which may do neither
     #[command(hide = true)]
     RootHelper(RootHelper),
-    /// Join the appliance's wireless network, or open an access point where none is configured
+    /// Join the configured wireless network, or open an access point if none is configured
     #[command(hide = true)]
     Wifi(Wifi),
-    /// Ask a running server whether every camera delivers pictures
+    /// Check whether every camera of a running server delivers pictures
     ///
-    /// Exits with 0 while every camera does; with 3 if the server answers, and says which camera does
-    /// not; with 1 if it does not answer.
+    /// Exits with 0 if every camera does, with 3 if the server reports that a camera does not, and
+    /// with 1 if the server does not reply.
     Health {
-        /// Address to ask; by default the one that the configuration listens on
+        /// Address of the server; the default is the one in the configuration
         #[arg(long, value_name = "URL")]
         url: Option<String>,
-        /// Configuration file that says where the server listens [default: /boot/berrymse.toml,
-        /// where there is one]
+        /// Configuration file with the address of the server [default: /boot/berrymse.toml, if it
+        /// exists]
         #[arg(long, value_name = "FILE", conflicts_with = "url")]
         config: Option<PathBuf>,
-        /// Copy of the configuration that is in force while that file is broken
+        /// Copy of the configuration to use if that file is missing or invalid
         #[arg(long, value_name = "FILE", conflicts_with = "url")]
         last_good: Option<PathBuf>,
     },
@@ -92,29 +93,38 @@ pub enum Command {
 /// Options of `serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Configuration file [default: /boot/berrymse.toml, where there is one]
+    /// Configuration file [default: /boot/berrymse.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Copy of the configuration that is in force while that file is missing or broken, as `apply`
-    /// keeps it; without this option, that ends the program
+    /// Copy of the configuration, saved by `apply`, to use if that file is missing or invalid;
+    /// without this option, the program exits in that case
     #[arg(long, value_name = "FILE")]
     pub last_good: Option<PathBuf>,
-    /// Address to listen on, instead of the configuration's: 0.0.0.0:2020, [::]:80, or a port
-    #[arg(long, value_name = "ADDR", value_parser = crate::config::parse_listen)]
+    /// Address to listen on instead of the configured one, or a port.
+    // rustdoc would take the brackets for links.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        value_parser = crate::config::parse_listen,
+        help = "Address to listen on instead of the configured one: 0.0.0.0:2020, [::]:80, or a port"
+    )]
     pub listen: Option<std::net::SocketAddr>,
-    /// Answer in the local network for HOSTNAME.local (mDNS), also where [system] has no hostname
-    #[arg(long)]
+    /// Announce HOSTNAME.local in the local network (mDNS) even if no host name is configured.
+    #[arg(
+        long,
+        help = "Announce HOSTNAME.local in the local network (mDNS) even if [system] has no hostname"
+    )]
     pub mdns: bool,
-    /// Socket of `berrymse root-helper`, which saves the configuration and restarts the machine
+    /// Socket of `berrymse root-helper`
     #[arg(long, value_name = "SOCKET", default_value = paths::ROOT_HELPER, hide = true)]
     pub helper: PathBuf,
-    /// Where uploads lie until they are installed, and why the last update was given up
+    /// Directory for uploads and for the reason why the last update failed
     #[arg(long, value_name = "DIR", default_value = paths::DATA, hide = true)]
     pub data: PathBuf,
-    /// What `berrymse wifi` says of the wireless network
+    /// Report of `berrymse wifi`
     #[arg(long, value_name = "FILE", default_value = paths::WIFI_REPORT, hide = true)]
     pub wifi: PathBuf,
-    /// Say more in the log; twice: everything
+    /// Log more; give it twice to log everything
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
@@ -122,16 +132,16 @@ pub struct Serve {
 /// Options of `root-helper`.
 #[derive(Debug, Args)]
 pub struct RootHelper {
-    /// Where it is spoken to
+    /// Socket to listen on
     #[arg(long, value_name = "SOCKET", default_value = paths::ROOT_HELPER)]
     pub socket: PathBuf,
-    /// Who may speak to it, beside root
+    /// Group that may use the socket, besides root
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
-    /// The configuration that it writes
+    /// Configuration file to write
     #[arg(long, value_name = "FILE", default_value = paths::CONFIG)]
     pub config: PathBuf,
-    /// Where it keeps the last good copy
+    /// Last good copy of the configuration
     #[arg(long, value_name = "FILE", default_value = paths::LAST_GOOD)]
     pub last_good: PathBuf,
 }
@@ -139,16 +149,16 @@ pub struct RootHelper {
 /// Options of `wifi`.
 #[derive(Debug, Args)]
 pub struct Wifi {
-    /// The configuration
+    /// Configuration file
     #[arg(long, value_name = "FILE", default_value = paths::CONFIG)]
     pub config: PathBuf,
-    /// Copy of it that is in force while that file is missing or broken
+    /// Copy of the configuration to use if that file is missing or invalid
     #[arg(long, value_name = "FILE", default_value = paths::LAST_GOOD)]
     pub last_good: PathBuf,
-    /// Where it is kept which network has worked
+    /// File with the name of the network that was last joined successfully
     #[arg(long, value_name = "FILE", default_value = paths::WIFI_STATE)]
     pub state: PathBuf,
-    /// Where it says how it is doing
+    /// File to write the report to (JSON)
     #[arg(long, value_name = "FILE", default_value = paths::WIFI_REPORT)]
     pub report: PathBuf,
 }

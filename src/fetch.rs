@@ -1,89 +1,184 @@
-//! A request to a running server: what `berrymse health` makes.
+//! A small HTTP client: `http` by hyper, `https` by curl.
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::HOST;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use std::error::Error;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use std::{fmt, io};
 use tokio::net::TcpStream;
 
-/// A server that has not answered by then does not work.
+/// Maximum time for a request over `http`.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// More of an answer is not read, bytes.
+/// Maximum time for a request over `https`, in seconds.
+const CURL_TIMEOUT_SECONDS: &str = "30";
+
+/// Maximum size of a response body over `http`, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
-/// curl gives up after so many seconds.
-pub(crate) const CURL_TIMEOUT_SECONDS: &str = "30";
+/// Maximum size of a response body over `https`, in bytes.
+const CURL_MAX_BODY: &str = "65536";
 
-/// An announcement is not larger than this, bytes.
-pub(crate) const MAX_MANIFEST: &str = "65536";
+/// Why a request failed.
+#[derive(Debug)]
+pub enum FetchError {
+    /// The URL is not of the form `http://host:port/path`.
+    InvalidUrl(String),
+    /// The server could not be reached, or the connection broke.
+    Connection {
+        /// The requested URL.
+        url: String,
+        /// The cause.
+        error: Box<dyn Error + Send + Sync>,
+    },
+    /// The server did not reply in time.
+    Timeout {
+        /// The requested URL.
+        url: String,
+    },
+    /// The server replied with a status that is not a success.
+    Status {
+        /// The requested URL.
+        url: String,
+        /// The status.
+        status: StatusCode,
+    },
+    /// curl could not be started.
+    StartCurl {
+        /// The requested URL.
+        url: String,
+        /// The cause.
+        error: io::Error,
+    },
+    /// curl failed.
+    Curl {
+        /// The requested URL.
+        url: String,
+        /// The error message of curl.
+        message: String,
+    },
+}
 
-/// Gets `url` (`http://…` only): status and text. The error says what went wrong.
-pub async fn get(url: &str) -> Result<(StatusCode, String), String> {
-    let uri: Uri = url.parse().map_err(|_| format!("{url:?} is no address"))?;
-    let host = uri.host().filter(|_| uri.scheme_str() == Some("http"));
-    let Some(host) = host else {
-        return Err(format!("{url:?} is no address of the form http://host:port/path"));
-    };
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FetchError::InvalidUrl(url) => {
+                write!(f, "invalid URL {url:?}: it must have the form http://host:port/path")
+            }
+            FetchError::Connection { url, error } => write!(f, "cannot reach {url}: {error}"),
+            FetchError::Timeout { url } => {
+                write!(f, "cannot reach {url}: no reply within {} s", TIMEOUT.as_secs())
+            }
+            FetchError::Status { url, status } => write!(f, "{url} returned {status}"),
+            FetchError::StartCurl { url, error } if error.kind() == io::ErrorKind::NotFound => {
+                write!(f, "cannot fetch {url}: curl is not installed")
+            }
+            FetchError::StartCurl { url, error } => {
+                write!(f, "cannot fetch {url}: cannot start curl: {error}")
+            }
+            FetchError::Curl { url, message } => write!(f, "cannot fetch {url}: {message}"),
+        }
+    }
+}
+
+impl Error for FetchError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            FetchError::Connection { error, .. } => Some(&**error),
+            FetchError::StartCurl { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Sends a GET request for `url` (`http://…` only), and returns the status and the body.
+///
+/// # Errors
+///
+/// Fails if `url` is invalid, or if there is no complete response of at most 64 KiB within 5 s.
+pub async fn get(url: &str) -> Result<(StatusCode, String), FetchError> {
+    let invalid = || FetchError::InvalidUrl(url.into());
+    let uri: Uri = url.parse().map_err(|_| invalid())?;
+    let host = uri.host().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(invalid)?;
     let port = uri.port_u16().unwrap_or(80);
     let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_string();
     let exchange = async {
         let address = format!("{host}:{port}");
-        let stream = TcpStream::connect(&address).await.map_err(|e| e.to_string())?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| e.to_string())?;
-        let request = Request::get(path)
-            .header(HOST, address)
-            .body(Empty::<bytes::Bytes>::new())
-            .map_err(|e| e.to_string())?;
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+        let stream = TcpStream::connect(&address).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let request = Request::get(path).header(HOST, address).body(Empty::<bytes::Bytes>::new())?;
+        let response = async {
+            let response = sender.send_request(request).await?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_BODY);
-            let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
+            let body = Limited::new(response.into_body(), MAX_BODY).collect().await?.to_bytes();
             Ok((status, String::from_utf8_lossy(&body).trim().to_string()))
         };
-        tokio::pin!(answer);
+        tokio::pin!(response);
         tokio::select! {
-            answer = &mut answer => answer,
-            // The connection drives the exchange; when it ends first, the answer is there or an error.
-            _ = connection => answer.await,
+            response = &mut response => response,
+            // The connection drives the exchange. If it ends first, the result is ready.
+            _ = connection => response.await,
         }
     };
     match tokio::time::timeout(TIMEOUT, exchange).await {
-        Ok(result) => result.map_err(|error: String| format!("{url} cannot be reached: {error}")),
-        Err(_) => Err(format!("{url} has not answered within {} s", TIMEOUT.as_secs())),
+        Ok(result) => result.map_err(|error| FetchError::Connection { url: url.into(), error }),
+        Err(_) => Err(FetchError::Timeout { url: url.into() }),
     }
 }
 
-/// Gets a small text.
-pub(crate) async fn fetch(url: &str) -> Result<String, String> {
+/// Fetches a text of at most 64 KiB over `http` or `https`.
+pub(crate) async fn fetch(url: &str) -> Result<String, FetchError> {
     if url.starts_with("http://") {
         let (status, text) = get(url).await?;
         return match status.is_success() {
             true => Ok(text),
-            false => Err(format!("{url} answers {status}")),
+            false => Err(FetchError::Status { url: url.into(), status }),
         };
     }
-    let url = url.to_string();
-    let fetched = tokio::task::spawn_blocking(move || with_curl(&url)).await;
-    fetched.unwrap_or_else(|error| Err(error.to_string()))
+    let owned = url.to_string();
+    let task = tokio::task::spawn_blocking(move || with_curl(&owned));
+    task.await.unwrap_or_else(|error| {
+        Err(FetchError::Connection { url: url.into(), error: error.into() })
+    })
 }
 
-/// TLS is curl's: RAUC has its library on board anyway.
-pub(crate) fn with_curl(url: &str) -> Result<String, String> {
+/// Fetches a text over `https`. curl does the TLS: RAUC requires its library in any case.
+fn with_curl(url: &str) -> Result<String, FetchError> {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--fail", "--location", "--proto", "=https"]);
-    curl.args(["--max-time", CURL_TIMEOUT_SECONDS, "--max-filesize", MAX_MANIFEST, "--", url]);
-    let output = curl.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("{url} needs the program curl, which is not here"),
-        _ => format!("curl cannot be started: {error}"),
-    })?;
+    curl.args(["--max-time", CURL_TIMEOUT_SECONDS, "--max-filesize", CURL_MAX_BODY, "--", url]);
+    let output = curl
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| FetchError::StartCurl { url: url.into(), error })?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(format!("{url}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        false => {
+            let message = String::from_utf8_lossy(&output.stderr).trim().to_string();
+            Err(FetchError::Curl { url: url.into(), message })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn errors_name_the_url_and_the_cause() {
+        for url in ["ftp://127.0.0.1/", "127.0.0.1", "http://", "a b"] {
+            assert!(matches!(get(url).await, Err(FetchError::InvalidUrl(_))), "{url}");
+        }
+        // No program listens on this port: connections are refused.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        drop(listener);
+        let error = fetch(&url).await.unwrap_err();
+        let cause = error.source().unwrap().to_string();
+        assert_eq!(error.to_string(), format!("cannot reach {url}: {cause}"));
     }
 }

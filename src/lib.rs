@@ -1,14 +1,14 @@
-//! BerryMSE: a camera's H.264, live in any browser, at the least delay.
+//! BerryMSE streams H.264 from a camera to any browser with the lowest possible latency.
 //!
-//! The way of a frame, one direction, one copy:
+//! Path of a frame, which is copied once:
 //!
 //! ```text
-//! camera ──► access unit ──► fragment ──► stream ──► viewer 1..n
-//! (thread)    h264/          fmp4/        stream.rs   http/live.rs → socket → <berry-mse>
+//! camera ──► access unit ──► fragment ──► stream ──► viewers 1..n
+//! camera/    h264/           fmp4/        stream/    http/live.rs ─► socket ─► <berry-mse>
 //! ```
 //!
-//! [`h264`] and [`fmp4`] are pure: bytes in, bytes out, no clock, no I/O. Sockets, devices and
-//! clocks stand at the rim, in [`camera`] and [`http`]. `docs/architecture.md` has the picture.
+//! [`h264`], [`fmp4`] and [`websocket`] only convert bytes: they use neither clocks nor I/O.
+//! `docs/architecture.md` describes all modules.
 
 pub mod access;
 pub mod camera;

@@ -1,4 +1,4 @@
-//! The executable: command line → configuration → run.
+//! The program `berrymse`: parses the command line and runs a command.
 
 use berrymse::camera::v4l2::listing;
 use berrymse::cli::{Cli, Command, RootHelper, Wifi};
@@ -10,12 +10,13 @@ use berrymse::system::wifi;
 use berrymse::{fetch, paths};
 use clap::Parser;
 use hyper::StatusCode;
-use std::io::Write;
+use std::error::Error;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// `berrymse health`: the server answers, and a camera does not deliver. (2 is clap's, for a command
-/// line that is wrong.)
+/// Exit status of `berrymse health` if the server replies and a camera delivers no pictures. (clap
+/// exits with 2 for an invalid command line.)
 const UNHEALTHY: u8 = 3;
 
 fn main() -> ExitCode {
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(options) => {
             start_log(options.verbose);
-            runtime().and_then(|runtime| runtime.block_on(serve(options)))
+            runtime().and_then(|runtime| Ok(runtime.block_on(serve(options))?))
         }
         Command::Check { file } => check(&file),
         Command::Cameras { json } => cameras(json),
@@ -35,27 +36,29 @@ fn main() -> ExitCode {
                 eprintln!("berrymse: {problem}");
                 return UNHEALTHY.into();
             }
-            well => well.map(drop),
+            result => result.map(drop),
         },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("berrymse: {message}");
+        Err(error) => {
+            // Its Display contains its causes.
+            eprintln!("berrymse: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("the threads cannot be started: {error}"))
+/// What a command fails with. The message is shown to the user.
+type CommandError = Box<dyn Error>;
+
+fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| format!("cannot start threads: {error}").into())
 }
 
 /// `berrymse root-helper`
-fn root_helper(options: RootHelper) -> Result<(), String> {
+fn root_helper(options: RootHelper) -> Result<(), CommandError> {
     start_log(0);
     let helper = Helper {
         config: options.config,
@@ -63,7 +66,7 @@ fn root_helper(options: RootHelper) -> Result<(), String> {
         config_error: paths::CONFIG_ERROR.into(),
         reboot: system::helper::reboot,
     };
-    helper.run(&options.socket, options.group.as_deref())
+    Ok(helper.run(&options.socket, options.group.as_deref())?)
 }
 
 /// `berrymse wifi`
@@ -74,38 +77,45 @@ fn manage_wifi(options: Wifi) -> ! {
 }
 
 /// `berrymse cameras`
-fn cameras(json: bool) -> Result<(), String> {
+fn cameras(json: bool) -> Result<(), CommandError> {
     let devices = listing::devices();
     let text = match json {
-        true => serde_json::to_string_pretty(&devices).map_err(|error| error.to_string())? + "\n",
+        true => serde_json::to_string_pretty(&devices)? + "\n",
         false if devices.is_empty() => {
-            "no V4L2 device: is a camera plugged in? (On a Raspberry Pi, also: rpicam-hello \
-             --list-cameras)\n"
+            "no V4L2 device found: is a camera plugged in? (On a Raspberry Pi, also try \
+             rpicam-hello --list-cameras.)\n"
                 .into()
         }
         false => devices.iter().map(|device| format!("{device}\n")).collect(),
     };
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.to_string()),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
 }
 
 /// `berrymse check`
-fn check(file: &Path) -> Result<(), String> {
-    let text = Config::read(file).map_err(|error| error.to_string())?;
+fn check(file: &Path) -> Result<(), CommandError> {
+    let text = Config::read(file)?;
     let errors = Config::check(&text, &file.display().to_string()).err().unwrap_or_default();
-    match errors.is_empty() {
+    all_of(&errors)
+}
+
+/// Combines errors into one, with one line for each.
+fn all_of(errors: &[impl ToString]) -> Result<(), CommandError> {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    match lines.is_empty() {
         true => Ok(()),
-        false => {
-            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            Err(lines.join("\nberrymse: "))
-        }
+        false => Err(lines.join("\nberrymse: ").into()),
     }
 }
 
 /// `berrymse apply`
-fn apply(config: Option<PathBuf>, last_good: Option<PathBuf>, root: PathBuf) -> Result<(), String> {
+fn apply(
+    config: Option<PathBuf>,
+    last_good: Option<PathBuf>,
+    root: PathBuf,
+) -> Result<(), CommandError> {
     let report = system::apply(&system::Paths {
         config: config.unwrap_or_else(|| below(&root, paths::CONFIG)),
         last_good: last_good.unwrap_or_else(|| below(&root, paths::LAST_GOOD)),
@@ -114,30 +124,31 @@ fn apply(config: Option<PathBuf>, last_good: Option<PathBuf>, root: PathBuf) -> 
     for problem in &report.problems {
         eprintln!("berrymse: {problem}");
     }
-    match report.failures.is_empty() {
-        true => Ok(()),
-        false => Err(report.failures.join("\nberrymse: ")),
-    }
+    all_of(&report.failures)
 }
 
-/// An absolute path, below another root directory.
+/// Returns the absolute path `path` below another root directory.
 fn below(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
-/// `berrymse health`: which cameras do not deliver, if any. The error: there is no such answer.
+/// `berrymse health`: returns the cameras that deliver no pictures, as text, or `None` if all do.
+///
+/// # Errors
+///
+/// Fails if there is no such reply.
 fn health(
     url: Option<String>,
     config: Option<PathBuf>,
     last_good: Option<PathBuf>,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, CommandError> {
     let url = match url {
-        // `http://cam:2020` or a whole address: what is asked is /healthz.
+        // Without a path, such as `http://cam:2020`, the path is /healthz.
         Some(url) if url.matches('/').count() <= 2 => format!("{url}/healthz"),
         Some(url) if url.matches('/').count() == 3 && url.ends_with('/') => format!("{url}healthz"),
         Some(url) => url,
         None => {
-            let config = load(config, last_good).map_err(|error| error.to_string())?.config;
+            let config = load(config, last_good)?.config;
             format!("http://{}/healthz", loopback_for(config.server.listen))
         }
     };
@@ -145,7 +156,7 @@ fn health(
     match status {
         StatusCode::OK => Ok(None),
         StatusCode::SERVICE_UNAVAILABLE => Ok(Some(text)),
-        status => Err(format!("{url} answers {status}: is that BerryMSE? {text}")),
+        status => Err(format!("{url} returned {status}: is this BerryMSE? {text}").into()),
     }
 }
 
@@ -155,7 +166,7 @@ fn start_log(verbose: u8) {
         1 => "debug",
         _ => "trace",
     };
-    // BERRYMSE_LOG says it more exactly: "warn,berrymse::camera=debug".
+    // BERRYMSE_LOG overrides this, for example with "warn,berrymse::camera=debug".
     let others = if verbose < 2 { "warn" } else { "debug" };
     let default = format!("{others},berrymse={level}");
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("BERRYMSE_LOG", default))

@@ -1,25 +1,22 @@
-//! Well-known paths of the appliance. Each is the default of a command-line option.
+//! Well-known paths of the appliance. Most are defaults of command-line options.
 
 /// Configuration file on the boot partition.
 pub const CONFIG: &str = "/boot/berrymse.toml";
 
-/// Directory for everything that outlives a restart: uploads, and the reason for a failed update.
+/// Directory for persistent data, such as uploads and the reason why the last update failed.
 pub const DATA: &str = "/data/berrymse";
 
-/// Copy of the last configuration that was valid.
+/// Last good configuration.
 pub const LAST_GOOD: &str = "/data/berrymse/berrymse.toml";
 
-/// Name of the wireless network that was joined before.
+/// Name of the wireless network that was last joined successfully.
 pub const WIFI_STATE: &str = "/data/berrymse/state/wifi";
 
-/// Errors in the configuration, as `berrymse apply` found them.
+/// Errors that `berrymse apply` found in the configuration.
 pub const CONFIG_ERROR: &str = "/run/berrymse/config-error";
 
 /// Socket of `berrymse root-helper`.
 pub const ROOT_HELPER: &str = "/run/berrymse/root";
 
-/// State of the wireless network, as `berrymse wifi` reports it (JSON).
+/// State of the wireless network, reported by `berrymse wifi` (JSON).
 pub const WIFI_REPORT: &str = "/run/berrymse/wifi.json";
-
-/// Present while SSH is allowed to start.
-pub const SSH: &str = "/run/berrymse/ssh";

@@ -1,4 +1,4 @@
-//! Child processes that end when this process ends.
+//! Child processes, which end when this process ends.
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::io;
@@ -6,34 +6,34 @@ use std::os::unix::process::CommandExt;
 use std::process::{ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Interval at which a child is checked for its end.
+/// How often [`Child::wait`] polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Which process group a child belongs to.
+/// The process group of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// One of its own, which is ended with it: also the children of a shell.
+    /// A new group. Signals go to the whole group, so that they also reach the children of a shell.
     Own,
-    /// That of this process.
+    /// The group of this process.
     Shared,
 }
 
-/// A child process. Dropped, it is asked to end, and killed if it does not. If this process is
-/// killed, the kernel kills the child.
+/// A child process. Dropping it sends SIGTERM, and SIGKILL if the child does not end in time. If
+/// this process is killed, the kernel kills the child.
 #[derive(Debug)]
 pub struct Child {
     child: std::process::Child,
     group: Group,
-    /// Time to end after SIGTERM.
+    /// Time between SIGTERM and SIGKILL.
     grace: Duration,
 }
 
 impl Child {
-    /// Starts `command`. After SIGTERM the child has `grace` to end.
+    /// Starts `command`. `grace` is the time that the child has to end after SIGTERM.
     ///
     /// # Errors
     ///
-    /// That of [`Command::spawn`].
+    /// See [`Command::spawn`].
     pub fn spawn(command: &mut Command, group: Group, grace: Duration) -> io::Result<Child> {
         if group == Group::Own {
             command.process_group(0);
@@ -42,17 +42,17 @@ impl Child {
         Ok(Child { child: command.spawn()?, group, grace })
     }
 
-    /// Its standard output and standard error, if they are pipes.
+    /// Takes its standard output and standard error, if both are pipes.
     pub fn take_output(&mut self) -> Option<(ChildStdout, ChildStderr)> {
         self.child.stdout.take().zip(self.child.stderr.take())
     }
 
-    /// Whether it still runs.
+    /// Returns whether the child is still running.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits at most `time` for its end.
+    /// Waits for the child to end, at most for `time`.
     pub fn wait(&mut self, time: Duration) -> Option<ExitStatus> {
         let end = Instant::now() + time;
         loop {
@@ -75,7 +75,8 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // A child that has been waited for has no number any more; what is left of its group has.
+        // The PID of a reaped child may have been reused, but the ID of its group is valid as long
+        // as the group has members.
         if self.group == Group::Own || self.is_running() {
             self.signal(Signal::TERM);
             self.wait(self.grace);
@@ -87,31 +88,32 @@ impl Drop for Child {
     }
 }
 
-/// The kernel kills the child when the thread that starts it ends, for whatever reason.
+/// Makes the kernel kill the child when the thread that started it ends.
 fn kill_on_parent_death(command: &mut Command) {
     let kill = || {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         Ok(())
     };
-    // SAFETY: between fork and exec only a system call is made, which is safe there.
+    // SAFETY: the closure only makes a system call, which is allowed between fork and exec.
     #[allow(unsafe_code)]
     unsafe {
         command.pre_exec(kill);
     }
 }
 
-/// The command line `words`, a program and its arguments, without standard input.
+/// Returns a command for `words`, a program and its arguments, with an empty standard input.
 pub fn command(words: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).stdin(Stdio::null());
     command
 }
 
-/// Runs `words` to the end, and returns their standard output.
+/// Runs `words`, a program and its arguments, and returns the standard output.
 ///
 /// # Errors
 ///
-/// The program cannot be started, or fails; then with its standard error.
+/// Fails if the program cannot be started or exits unsuccessfully. In the latter case, the message
+/// contains its standard error.
 pub fn run(words: &[&str]) -> io::Result<String> {
     let output = command(words).output().map_err(|error| start_error(words[0], &error))?;
     if output.status.success() {
@@ -121,7 +123,7 @@ pub fn run(words: &[&str]) -> io::Result<String> {
     Err(io::Error::other(format!("{}: {}", words.join(" "), message.trim())))
 }
 
-/// An error of starting `program`, with its name.
+/// Adds the name of `program` to an error from starting it.
 pub fn start_error(program: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot start {program}: {error}"))
 }
@@ -133,25 +135,30 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(10);
 
     fn exists(pid: &str) -> bool {
-        // A zombie has no command line.
+        // The command line of a zombie is empty.
         std::fs::read(format!("/proc/{}/cmdline", pid.trim())).is_ok_and(|text| !text.is_empty())
     }
 
+    fn wait_until(what: &str, condition: impl Fn() -> bool) {
+        let end = Instant::now() + GRACE;
+        while !condition() {
+            assert!(Instant::now() < end, "timeout: {what}");
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
     #[test]
-    fn ends_the_whole_group_of_a_child() {
+    fn ends_the_process_group_of_a_child() {
         let mut shell = command(&["sh", "-c", "sleep 100 & echo $!; wait"]);
         shell.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = Child::spawn(&mut shell, Group::Own, GRACE).unwrap();
         let (stdout, _stderr) = child.take_output().unwrap();
         let mut pid = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut pid).unwrap();
-        assert!(exists(&pid));
+        // The command line is empty for a moment while the child of the shell executes sleep.
+        wait_until("the child of the shell runs", || exists(&pid));
         drop(child);
-        let end = Instant::now() + GRACE;
-        while exists(&pid) {
-            assert!(Instant::now() < end, "the child of the shell still runs");
-            std::thread::sleep(POLL_INTERVAL);
-        }
+        wait_until("the child of the shell has ended", || !exists(&pid));
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! `berrymse serve`: cameras and server at work, from one configuration to the next.
+//! `berrymse serve`: runs the cameras and the server, and restarts them when the configuration
+//! changes.
 
 use crate::access::AccessPolicy;
 use crate::camera::Cameras;
 use crate::config::error::ConfigError;
 use crate::config::{Config, Network, System};
-use crate::http::{Context, NO_CAMERA, Server};
+use crate::http::{Context, ListenError, NO_CAMERA, Server};
 use crate::paths;
 use crate::settings::Settings;
 use crate::shutdown::Shutdown;
@@ -16,12 +17,67 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
+use std::{fmt, io};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-/// The configuration that counts.
+/// Why the server could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration file is missing or invalid.
+    Config(ConfigError),
+    /// The server could not listen on its address.
+    Listen(ListenError),
+    /// A signal handler, a thread or another resource of the system was not available.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Config(error) => error.fmt(f),
+            StartError::Listen(error) => error.fmt(f),
+            StartError::System(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StartError::Config(error) => Some(error),
+            StartError::Listen(error) => Some(error),
+            StartError::System(error) => Some(error),
+        }
+    }
+}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> StartError {
+        StartError::Config(error)
+    }
+}
+
+impl From<ListenError> for StartError {
+    fn from(error: ListenError) -> StartError {
+        StartError::Listen(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> StartError {
+        StartError::System(error)
+    }
+}
+
+/// Loads the configuration from `file`, or from the default path if that exists. With `last_good`,
+/// a missing or broken file is replaced by that copy.
+///
+/// # Errors
+///
+/// Without `last_good`, fails if the file is missing or invalid.
 pub fn load(file: Option<PathBuf>, last_good: Option<PathBuf>) -> Result<Found, ConfigError> {
     if let Some(last_good) = last_good {
         let file = file.unwrap_or_else(|| paths::CONFIG.into());
@@ -33,7 +89,7 @@ pub fn load(file: Option<PathBuf>, last_good: Option<PathBuf>) -> Result<Found, 
             return Err(ConfigError {
                 file: file.display().to_string(),
                 at: None,
-                message: "no such file: name another with --config, or leave that out".into(),
+                message: "no such file: name another with --config, or omit --config".into(),
             });
         }
         Some(file) => Config::load(file)?,
@@ -42,13 +98,15 @@ pub fn load(file: Option<PathBuf>, last_good: Option<PathBuf>) -> Result<Found, 
     Ok(Found { config, file, text: None, problem: None })
 }
 
-/// Runs the cameras and the server until a signal ends them.
-pub async fn serve(mut options: cli::Serve) -> Result<(), String> {
-    let cannot = |error: std::io::Error| format!("it cannot be started: {error}");
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-    let mut found = load(options.config.clone(), options.last_good.clone())
-        .map_err(|error| error.to_string())?;
+/// Runs the cameras and the server until SIGINT or SIGTERM.
+///
+/// # Errors
+///
+/// Fails if the configuration is invalid, or if a resource of the system is not available.
+pub async fn serve(mut options: cli::Serve) -> Result<(), StartError> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut found = load(options.config.clone(), options.last_good.clone())?;
     if options.last_good.is_some() {
         found.problem = found.problem.or_else(system::problem_at_start);
     }
@@ -62,46 +120,46 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), String> {
     loop {
         let running = Running::start(&options, &mut state, &found)?;
         notify::tell("READY=1");
-        let again = tokio::select! {
+        let restart = tokio::select! {
             _ = interrupt.recv() => false,
             _ = terminate.recv() => false,
             _ = state.changed.notified() => true,
         };
-        log::info!("{}", if again { "starting anew, as configured" } else { "stopping" });
-        if !again {
+        log::info!("{}", if restart { "applying the new configuration" } else { "stopping" });
+        if !restart {
             notify::tell("STOPPING=1");
         }
-        // A second signal does not wait for anybody.
+        // A second signal exits without waiting.
         tokio::select! {
             _ = running.end() => {}
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
         }
-        if !again {
+        if !restart {
             return Ok(());
         }
-        // Where the system chose the port, it is the port from now on.
+        // If the system chose the port, keep it.
         options.listen = options.listen.and(state.listening);
         match load(options.config.clone(), options.last_good.clone()) {
             Ok(new) => found = new,
-            // It was good a moment ago.
+            // The file was valid when it was saved, so it has changed since: keep what is running.
             Err(error) => found.problem = Some(error.to_string()),
         }
     }
 }
 
-/// What one configuration leaves to the next.
+/// State that outlives a configuration.
 struct ProcessState {
     started: Instant,
-    /// As the machine was set up when it started.
+    /// The configuration of the machine when it started.
     at_start: (System, Network),
     changed: Arc<Notify>,
     updater: Arc<Updater>,
-    /// Where it could be reached last.
+    /// Address of the last listener.
     listening: Option<SocketAddr>,
 }
 
-/// One configuration at work.
+/// The tasks and threads of one configuration.
 struct Running {
     cameras: Cameras,
     server: JoinHandle<()>,
@@ -116,8 +174,7 @@ impl Running {
         options: &cli::Serve,
         state: &mut ProcessState,
         found: &Found,
-    ) -> Result<Self, String> {
-        let cannot = |error: std::io::Error| format!("it cannot be started: {error}");
+    ) -> Result<Self, StartError> {
         let mut config = found.config.clone();
         if let Some(listen) = options.listen {
             config.server.listen = listen;
@@ -125,12 +182,12 @@ impl Running {
         log_startup(&config, found);
         let mut problem = found.problem.clone();
         let appliance = options.last_good.is_some();
-        // A machine that nobody can reach any more cannot be mended from the page.
-        let otherwise = state.listening.or_else(|| appliance.then(|| as_shipped().server.listen));
-        let listener = listen(config.server.listen, otherwise, &mut problem)?;
-        let address = listener.local_addr().map_err(cannot)?;
+        // An unreachable machine cannot be repaired on its page, so listen somewhere.
+        let fallback = state.listening.or_else(|| appliance.then(|| as_shipped().server.listen));
+        let listener = listen(config.server.listen, fallback, &mut problem)?;
+        let address = listener.local_addr()?;
         state.listening = Some(address);
-        let cameras = Cameras::start(&config.cameras).map_err(cannot)?;
+        let cameras = Cameras::start(&config.cameras)?;
         let mut settings = Settings {
             file: found.file.clone().unwrap_or_else(|| paths::CONFIG.into()),
             helper: options.helper.clone(),
@@ -168,52 +225,54 @@ impl Running {
         self.updates.abort();
         self.watchdog.abort();
         let _ = self.server.await;
-        // Says goodbye; joins the cameras' threads, which end their programs.
+        // Dropping these withdraws the announcement and joins the threads of the cameras.
         let rest = (self.announcement, self.cameras);
         let _ = tokio::task::spawn_blocking(move || drop(rest)).await;
     }
 }
 
+/// Listens on `wanted`, or else on `fallback`, which is then reported in `problem`.
 fn listen(
     wanted: SocketAddr,
-    otherwise: Option<SocketAddr>,
+    fallback: Option<SocketAddr>,
     problem: &mut Option<String>,
-) -> Result<TcpListener, String> {
+) -> Result<TcpListener, ListenError> {
     let error = match http::listen(wanted) {
         Ok(listener) => return Ok(listener),
         Err(error) => error,
     };
-    let Some(other) = otherwise.filter(|other| *other != wanted) else { return Err(error) };
-    let listener = http::listen(other).map_err(|_| error.clone())?;
+    let Some(other) = fallback.filter(|other| *other != wanted) else { return Err(error) };
+    let Ok(listener) = http::listen(other) else { return Err(error) };
     log::error!("{error}; listening on {other}");
-    *problem = Some(format!("{error}\nUntil that is mended, it listens on {other}."));
+    *problem = Some(format!("{error}\nUntil this is fixed, the server listens on {other}."));
     Ok(listener)
 }
 
-/// The name as it was when the machine started: another one needs a restart.
-fn announce(options: &cli::Serve, at_start: &System, at: SocketAddr) -> Option<Announcement> {
+/// Announces the server over mDNS, under the host name that the machine had when it started. A new
+/// name takes effect only after a restart.
+fn announce(options: &cli::Serve, at_start: &System, address: SocketAddr) -> Option<Announcement> {
     let host = at_start.hostname.clone().or_else(|| options.mdns.then(mdns::host_name))?;
-    if at.ip().is_loopback() || host.is_empty() {
+    if address.ip().is_loopback() || host.is_empty() {
         return None;
     }
-    match Announcement::start(&host, at) {
+    match Announcement::start(&host, address) {
         Ok(announcement) => {
             log::info!("announced as http://{host}.local/");
             Some(announcement)
         }
-        Err(why) => {
-            log::warn!("{why}");
+        Err(error) => {
+            log::warn!("{error}");
             None
         }
     }
 }
 
-/// What everybody should know at the start.
+/// Logs the version, and what the user should know about the configuration.
 fn log_startup(config: &Config, found: &Found) {
     let version = env!("CARGO_PKG_VERSION");
     match &found.file {
-        Some(file) => log::info!("BerryMSE {version}, configured by {}", file.display()),
-        None => log::info!("BerryMSE {version}, without a configuration file"),
+        Some(file) => log::info!("BerryMSE {version}, configuration file {}", file.display()),
+        None => log::info!("BerryMSE {version}, no configuration file"),
     }
     if let Some(problem) = &found.problem {
         log::error!("{problem}");
@@ -222,11 +281,12 @@ fn log_startup(config: &Config, found: &Found) {
         log::warn!("{NO_CAMERA}");
     }
     if config.server.password.is_none() {
-        log::warn!("no password is set: whoever reaches this machine sees the picture");
+        log::warn!("no password is set: anyone who can reach this machine can watch the cameras");
     }
 }
 
-/// Where a program on this machine reaches a server that listens on `address`.
+/// Returns the address at which a program on this machine reaches a server that listens on
+/// `address`.
 pub fn loopback_for(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         ip if !ip.is_unspecified() => {}
@@ -236,7 +296,8 @@ pub fn loopback_for(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// How a browser on this machine reaches `address`.
+/// Returns host and port for a URL with which a browser on this machine reaches a server that
+/// listens on `address`.
 fn reachable(address: SocketAddr) -> String {
     let host = match address.ip() {
         ip if ip.is_unspecified() => "localhost".to_string(),

@@ -1,7 +1,8 @@
-//! Saves a new configuration, and has it applied, while the program runs.
+//! Saves and applies a configuration while the program is running.
 //!
-//! The server's user may neither write to `/boot` nor restart the machine: on the appliance
-//! `berrymse root-helper` does both. Elsewhere the file is written directly.
+//! On the appliance, the server runs as a user that may neither write to `/boot` nor restart the
+//! machine. `berrymse root-helper` does both for it. On other machines, the server writes the file
+//! itself.
 
 use crate::config::remote::{no_new_command, no_new_key};
 use crate::config::{Camera, Config, ConfigError, Network, System};
@@ -12,22 +13,22 @@ use std::sync::Arc;
 use std::{fmt, io};
 use tokio::sync::Notify;
 
-/// The configuration file, and what is needed to change it.
+/// The configuration file, and the state needed to change it.
 #[derive(Debug, Default)]
 pub struct Settings {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// Socket of `berrymse root-helper`, on an appliance.
+    /// Socket of `berrymse root-helper`. It exists only on the appliance.
     pub helper: PathBuf,
-    /// Report of `berrymse wifi`.
+    /// File in which `berrymse wifi` reports its state.
     pub wifi: PathBuf,
-    /// What is wrong with the file, and which configuration is in force instead.
+    /// Errors in the file, and which configuration is in force instead.
     pub problem: Option<String>,
-    /// The configuration that the machine was set up with when it started.
+    /// The configuration that was in force when the machine started.
     pub at_start: (System, Network),
-    /// The configuration in force differs from the one at the start, so a restart is due.
+    /// Whether the configuration in force takes effect only after a restart of the machine.
     pub reboot: bool,
-    /// Notified when there is a new configuration.
+    /// Notified when a new configuration has been saved.
     pub changed: Arc<Notify>,
     /// Held while saving.
     pub writing: tokio::sync::Mutex<()>,
@@ -36,15 +37,15 @@ pub struct Settings {
 /// Why a configuration was not saved.
 #[derive(Debug)]
 pub enum SaveError {
-    /// The file is not the version that the change was based on.
+    /// The file has changed since the client read it.
     Changed,
-    /// The new configuration is invalid, or contains what may not come from the network.
+    /// The new configuration is invalid, or contains something that must not come from the network.
     Invalid(ConfigError),
     /// The file could not be written.
     Write {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
     /// The root helper failed.
@@ -55,7 +56,7 @@ impl fmt::Display for SaveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SaveError::Changed => {
-                f.write_str("the configuration has changed in the meantime: load it again")
+                f.write_str("the configuration has changed since it was loaded: load it again")
             }
             SaveError::Invalid(error) => f.write_str(&error.message),
             SaveError::Write { file, error } => write!(
@@ -87,27 +88,27 @@ impl From<ConfigError> for SaveError {
 }
 
 impl Settings {
-    /// Whether `new` changes something that takes effect only after a restart of the machine.
+    /// Returns whether `new` takes effect only after a restart of the machine.
     pub fn needs_restart(&self, new: &Config) -> bool {
         let (system, network) = &self.at_start;
         new.system != *system || new.network.without_wifi() != network.without_wifi()
     }
 
-    /// Version tag of a configuration's text (an HTTP entity tag).
+    /// Returns a version tag for the text of a configuration (an HTTP entity tag).
     pub fn tag(text: &str) -> String {
         let hash = Sha256::digest(text);
         format!("\"{}\"", hash[..12].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
     }
 
-    /// Saves what `edit` makes of the current text, and notifies the server. `expected` is the tag
-    /// of the text that the change is based on, `cameras` are those in force.
+    /// Edits the current text with `edit`, saves the result, and notifies the server. `expected` is
+    /// the tag of the text that the change is based on. `cameras` are the cameras in force.
     ///
-    /// Returns whether the machine must be restarted.
+    /// Returns whether the machine must be restarted for the change to take effect.
     ///
     /// # Errors
     ///
-    /// The text on the card is unchanged unless the error is [`SaveError::Write`] or
-    /// [`SaveError::Helper`]; then the old or the new text is there, never a mixture.
+    /// The file is unchanged unless the error is [`SaveError::Write`] or [`SaveError::Helper`]. In
+    /// these cases it contains either the old or the new text, never a mixture.
     pub async fn change(
         &self,
         expected: Option<&str>,
@@ -139,11 +140,11 @@ impl Settings {
             Err(HelperError::Absent) => {}
             result => return result.map_err(SaveError::Helper),
         }
-        // A symbolic link to the file stays one.
+        // If the path is a symbolic link, its target is replaced.
         let file = std::fs::canonicalize(&self.file).unwrap_or_else(|_| self.file.clone());
         let written = tokio::task::spawn_blocking(move || {
             use std::os::unix::fs::PermissionsExt;
-            let mode = file.metadata().map_or(0o640, |there| there.permissions().mode() & 0o777);
+            let mode = file.metadata().map_or(0o640, |old| old.permissions().mode() & 0o777);
             crate::system::replace(&file, text.as_bytes(), mode)
         });
         let result = written.await.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -154,14 +155,15 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`HelperError::Absent`] where this program may not do that.
+    /// [`HelperError::Absent`] if this machine is not an appliance, and other errors if the helper
+    /// fails.
     pub async fn restart(&self) -> Result<(), HelperError> {
         self.ask_helper("reboot", String::new()).await
     }
 
     async fn ask_helper(&self, verb: &'static str, text: String) -> Result<(), HelperError> {
         let socket = self.helper.clone();
-        let asked = tokio::task::spawn_blocking(move || helper::ask(&socket, verb, &text)).await;
-        asked.unwrap_or_else(|error| Err(HelperError::Failed(error.to_string())))
+        let task = tokio::task::spawn_blocking(move || helper::ask(&socket, verb, &text));
+        task.await.unwrap_or_else(|error| Err(HelperError::Failed(error.to_string())))
     }
 }

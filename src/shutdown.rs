@@ -1,21 +1,21 @@
-//! One signal that ends every task.
+//! A shutdown signal shared by all tasks.
 
 use tokio::sync::watch;
 
-/// Tells everything that runs to end.
+/// A receiver of the shutdown signal.
 #[derive(Debug, Clone)]
 pub struct Shutdown(watch::Receiver<bool>);
 
 impl Shutdown {
-    /// And what sets it, with `true`.
+    /// Returns a sender and a receiver. Sending `true` gives the signal.
     pub fn new() -> (watch::Sender<bool>, Shutdown) {
         let (sender, receiver) = watch::channel(false);
         (sender, Shutdown(receiver))
     }
 
-    /// Waits until it is set. Cancel safe.
+    /// Waits for the signal. Cancel safe.
     pub async fn wait(&mut self) {
-        // An error means that nobody is left who could set it: that is an end, too.
+        // An error means that the sender was dropped. That counts as the signal.
         let _ = self.0.wait_for(|set| *set).await;
     }
 }

@@ -1,19 +1,19 @@
-//! WebSocket, the server's side: RFC 6455. Pure: headers and bytes in, headers and bytes out.
+//! WebSocket frames (RFC 6455, section 5), server side. Bytes in, bytes out; no I/O.
 //!
-//! A server's frames are not masked (5.1), so they are the same for every viewer: a header is put
-//! in front of a fragment once, and everybody gets the same bytes.
+//! The server does not mask its frames (5.1), so they are identical for all viewers: the header of
+//! a fragment is made once, and all viewers receive the same bytes.
 //!
 //! ```text
-//! 82 len(7 bits)           a binary message of up to 125 bytes
-//! 82 7e len(16 bits)       … of up to 65535
-//! 82 7f len(64 bits)       … of any length
+//! 82 len(7 bits)           binary message of up to 125 bytes
+//! 82 7e len(16 bits)       binary message of up to 65535 bytes
+//! 82 7f len(64 bits)       longer binary message
 //! ```
 //!
-//! Clients have little to say here. What they send is read by all the rules of section 5, within
-//! narrow limits ([`MAX_MESSAGE`], no fragmented messages), and anything else ends the connection
-//! with the status code of 7.4.1 that fits.
+//! Frames from clients must follow the rules of section 5 and two limits: a message has at most
+//! [`MAX_MESSAGE`] bytes and is not fragmented. Anything else closes the connection with a status
+//! code of 7.4.1.
 
-/// The longest message a client may send, bytes: what clients have to say is a line of JSON.
+/// Maximum length of a message from a client, in bytes. Clients only send short JSON objects.
 pub const MAX_MESSAGE: usize = 4096;
 
 const FIN: u8 = 0x80;
@@ -28,23 +28,23 @@ const PING: u8 = 9;
 
 const PONG: u8 = 10;
 
-/// Status codes of 7.4.1.
+/// Status codes (7.4.1).
 pub mod status {
-    /// Done.
+    /// Normal closure.
     pub const NORMAL: u16 = 1000;
-    /// The server stops.
+    /// The server is shutting down.
     pub const GOING_AWAY: u16 = 1001;
-    /// Against the protocol.
+    /// Protocol error.
     pub const PROTOCOL: u16 = 1002;
-    /// A kind of data that is not taken: fragmented messages.
+    /// Unsupported data: a fragmented message.
     pub const UNSUPPORTED: u16 = 1003;
-    /// Text that is not UTF-8.
+    /// A text message is not UTF-8.
     pub const INVALID: u16 = 1007;
-    /// A message longer than is taken.
+    /// A message exceeds [`MAX_MESSAGE`](super::MAX_MESSAGE).
     pub const TOO_BIG: u16 = 1009;
 }
 
-/// The header of a frame that the server sends.
+/// The header of a frame sent by the server. Dereferences to its bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Header {
     bytes: [u8; 10],
@@ -52,7 +52,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Of a binary message of `len` bytes.
+    /// Returns the header of a binary message of `len` bytes.
     pub fn binary(len: usize) -> Header {
         Header::new(BINARY, len)
     }
@@ -91,54 +91,59 @@ fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     [&Header::new(opcode, payload.len()), payload].concat()
 }
 
-/// A text message.
+/// Returns a frame with a text message.
 pub fn text(message: &str) -> Vec<u8> {
     frame(TEXT, message.as_bytes())
 }
 
-/// A ping; its answer shows that the viewer is still there.
+/// Returns a ping frame. The client replies with a pong, which shows that it is still there.
 pub fn ping() -> Vec<u8> {
     frame(PING, b"")
 }
 
-/// The answer to a ping.
+/// Returns the pong frame that replies to a ping with this payload.
 pub fn pong(payload: &[u8]) -> Vec<u8> {
     frame(PONG, payload)
 }
 
-/// The last frame of a connection.
+/// Returns the close frame, the last frame of a connection.
 pub fn close(code: u16) -> Vec<u8> {
     frame(CLOSE, &code.to_be_bytes())
 }
 
-/// What a client says.
+/// A message from a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message {
     /// A text message.
     Text(String),
-    /// A binary message, of which nobody here makes anything.
+    /// A binary message. The server ignores these, so the payload is not kept.
     Binary,
-    /// To be answered with [`pong`] and the same payload.
+    /// A ping. The reply is [`pong`] with the same payload.
     Ping(Vec<u8>),
-    /// The viewer is still there.
+    /// A pong, the reply to [`ping`].
     Pong,
-    /// The viewer goes; to be answered with [`close`] and this code.
+    /// A close frame. The reply is [`close`] with the same code.
     Close(u16),
 }
 
-/// Reads a client's frames from whatever pieces arrive.
+/// An incremental parser for frames from a client.
 #[derive(Debug, Default)]
 pub struct Reader {
     buffer: Vec<u8>,
 }
 
 impl Reader {
-    /// Takes what was read from the socket.
+    /// Appends bytes read from the socket. Their boundaries do not matter.
     pub fn push(&mut self, data: &[u8]) {
         self.buffer.extend_from_slice(data);
     }
 
-    /// The next message, if it is whole. The error is the status code to close with.
+    /// Returns the next message, or `None` if it is still incomplete.
+    ///
+    /// # Errors
+    ///
+    /// The status code to close the connection with, if the client violates the protocol or a
+    /// limit.
     pub fn next_message(&mut self) -> Result<Option<Message>, u16> {
         let [first, second, rest @ ..] = &self.buffer[..] else { return Ok(None) };
         let opcode = first & 0x0f;
@@ -155,7 +160,7 @@ impl Reader {
         }
         let (len, rest) = match short {
             126 => match rest {
-                // 5.2: the shortest form that holds it.
+                // 5.2: a length must have its shortest form.
                 [0, 0..=125, ..] => return Err(status::PROTOCOL),
                 [a, b, rest @ ..] => (usize::from(u16::from_be_bytes([*a, *b])), rest),
                 _ => return Ok(None),
@@ -186,7 +191,7 @@ fn message(opcode: u8, payload: Vec<u8>) -> Result<Message, u16> {
             [] => Message::Close(status::NORMAL),
             [_] => return Err(status::PROTOCOL),
             [a, b, reason @ ..] => {
-                // 7.4: what may stand in a close frame.
+                // 7.4: these codes are allowed in a close frame.
                 let code = u16::from_be_bytes([*a, *b]);
                 if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
                     return Err(status::PROTOCOL);
@@ -221,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_a_client() {
+    fn reads_messages_from_clients() {
         assert_eq!(read(&client(0x81, b"hi")), Ok(Some(Message::Text("hi".into()))));
         assert_eq!(read(&client(0x89, b"x")), Ok(Some(Message::Ping(b"x".into()))));
         assert_eq!(read(&client(0x8a, b"")), Ok(Some(Message::Pong)));
@@ -232,38 +237,39 @@ mod tests {
     }
 
     #[test]
-    fn what_is_against_the_rules_has_the_right_code() {
+    fn rejects_invalid_frames_with_the_status_code_of_the_standard() {
         assert_eq!(read(&frame(TEXT, b"hi")), Err(1002), "not masked");
         assert_eq!(read(&client(0xc1, b"hi")), Err(1002), "reserved bit");
         assert_eq!(read(&client(0x83, b"hi")), Err(1002), "unknown opcode");
         assert_eq!(read(&client(0x09, b"hi")), Err(1002), "fragmented control frame");
-        assert_eq!(read(&[0x81, 0xfe, 0, 125]), Err(1002), "a length longer than need be");
+        assert_eq!(read(&[0x81, 0xfe, 0, 125]), Err(1002), "length not in its shortest form");
         assert_eq!(read(&client(0x89, &[0; 126])), Err(1002), "long control frame");
         assert_eq!(read(&client(0x01, b"hi")), Err(1003), "fragmented message");
-        assert_eq!(read(&client(0x80, b"hi")), Err(1003), "continuation of nothing");
+        assert_eq!(read(&client(0x80, b"hi")), Err(1003), "continuation frame without a start");
         assert_eq!(read(&client(0x81, &[0xff])), Err(1007), "not UTF-8");
         assert_eq!(read(&client(0x82, &[0; MAX_MESSAGE + 1])), Err(1009));
         assert_eq!(read(&client(0x82, &[0; 70_000])), Err(1009));
-        assert_eq!(read(&client(0x88, &[3])), Err(1002), "half a code");
-        assert_eq!(read(&client(0x88, &[3, 0xed])), Err(1002), "1005 is never sent");
+        assert_eq!(read(&client(0x88, &[3])), Err(1002), "incomplete status code");
+        assert_eq!(read(&client(0x88, &[3, 0xed])), Err(1002), "1005 is not allowed in a frame");
     }
 
     proptest! {
         #[test]
-        fn headers_say_the_length(len in prop_oneof![0usize..300, 65_000usize..70_000]) {
+        fn headers_contain_the_length(len in prop_oneof![0usize..300, 65_000usize..70_000]) {
             let header = Header::binary(len);
-            let said = match header[1] {
+            let length = match header[1] {
                 126 => usize::from(u16::from_be_bytes([header[2], header[3]])),
                 127 => u64::from_be_bytes(header[2..10].try_into().unwrap()) as usize,
                 short => usize::from(short),
             };
-            prop_assert_eq!((header[0], said), (0x82, len));
+            prop_assert_eq!((header[0], length), (0x82, len));
         }
 
-        /// In whatever pieces a message arrives, it is the same message.
         #[test]
-        fn pieces_of_any_size(payload in proptest::collection::vec(any::<u8>(), 0..400),
-                              size in 1usize..50) {
+        fn reads_messages_in_pieces_of_any_size(
+            payload in proptest::collection::vec(any::<u8>(), 0..400),
+            size in 1usize..50,
+        ) {
             let bytes = [client(0x82, &payload), client(0x89, b"z")].concat();
             let mut reader = Reader::default();
             let mut got = vec![];
@@ -275,7 +281,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut reader = Reader::default();
             reader.push(&bytes);
             while let Ok(Some(_)) = reader.next_message() {}

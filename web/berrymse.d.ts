@@ -1,106 +1,106 @@
-// Types of <berry-mse> (berrymse.js). docs/embedding.md says the same with more words.
+// Types of <berry-mse> (berrymse.js). docs/embedding.md describes the element in detail.
 
-/** What is to be seen. */
+/** What the element shows. */
 export type BerryMseState =
-  /** The first picture is on its way. */
+  /** Until the first picture. */
   | 'connecting'
   /** Live. */
   | 'playing'
-  /** Connected, but the camera sends nothing. */
+  /** Connected, but the camera sends no frames. */
   | 'waiting'
-  /** The connection is lost; it is tried again and again. */
+  /** The connection is lost, and is retried until it succeeds. */
   | 'reconnecting'
-  /** The browser wants a tap first. */
+  /** The browser requires a tap before it plays. */
   | 'tap'
-  /** Not wanted (pause(), autoplay="false"), or the page is hidden. Costs nothing. */
+  /** Paused, not started (autoplay="false"), or the page is hidden. There is no connection. */
   | 'paused'
-  /** This browser cannot play it. */
+  /** This browser cannot play the stream. */
   | 'unsupported';
 
 /** How to stay at the live edge. */
 export type BerryMsePolicy = 'run-ahead' | 'nudge' | 'webcodecs';
 
-/** How it is doing, once a second. */
+/** Statistics, once a second. */
 export interface BerryMseStats {
   /**
-   * From the moment a frame left the camera's thread in the server to the moment it was handed to the
-   * screen, milliseconds. Null until it is known.
+   * Age of the picture in milliseconds: from the moment the server received the frame from the camera
+   * until the browser passed it to the screen. Null until it is known.
    */
   age: number | null;
-  /** Shortest way to the server and back of late, milliseconds. */
+  /** Shortest recent round trip to the server, in milliseconds. Null until it is known. */
   roundTrip: number | null;
-  /** Frames a second that were shown, over the last second. */
+  /** Frames shown per second. */
   shown: number;
-  /** Frames a second that came. */
+  /** Frames received per second. */
   received: number;
-  /** Bits a second that came. */
+  /** Bits received per second. */
   bitrate: number;
-  /** Frames that came and were not shown, since the element was made. */
+  /** Frames received but not shown, since the element was created. */
   skipped: number;
-  /** Frames that the server left out because this viewer was too slow. */
+  /** Frames that the server left out because this viewer was too slow, since the element was created. */
   dropped: number;
-  /** How often the connection was made anew. */
+  /** Reconnects since the element was created. */
   reconnects: number;
-  /** Which policy is at work. */
+  /** The policy in use. */
   policy: BerryMsePolicy | null;
   /** RFC 6381 codec string. */
   codec?: string;
-  /** Pixels. */
+  /** Width of the video in pixels. */
   width?: number;
-  /** Pixels. */
+  /** Height of the video in pixels. */
   height?: number;
 }
 
-/** A recording that runs. */
+/** A recording in progress. */
 export interface BerryMseRecording {
   /** Seconds recorded so far. */
   readonly duration: number;
-  /** Ends it: the frames as the camera sent them, in a fragmented MP4. */
+  /** Ends the recording. Returns a fragmented MP4 with the frames as the camera sent them. */
   stop(): Blob;
 }
 
 export interface BerryMseEventMap {
   statechange: CustomEvent<{ state: BerryMseState; message: string }>;
   stats: CustomEvent<BerryMseStats>;
-  /** Something broke here. `fatal`: it will not be tried again. */
+  /** Playback failed in this browser. If `fatal`, it is not retried. */
   error: CustomEvent<{ message: string; fatal: boolean }>;
 }
 
 export class BerryMse extends HTMLElement {
-  /** `/live/CAMERA` of a server; '' for the first camera of the server the script came from. */
+  /** URL of `/live/CAMERA` on a server; '' for the first camera of the server that served the script. */
   src: string;
-  /** Which policy; 'auto' finds out. */
+  /** The policy to use; 'auto' chooses one. */
   mode: 'auto' | BerryMsePolicy;
-  /** As CSS object-fit. */
+  /** As in CSS `object-fit`. */
   fit: string;
-  /** An image to show before the first picture. */
+  /** URL of an image to show before the first picture. */
   poster: string;
-  /** Whether there are buttons. */
+  /** Whether the control bar is shown. */
   controls: boolean;
-  /** Whether the figures of `stats` are to be seen. */
+  /** Whether the statistics are shown. */
   overlay: boolean;
-  /** Whether it starts by itself. */
+  /** Whether playback starts automatically. */
   autoplay: boolean;
-  /** As of a <video>. Cameras have no sound so far. */
+  /** As in <video>. Streams have no sound yet. */
   muted: boolean;
   readonly paused: boolean;
   readonly state: BerryMseState;
-  /** The state in words; empty while it plays. */
+  /** The state as text for people; empty while it plays. */
   readonly message: string;
   readonly stats: BerryMseStats | null;
-  /** Where the pictures come from. */
+  /** The WebSocket URL of the stream. */
   readonly url: URL;
-  /** The <video>; hidden, and empty, while WebCodecs are at work. */
+  /** The <video>; hidden and empty while WebCodecs is in use. */
   readonly video: HTMLVideoElement;
-  /** Plays; fulfilled once a live picture is to be seen. */
+  /** Starts playback. The promise is fulfilled once a live picture is shown. */
   play(): Promise<void>;
-  /** Hangs up; the last picture stays. */
+  /** Disconnects. The last picture stays visible. */
   pause(): void;
-  /** The picture that is to be seen. `quality`: 0 to 1, for JPEG and WebP. */
+  /** The current picture as an image file. `quality` is 0 to 1, for JPEG and WebP. */
   snapshot(type?: string, quality?: number): Promise<Blob>;
-  /** Keeps what comes from the next key frame on. */
+  /** Starts a recording with the next key frame. */
   record(): BerryMseRecording;
-  /** Full screen, and back. */
+  /** Enters or leaves full screen. */
   fullscreen(): void;
 
   addEventListener<K extends keyof BerryMseEventMap>(type: K,

@@ -1,15 +1,16 @@
-// The page around the picture: which camera, what it is like, figures, full screen.
+// The live view: chooses the camera, shows what the server says about it, and handles the buttons.
 
 import './berrymse.js';
 
-/** How often the facts are asked for: while it plays, and while it does not. Milliseconds. */
-const ASK = { playing: 5000, other: 2000 };
+/** Interval between two status requests: while the camera plays, otherwise, and while the page is hidden. */
+const STATUS_INTERVAL_MS = { playing: 5000, other: 2000, hidden: 60000 };
 
-const at = (id) => document.getElementById(id);
-const player = at('player');
+const byId = (id) => document.getElementById(id);
+const player = byId('player');
 let timer = 0;
 
-function facts(camera) {
+/** Size, frame rate and bit rate, as far as they are known. */
+function describe(camera) {
   const parts = [];
   if (camera.width) parts.push(`${camera.width}×${camera.height}`);
   if (camera.framerate) parts.push(`${Math.round(camera.framerate)} fps`);
@@ -18,37 +19,38 @@ function facts(camera) {
   return parts.join(' · ');
 }
 
-/** The camera that the address names: #front. */
-const wanted = () => decodeURIComponent(location.hash.slice(1));
+/** The name of the camera in the address: `#front`. Empty for the first camera. */
+const selectedName = () => decodeURIComponent(location.hash.slice(1));
 
-function choose() {
-  player.setAttribute('src', wanted() ? `live/${encodeURIComponent(wanted())}` : 'live');
-  ask();
+function selectCamera() {
+  const name = selectedName();
+  player.setAttribute('src', name ? `live/${encodeURIComponent(name)}` : 'live');
+  updateStatus();
 }
 
-async function ask() {
+async function updateStatus() {
   clearTimeout(timer);
   try {
-    const answer = await fetch('api/status');
-    if (answer.ok) tell(await answer.json());
+    const response = await fetch('api/status');
+    if (response.ok) showStatus(await response.json());
   } catch {
-    at('facts').textContent = '';
+    byId('facts').textContent = '';
   }
-  timer = setTimeout(ask, document.hidden ? 60000 : (ASK[player.state] ?? ASK.other));
+  const { hidden, other, [player.state]: interval = other } = STATUS_INTERVAL_MS;
+  timer = setTimeout(updateStatus, document.hidden ? hidden : interval);
 }
 
-function tell({ cameras, password, config_error: problem, reboot_needed: reboot }) {
-  const camera = cameras.find(({ name }) => name === wanted()) ?? cameras[0];
-  at('title').textContent = cameras.length && camera?.name !== 'camera' ? camera.name : 'BerryMSE';
-  document.title = camera && camera.name !== 'camera' ? `${camera.name} · BerryMSE` : 'BerryMSE';
-  at('facts').textContent = camera ? facts(camera) : '';
-  // What the machine is set up with is not what was meant: said first, and where to mend it.
-  at('mistake').hidden = !problem && !reboot;
-  at('mistake').textContent = problem ?? 'What was changed is in force after a restart: see the settings.';
-  at('warning').hidden = password;
-  at('warning').textContent =
-    'Open to everybody in this network: set a password in berrymse.toml, under [server].';
-  at('cameras').hidden = cameras.length < 2;
+function showStatus({ cameras, password, config_error: problem, reboot_needed: reboot }) {
+  const camera = cameras.find(({ name }) => name === selectedName()) ?? cameras[0];
+  // "camera" is the name of a camera that was not given one.
+  const name = camera && camera.name !== 'camera' ? camera.name : null;
+  byId('title').textContent = name ?? 'BerryMSE';
+  document.title = name ? `${name} · BerryMSE` : 'BerryMSE';
+  byId('facts').textContent = camera ? describe(camera) : '';
+  byId('problem').hidden = !problem && !reboot;
+  byId('problem').textContent = problem ?? 'Some changes take effect after a restart: open the settings to restart.';
+  byId('no-password').hidden = password;
+  byId('cameras').hidden = cameras.length < 2;
   const links = cameras.map(({ name }) => {
     const link = document.createElement('a');
     link.href = `#${encodeURIComponent(name)}`;
@@ -56,26 +58,27 @@ function tell({ cameras, password, config_error: problem, reboot_needed: reboot 
     if (name === camera.name) link.setAttribute('aria-current', 'page');
     return link;
   });
-  if (at('cameras').textContent !== links.map((link) => link.textContent).join('')
-    || at('cameras').querySelector('[aria-current]')?.textContent !== camera?.name) {
-    at('cameras').replaceChildren(...links);
+  // Replaced only when they change: a link may have the focus.
+  if (byId('cameras').textContent !== links.map((link) => link.textContent).join('')
+    || byId('cameras').querySelector('[aria-current]')?.textContent !== camera?.name) {
+    byId('cameras').replaceChildren(...links);
   }
 }
 
-function figures() {
+function toggleStatistics() {
   player.overlay = !player.overlay;
-  at('figures').setAttribute('aria-pressed', player.overlay);
+  byId('statistics').setAttribute('aria-pressed', player.overlay);
 }
 
-at('figures').onclick = figures;
-at('fullscreen').onclick = player.ondblclick = () => player.fullscreen();
+byId('statistics').onclick = toggleStatistics;
+byId('fullscreen').onclick = player.ondblclick = () => player.fullscreen();
 addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === 'f') player.fullscreen();
-  if (event.key === 's') figures();
+  if (event.key === 's') toggleStatistics();
 });
-addEventListener('hashchange', choose);
-document.addEventListener('visibilitychange', () => document.hidden || ask());
-player.addEventListener('statechange', ask);
-if (wanted()) choose();
-else ask();
+addEventListener('hashchange', selectCamera);
+document.addEventListener('visibilitychange', () => document.hidden || updateStatus());
+player.addEventListener('statechange', updateStatus);
+if (selectedName()) selectCamera();
+else updateStatus();

@@ -1,119 +1,126 @@
-// The page for settings and updates. What it calls is described in docs/api.md.
+// The settings page: configuration, Wi-Fi, updates, restart. docs/api.md describes the requests.
 
-/** How often is asked, milliseconds: while an update goes on, and otherwise. */
-const ASK = { busy: 1000, idle: 10000 };
-/** So long a machine may be away while it restarts, milliseconds. */
-const RESTART = 180000;
+/** Interval between two status requests: during an update, otherwise, and while the page is hidden. */
+const STATUS_INTERVAL_MS = { updating: 1000, idle: 10000, hidden: 60000 };
+/** The server may be unreachable for this time after the configuration was saved, or the device restarts. */
+const SAVE_TIMEOUT_MS = 15000;
+const RESTART_TIMEOUT_MS = 180000;
+/** A restarting device still answers for a moment. */
+const RESTART_DELAY_MS = 5000;
+/** Joining a Wi-Fi network takes about this time; the result is shown afterwards. */
+const JOIN_TIME_MS = 20000;
+const RETRY_INTERVAL_MS = 500;
 
-const at = (id) => document.getElementById(id);
-const config = at('config');
-/** Which text was loaded: whoever saves another one in between is not overwritten. */
+const byId = (id) => document.getElementById(id);
+const config = byId('config');
+/** The version of the loaded text. Sent with a save, so that it does not overwrite someone else's changes. */
 let etag = null;
 let loaded = '';
 let uploading = false;
 let installed = false;
 let timer = 0;
-/** This machine's, before .local. */
-let name = 'berrymse';
+/** This device's name on the network, without `.local`. */
+let hostname = 'berrymse';
 
 const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
-/** Says something in one of the lines for that. */
-function say(id, text, wrong = false) {
-  at(id).textContent = text;
-  at(id).classList.toggle('wrong', wrong);
+/** Sets the text of a status line. */
+function setText(id, text, wrong = false) {
+  byId(id).textContent = text;
+  byId(id).classList.toggle('wrong', wrong);
 }
 
 function show(id, text) {
-  at(id).hidden = !text;
-  at(id).textContent = text ?? '';
+  byId(id).hidden = !text;
+  byId(id).textContent = text ?? '';
 }
 
-/** An answer's words, or what the browser says where there is none. */
-async function ask(path, options = {}) {
+/** Sends a request. `status` is 0 if there is no response. */
+async function send(path, options = {}) {
   try {
     const response = await fetch(path, { cache: 'no-store', ...options });
     const text = await response.text();
     return { ok: response.ok, status: response.status, headers: response.headers, text };
   } catch {
-    return { ok: false, status: 0, text: 'the machine does not answer' };
+    return { ok: false, status: 0, text: 'The device does not respond.' };
   }
 }
 
 // ---- Settings ----
 
-async function load(said = '') {
-  const answer = await ask('api/config');
-  const none = answer.status === 404;
-  if (answer.ok || none) {
-    etag = answer.ok ? answer.headers.get('etag') : null;
-    loaded = answer.ok ? answer.text : '';
+/** Loads the configuration; `done` is the text for the status line. */
+async function load(done = '') {
+  const response = await send('api/config');
+  // 404: there is no configuration yet.
+  if (response.ok || response.status === 404) {
+    etag = response.ok ? response.headers.get('etag') : null;
+    loaded = response.ok ? response.text : '';
     config.value = loaded;
   }
-  // With a mistake in the file it is not shown to everybody, and still can be replaced.
-  config.disabled = answer.status === 0 || answer.status === 401;
+  // After other errors the text can still be replaced.
+  config.disabled = response.status === 0 || response.status === 401;
   config.classList.remove('wrong');
-  say('config-state', answer.ok ? said : answer.text, !answer.ok);
-  edited();
+  setText('config-state', response.ok ? done : response.text, !response.ok);
+  updateSaveButton();
 }
 
-function edited() {
-  at('save').disabled = config.disabled || config.value === loaded;
+function updateSaveButton() {
+  byId('save').disabled = config.disabled || config.value === loaded;
 }
 
 async function save() {
-  at('save').disabled = true;
-  say('config-state', 'Saving…');
+  byId('save').disabled = true;
+  setText('config-state', 'Saving…');
   const headers = etag ? { 'If-Match': etag } : {};
-  const answer = await ask('api/config', { method: 'PUT', body: config.value, headers });
-  config.classList.toggle('wrong', answer.status === 422);
-  if (!answer.ok) {
-    at('save').disabled = false;
-    say('config-state', answer.status === 422 ? mistake(JSON.parse(answer.text)) : answer.text, true);
+  const response = await send('api/config', { method: 'PUT', body: config.value, headers });
+  config.classList.toggle('wrong', response.status === 422);
+  if (!response.ok) {
+    byId('save').disabled = false;
+    setText('config-state', response.status === 422 ? showMistake(JSON.parse(response.text)) : response.text, true);
     return;
   }
-  const { reboot } = JSON.parse(answer.text);
-  // The server starts anew with it.
-  await back(15000);
-  await load(reboot ? 'Saved. It is in force after a restart of the machine.' : 'Saved, and in force.');
-  status();
+  const { reboot } = JSON.parse(response.text);
+  // The server restarts with the new configuration.
+  await waitForServer(SAVE_TIMEOUT_MS);
+  await load(reboot ? 'Saved. Some changes take effect after a restart.' : 'Saved. The changes are in effect.');
+  updateStatus();
 }
 
-/** Puts the cursor where it is wrong, and says what. */
-function mistake({ error, line, column }) {
+/** Selects the line with the mistake, and returns the text for the status line. */
+function showMistake({ error, line, column }) {
   if (!line) return error;
   const lines = config.value.split('\n');
   const start = lines.slice(0, line - 1).reduce((sum, text) => sum + text.length + 1, 0);
   config.focus();
   config.setSelectionRange(start, start + (lines[line - 1] ?? '').length);
-  // Not every browser scrolls to what is selected.
+  // Some browsers do not scroll to the selection.
   config.scrollTop = (line - 4) * (config.scrollHeight / lines.length);
   return `Line ${line}, column ${column}: ${error}`;
 }
 
-/** Waits until the server answers again. */
-async function back(patience) {
-  const end = Date.now() + patience;
+/** Waits until the server responds. Returns whether it did. */
+async function waitForServer(timeout) {
+  const end = Date.now() + timeout;
   do {
-    await sleep(500);
-    if ((await ask('api/status')).status !== 0) return true;
+    await sleep(RETRY_INTERVAL_MS);
+    if ((await send('api/status')).status !== 0) return true;
   } while (Date.now() < end);
   return false;
 }
 
 // ---- Wi-Fi ----
 
-// ISO 3166: the countries whose radio rules the kernel knows.
+// ISO 3166 codes of the countries in the kernel's regulatory database.
 const COUNTRIES = 'AD AE AF AI AL AM AN AR AS AT AU AW AZ BA BB BD BE BF BG BH BL BM BN BO BR BS BT BY BZ CA CF CH CI CL CN '
   + 'CO CR CU CX CY CZ DE DK DM DO DZ EC EE EG ES ET FI FM FR GB GD GE GF GH GL GP GR GT GU GY HK HN HR HT HU '
   + 'ID IE IL IN IR IS IT JM JO JP KE KH KN KP KR KW KY KZ LB LC LI LK LS LT LU LV MA MC MD ME MF MH MK MN MO '
   + 'MP MQ MR MT MU MV MW MX MY NG NI NL NO NP NZ OM PA PE PF PG PH PK PL PM PR PT PW PY QA RE RO RS RU RW SA '
   + 'SE SG SI SK SN SR SV SY TC TD TG TH TN TR TT TW TZ UA UG US UY UZ VC VE VI VN VU WF WS XK YE YT ZA ZW';
-/** In the list of networks: none of these. */
-const ANOTHER = '';
-/** What is in the form: it is not filled in again while somebody types. */
-let offered = null;
-/** What was sent to be joined. */
+/** The value of the entry for a network that is not in the list. */
+const OTHER_NETWORK = '';
+/** What the form was filled from. It is filled again only when this changes. */
+let formSource = null;
+/** The network that this page has asked the device to join. */
 let joining = null;
 
 function option(value, text) {
@@ -128,212 +135,213 @@ function fillCountries(chosen) {
   try {
     const names = new Intl.DisplayNames([navigator.language, 'en'], { type: 'region' });
     name = (code) => names.of(code);
-  } catch { /* The codes will do. */ }
+  } catch { /* Show the codes instead. */ }
   const all = COUNTRIES.split(' ').map((code) => [code, name(code)]);
   if (chosen && !all.some(([code]) => code === chosen)) all.push([chosen, name(chosen)]);
   all.sort((a, b) => a[1].localeCompare(b[1]));
-  at('wifi-country').replaceChildren(option('', 'Choose…'), ...all.map(([code, text]) => option(code, text)));
+  byId('wifi-country').replaceChildren(option('', 'Choose a country'), ...all.map(([code, text]) => option(code, text)));
   const here = chosen ?? navigator.language.split('-')[1] ?? '';
-  at('wifi-country').value = all.some(([code]) => code === here) ? here : '';
+  byId('wifi-country').value = all.some(([code]) => code === here) ? here : '';
 }
 
-const bars = (signal) => (signal >= -60 ? 'strong' : signal >= -75 ? 'fair' : 'weak');
+const strength = (signal) => (signal >= -60 ? 'strong' : signal >= -75 ? 'fair' : 'weak');
 
 function fillWifi(now) {
-  const names = now.networks.map(({ ssid, signal, locked }) => option(ssid, `${ssid} (${bars(signal)}${locked ? '' : ', open'})`));
+  const names = now.networks.map(({ ssid, signal, locked }) => option(ssid, `${ssid} (${strength(signal)}${locked ? '' : ', open'})`));
   if (now.ssid && !now.networks.some(({ ssid }) => ssid === now.ssid)) names.unshift(option(now.ssid, now.ssid));
-  at('wifi-network').replaceChildren(...names, option(ANOTHER, names.length ? 'Another…' : 'Its name:'));
-  at('wifi-network').value = now.ssid ?? names[0]?.value ?? ANOTHER;
+  byId('wifi-network').replaceChildren(...names, option(OTHER_NETWORK, 'Other network…'));
+  byId('wifi-network').value = now.ssid ?? names[0]?.value ?? OTHER_NETWORK;
   fillCountries(now.country);
-  chosen();
+  showNameField();
 }
 
-function chosen() {
-  at('wifi-name').hidden = at('wifi-network').value !== ANOTHER;
+function showNameField() {
+  byId('wifi-name').hidden = byId('wifi-network').value !== OTHER_NETWORK;
 }
 
-function tellWifi(now) {
-  at('wifi').hidden = !now.available;
+function showWifi(now) {
+  byId('wifi').hidden = !now.available;
   if (!now.available) return;
-  name = now.host;
-  const offer = JSON.stringify([now.networks, now.ssid, now.country]);
-  if (offer !== offered && !at('wifi-form').contains(document.activeElement)) {
-    offered = offer;
+  hostname = now.host;
+  const source = JSON.stringify([now.networks, now.ssid, now.country]);
+  if (source !== formSource && !byId('wifi-form').contains(document.activeElement)) {
+    formSource = source;
     fillWifi(now);
   }
-  const failed = now.error ? `${now.error[0] === '"' ? '' : 'Not joined: '}${now.error}.` : '';
+  const failed = now.error ? `${now.error[0] === '"' ? '' : 'Could not join the network: '}${now.error}.` : '';
   if (joining) return;
-  if (now.joined) say('wifi-state', `This machine is in the network ${now.joined}.`);
-  else if (failed) say('wifi-state', failed, true);
-  else if (now.joining) say('wifi-state', `Joining ${now.joining}…`);
+  if (now.joined) setText('wifi-state', `Connected to ${now.joined}.`);
+  else if (failed) setText('wifi-state', failed, true);
+  else if (now.joining) setText('wifi-state', `Joining ${now.joining}…`);
   else if (now.access_point) {
-    say('wifi-state', `You are in this machine's own network, ${now.access_point}. Tell it which one to join.`);
-  } else say('wifi-state', 'No wireless network is configured.');
+    setText('wifi-state', `You are connected to this device's own network, ${now.access_point}. Choose the network that it should join.`);
+  } else setText('wifi-state', 'No Wi-Fi network is configured.');
 }
 
-async function join(event) {
+async function joinWifi(event) {
   event.preventDefault();
-  const ssid = at('wifi-network').value || at('wifi-name').value;
-  const country = at('wifi-country').value;
+  const ssid = byId('wifi-network').value || byId('wifi-name').value;
+  const country = byId('wifi-country').value;
   if (!ssid || !country) {
-    say('wifi-state', ssid ? 'Which country is this machine in?' : 'What is the network called?', true);
+    setText('wifi-state', ssid ? 'Choose the country this device is in.' : 'Enter the name of the network.', true);
     return;
   }
-  const psk = at('wifi-password').value;
-  at('wifi-join').disabled = true;
+  const psk = byId('wifi-password').value;
+  byId('wifi-join').disabled = true;
   joining = ssid;
-  say('wifi-state', 'Saving…');
+  setText('wifi-state', 'Saving…');
   const body = JSON.stringify({ ssid, country, ...(psk && { psk }) });
-  const answer = await ask('api/wifi', { method: 'PUT', body });
-  at('wifi-join').disabled = false;
-  if (!answer.ok) {
+  const response = await send('api/wifi', { method: 'PUT', body });
+  byId('wifi-join').disabled = false;
+  if (!response.ok) {
     joining = null;
-    say('wifi-state', answer.status === 422 ? JSON.parse(answer.text).error : answer.text, true);
+    setText('wifi-state', response.status === 422 ? JSON.parse(response.text).error : response.text, true);
     return;
   }
-  at('wifi-password').value = '';
-  say('wifi-state', `Saved. This machine joins ${ssid} now, and leaves its own network: connect to ${ssid}, too, `
-    + `and open http://${name}.local/. If it cannot join, its own network is back within a minute, and this page `
-    + 'says why.');
+  byId('wifi-password').value = '';
+  setText('wifi-state', `Saved. The device now leaves its own network and joins ${ssid}. Connect to ${ssid} as well, `
+    + `then open http://${hostname}.local/. If the device cannot join, its own network returns within a minute, and `
+    + 'this page shows why.');
   load();
-  // Whoever is still here then, through a cable or because it failed, is told how it went.
-  setTimeout(() => { joining = null; status(); }, 20000);
+  // For those who are still connected then: by cable, or because the device could not join.
+  setTimeout(() => { joining = null; updateStatus(); }, JOIN_TIME_MS);
 }
 
 // ---- Updates ----
 
-const SAYS = {
-  idle: (now) => `Version ${now.version} runs.`,
+/** The text for each state of an update. */
+const UPDATE_TEXTS = {
+  idle: (now) => `Version ${now.version} is running.`,
   receiving: () => 'Uploading…',
-  checking: () => 'Looking into the update…',
+  checking: () => 'Checking the update…',
   installing: (now) => `Installing version ${now.installing ?? ''}: ${now.step ?? ''}`,
-  installed: (now) => `Version ${now.installing} is installed. It runs after a restart.`,
-  failed: (now) => `Not installed: ${now.error}.`,
+  installed: (now) => `Version ${now.installing} is installed. Restart the device to use it.`,
+  failed: (now) => `The update failed: ${now.error}.`,
 };
 
-function tellUpdate(now) {
-  at('update-form').hidden = !now.available;
-  at('check').hidden = !now.available;
+function showUpdate(now) {
+  byId('update-form').hidden = !now.available;
+  byId('check').hidden = !now.available;
   if (!now.available) {
-    // RAUC may have ended in the middle of an update: that has its own words.
+    // RAUC may have ended during an update.
     const failed = now.state === 'failed';
-    say('update-state', failed ? SAYS.failed(now) : `Not updated from here: ${now.why ?? ''}.`, failed);
+    setText('update-state', failed ? UPDATE_TEXTS.failed(now) : `Updates are not available: ${now.why ?? ''}.`, failed);
     return;
   }
   const busy = uploading || ['receiving', 'checking', 'installing'].includes(now.state);
   if (!uploading) {
     const failed = now.state === 'failed';
-    say('update-state', SAYS[now.state](now) + (now.state === 'idle' && now.error
+    setText('update-state', UPDATE_TEXTS[now.state](now) + (now.state === 'idle' && now.error
       ? ` The last update failed: ${now.error}.` : ''), failed);
-    at('progress').hidden = !busy && now.state !== 'installed';
-    if (now.progress === undefined) at('progress').removeAttribute('value');
-    else at('progress').value = now.progress;
+    byId('progress').hidden = !busy && now.state !== 'installed';
+    if (now.progress === undefined) byId('progress').removeAttribute('value');
+    else byId('progress').value = now.progress;
   }
-  show('detail', now.detail && `RAUC says: ${now.detail}`);
-  show('fell-back', now.fell_back && `Version ${now.fell_back.version ?? 'that was installed last'} `
-    + `did not prove itself: ${now.fell_back.why}. The one before runs again.`);
-  at('offer').hidden = !now.offer || now.state === 'installed';
-  at('offer').textContent = now.offer ? `Install version ${now.offer.version}` : '';
-  at('offer').onclick = () => post({ url: now.offer.url });
-  at('upload').disabled = busy || !at('bundle').files.length;
-  at('offer').disabled = busy;
-  at('check').disabled = busy;
+  show('detail', now.detail && `Message from RAUC: ${now.detail}`);
+  show('fell-back', now.fell_back && `${now.fell_back.version ? `Version ${now.fell_back.version}` : 'The latest version'} `
+    + `did not work: ${now.fell_back.why}. The previous version is running again.`);
+  byId('offer').hidden = !now.offer || now.state === 'installed';
+  byId('offer').textContent = now.offer ? `Install version ${now.offer.version}` : '';
+  byId('offer').onclick = () => requestUpdate({ url: now.offer.url });
+  byId('upload').disabled = busy || !byId('bundle').files.length;
+  byId('offer').disabled = busy;
+  byId('check').disabled = busy;
   installed = now.state === 'installed';
 }
 
-async function status() {
+async function updateStatus() {
   clearTimeout(timer);
-  const [general, update, wifi] = await Promise.all([ask('api/status'), ask('api/update'), ask('api/wifi')]);
-  let wait = ASK.idle;
+  const [general, update, wifi] = await Promise.all([send('api/status'), send('api/update'), send('api/wifi')]);
+  let interval = STATUS_INTERVAL_MS.idle;
   if (general.ok) {
     const now = JSON.parse(general.text);
-    at('version').textContent = `BerryMSE ${now.version}`;
+    byId('version').textContent = `BerryMSE ${now.version}`;
     show('problem', now.config_error);
-    at('open').hidden = now.password;
-    if (now.reboot_needed) say('reboot-state', 'Needed for what was changed under [system] or [network].');
+    byId('open').hidden = now.password;
+    if (now.reboot_needed) setText('reboot-state', 'Restart the device for the changes to take effect.');
   }
-  if (wifi.ok) tellWifi(JSON.parse(wifi.text));
+  if (wifi.ok) showWifi(JSON.parse(wifi.text));
   if (update.ok) {
     const now = JSON.parse(update.text);
-    tellUpdate(now);
-    if (['receiving', 'checking', 'installing'].includes(now.state)) wait = ASK.busy;
+    showUpdate(now);
+    if (['receiving', 'checking', 'installing'].includes(now.state)) interval = STATUS_INTERVAL_MS.updating;
   } else {
-    say('update-state', update.text, true);
+    setText('update-state', update.text, true);
   }
-  at('reboot').classList.toggle('main', installed);
-  timer = setTimeout(status, document.hidden ? 60000 : wait);
+  byId('reboot').classList.toggle('main', installed);
+  timer = setTimeout(updateStatus, document.hidden ? STATUS_INTERVAL_MS.hidden : interval);
 }
 
-async function post(request) {
-  const body = JSON.stringify({ ...request, ...(request.url && { downgrade: at('downgrade').checked }) });
+async function requestUpdate(request) {
+  const body = JSON.stringify({ ...request, ...(request.url && { downgrade: byId('downgrade').checked }) });
   const headers = { 'Content-Type': 'application/json' };
-  const answer = await ask('api/update', { method: 'POST', body, headers });
-  await status();
-  if (!answer.ok) say('update-state', answer.text, true);
-  else if (request.check && !JSON.parse(answer.text).offer) {
-    say('update-state', `Version ${JSON.parse(answer.text).version} runs; there is no newer one.`);
+  const response = await send('api/update', { method: 'POST', body, headers });
+  await updateStatus();
+  if (!response.ok) setText('update-state', response.text, true);
+  else if (request.check && !JSON.parse(response.text).offer) {
+    setText('update-state', `Version ${JSON.parse(response.text).version} is the latest.`);
   }
 }
 
-/** Uploads with a bar: fetch() does not tell how far it is. */
+/** Uploads a file with a progress bar, which fetch() does not support. */
 function upload() {
-  const [file] = at('bundle').files;
+  const [file] = byId('bundle').files;
   const request = new XMLHttpRequest();
   const done = async (text, wrong) => {
     uploading = false;
-    at('progress').hidden = true;
-    at('bundle').value = '';
-    await status();
-    if (wrong) say('update-state', text, true);
+    byId('progress').hidden = true;
+    byId('bundle').value = '';
+    await updateStatus();
+    if (wrong) setText('update-state', text, true);
   };
   uploading = true;
-  at('upload').disabled = true;
-  at('progress').hidden = false;
-  at('progress').value = 0;
-  say('update-state', `Uploading ${file.name}…`);
-  request.upload.onprogress = ({ loaded: bytes, total }) => { at('progress').value = 100 * bytes / total; };
-  // All of it is there: progress is told from time to time only.
-  request.upload.onload = () => { at('progress').value = 100; };
+  byId('upload').disabled = true;
+  byId('progress').hidden = false;
+  byId('progress').value = 0;
+  setText('update-state', `Uploading ${file.name}…`);
+  request.upload.onprogress = ({ loaded: bytes, total }) => { byId('progress').value = 100 * bytes / total; };
+  // Progress events are rare: the last one may be well before the end.
+  request.upload.onload = () => { byId('progress').value = 100; };
   request.onload = () => done(request.responseText, request.status >= 300);
-  request.onerror = () => done('The upload broke off: try it again.', true);
+  request.onerror = () => done('The upload was interrupted. Try again.', true);
   request.open('POST', 'api/update');
   request.setRequestHeader('Content-Type', 'application/octet-stream');
-  if (at('downgrade').checked) request.setRequestHeader('Berrymse-Downgrade', 'true');
+  if (byId('downgrade').checked) request.setRequestHeader('Berrymse-Downgrade', 'true');
   request.send(file);
 }
 
 // ---- Restart ----
 
 async function reboot() {
-  at('reboot').disabled = true;
-  const answer = await ask('api/reboot', { method: 'POST' });
-  if (!answer.ok) {
-    say('reboot-state', answer.text, true);
-    at('reboot').disabled = false;
+  byId('reboot').disabled = true;
+  const response = await send('api/reboot', { method: 'POST' });
+  if (!response.ok) {
+    setText('reboot-state', response.text, true);
+    byId('reboot').disabled = false;
     return;
   }
-  say('reboot-state', 'It restarts…');
-  await sleep(5000);
-  if (await back(RESTART)) location.reload();
-  else say('reboot-state', 'It has not come back yet. Has it got another address?', true);
+  setText('reboot-state', 'Restarting…');
+  await sleep(RESTART_DELAY_MS);
+  if (await waitForServer(RESTART_TIMEOUT_MS)) location.reload();
+  else setText('reboot-state', 'The device is not back yet. Its address may have changed.', true);
 }
 
-at('wifi-network').onchange = chosen;
-at('wifi-show').onchange = () => { at('wifi-password').type = at('wifi-show').checked ? 'text' : 'password'; };
-at('wifi-form').onsubmit = join;
-config.oninput = edited;
-at('save').onclick = save;
-at('load').onclick = () => load();
-at('bundle').onchange = () => { at('upload').disabled = uploading || !at('bundle').files.length; };
-at('upload').onclick = upload;
-at('check').onclick = () => post({ check: true });
-at('reboot').onclick = reboot;
+byId('wifi-network').onchange = showNameField;
+byId('wifi-show').onchange = () => { byId('wifi-password').type = byId('wifi-show').checked ? 'text' : 'password'; };
+byId('wifi-form').onsubmit = joinWifi;
+config.oninput = updateSaveButton;
+byId('save').onclick = save;
+byId('load').onclick = () => load();
+byId('bundle').onchange = () => { byId('upload').disabled = uploading || !byId('bundle').files.length; };
+byId('upload').onclick = upload;
+byId('check').onclick = () => requestUpdate({ check: true });
+byId('reboot').onclick = reboot;
 addEventListener('keydown', (event) => {
   if (event.key === 's' && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    if (!at('save').disabled) save();
+    if (!byId('save').disabled) save();
   }
 });
-document.addEventListener('visibilitychange', () => document.hidden || status());
+document.addEventListener('visibilitychange', () => document.hidden || updateStatus());
 load();
-status();
+updateStatus();

@@ -17,6 +17,7 @@ dosfstools      dosfstools      4.2
 dropbear        dropbear        2025.89
 e2fsprogs       e2fsprogs       1.47.2
 expat           expat           2.8.2
+iw              iw              6.17
 json-glib       json-glib       1.10.8+ds
 libcurl         curl            8.20.0
 libffi          libffi          3.4.8

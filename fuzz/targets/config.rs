@@ -1,13 +1,15 @@
-//! `berrymse.toml`, as somebody typed it or as the settings page was made to send it.
+//! The configuration file, which a user or a client of the HTTP API may write.
 //!
-//! Holds to be true:
-//! - nothing panics; an error has a message of printable characters on one line, and a line and
-//!   column that are in the text (the character after the last one of a line included);
-//! - what it suggests instead is something;
-//! - only the number of cameras is wrong without being wrong at a place;
-//! - a byte order mark in front changes nothing;
-//! - what is accepted keeps what the types promise: every camera has a name of its own that can be
-//!   part of an address, sizes are even, and numbers are in their range.
+//! Properties:
+//! - Nothing panics. The message of an error is one line of printable characters, and its line and
+//!   column exist in the text (the column may be one past the end of the line).
+//! - A suggested name is not empty.
+//! - Only the error for too many cameras has no line and column.
+//! - A leading byte order mark changes nothing.
+//! - An accepted configuration is within the documented limits: camera names are unique and can be
+//!   part of a URL, sizes are even, and numbers are in their ranges.
+//!
+//! Input: the text of the file.
 
 #![no_main]
 
@@ -27,21 +29,25 @@ fuzz_target!(|text: &str| {
             assert!(!error.message.contains(char::is_control), "{:?}", error.message);
             assert!(!error.message.ends_with("did you mean ``?"), "{error}");
             let Some((line, column)) = error.at else {
-                assert!(error.message.contains("cameras: at most"), "{error}: nowhere");
+                assert!(error.message.contains("cameras: at most"), "{error}: no position");
                 return;
             };
             let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-            // Not lines(): an error at the very end may stand behind the last line break.
+            // Not lines(): the position may be after the last line break.
             let Some(text) = text.split('\n').nth(line.wrapping_sub(1)) else {
-                panic!("{error}: there is no such line")
+                panic!("{error}: this line does not exist")
             };
-            assert!((1..=text.chars().count() + 1).contains(&column), "{error}: not in {text:?}");
+            assert!(
+                (1..=text.chars().count() + 1).contains(&column),
+                "{error}: no such column in {text:?}"
+            );
         }
-        Ok(config) => accepted(&config),
+        Ok(config) => check(&config),
     }
 });
 
-fn accepted(config: &Config) {
+/// Checks the limits of an accepted configuration.
+fn check(config: &Config) {
     let mut names = HashSet::new();
     for camera in &config.cameras {
         let good = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);

@@ -1,20 +1,20 @@
-//! A camera's bytes, in whatever pieces they are read, with pauses anywhere.
+//! A byte stream from a camera (Rec. ITU-T H.264, Annex B), read in arbitrary pieces with pauses.
 //!
-//! Holds to be true:
-//! - nothing panics, and nothing is handed out that was not given: the access units are pieces of
-//!   the stream, in its order, without overlap, each with the arrival time of its first byte;
-//! - handed out and thrown away are together no more than was given;
-//! - without pauses the size of the reads changes nothing, no byte between the first access unit
-//!   and the last is lost, and no cut was wrong;
-//! - zeros between NAL units belong to nobody: without them, and with the short start code
-//!   everywhere, the same NAL units make the same access units;
-//! - memory is bounded, also when the stream goes on for ever;
-//! - where the parser makes a picture of an access unit, its NAL units are whole ones of that
-//!   access unit, and the fragment of it has exactly the length that was announced, takes one
-//!   allocation and gives back the same NAL units; the boxes of the init segment fill it exactly.
+//! Properties:
+//! - Nothing panics. The access units are parts of the stream, in order and without overlap. Each
+//!   has the arrival time of its first byte.
+//! - Returned and discarded bytes together do not exceed the input.
+//! - Without pauses, the sizes of the reads change nothing, no byte between the first and the last
+//!   access unit is lost, and there are no wrong cuts.
+//! - Zeros between NAL units are ignored: without them, and with short start codes only, the NAL
+//!   units form the same access units.
+//! - Memory is bounded, even if the stream is endless.
+//! - If the parser accepts an access unit, its picture consists of whole NAL units of that access
+//!   unit. Its fragment has the predicted length, requires one allocation, and contains the same
+//!   NAL units. The boxes of the init segment fill it exactly.
 //!
-//! Input: the number of reads, a byte a read (see [`Read`]; they are gone through again and again),
-//! and then the stream.
+//! Input: the number of reads, one byte for each read (see [`Read`]; the list is repeated), and the
+//! stream.
 
 #![no_main]
 
@@ -28,14 +28,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One input in so many is also repeated until memory would show that it is kept: that takes as long
-/// as a thousand ordinary runs and more.
-const ENDLESS: u64 = 10_000;
+/// One in this number of inputs is also repeated to test that memory is bounded. That takes as long
+/// as more than a thousand ordinary runs.
+const ENDLESS_EVERY: u64 = 10_000;
 
 fuzz_target!(|data: &[u8]| {
     let Some((reads, rest)) = data.split_first() else { return };
     let Some((reads, stream)) = rest.split_at_checked(usize::from(*reads)) else { return };
-    if hash(stream).is_multiple_of(ENDLESS) {
+    if hash(stream).is_multiple_of(ENDLESS_EVERY) {
         endless(stream);
     }
     let reads: Vec<Read> = reads.iter().copied().map(Read::new).collect();
@@ -44,7 +44,7 @@ fuzz_target!(|data: &[u8]| {
     let whole = run(stream, &[]);
     let pieces = run(stream, &unpaused);
     let bytes = |units: &[Unit]| units.iter().map(|unit| unit.data.clone()).collect::<Vec<_>>();
-    assert_eq!(bytes(&whole), bytes(&pieces), "the size of the reads makes a difference");
+    assert_eq!(bytes(&whole), bytes(&pieces), "the sizes of the reads change the access units");
     let joined = bytes(&whole).concat();
     assert!(
         joined.is_empty() || stream.windows(joined.len()).any(|part| part == joined),
@@ -52,20 +52,21 @@ fuzz_target!(|data: &[u8]| {
     );
     parse(&whole);
 
-    // Ended by a delimiter: what has not ended can't be compared.
+    // A delimiter ends the last access unit, because incomplete ones cannot be compared.
     let mut plain = vec![];
     for nal in annexb::nal_units(stream) {
         plain.extend([0, 0, 1]);
         plain.extend(&stream[nal]);
     }
     let ended = |stream: &[u8]| run(&[stream, &[0, 0, 1, nal_type::AUD]].concat(), &[]);
-    assert_eq!(nals(&ended(&plain)), nals(&ended(stream)), "zeros make a difference");
+    assert_eq!(nals(&ended(&plain)), nals(&ended(stream)), "zeros change the access units");
 
     if reads.iter().any(|read| read.pause) {
         parse(&run(stream, &reads));
     }
 });
 
+/// Returns the NAL units of each access unit.
 fn nals(units: &[Unit]) -> Vec<Vec<&[u8]>> {
     let nals = |data| annexb::nal_units(data).map(|nal| &data[nal]).collect();
     units.iter().map(|unit| nals(&unit.data[..])).collect()
@@ -75,38 +76,40 @@ fn nals(units: &[Unit]) -> Vec<Vec<&[u8]>> {
 #[derive(Clone, Copy)]
 struct Read {
     len: usize,
-    /// Then the pipe is quiet.
+    /// Whether a pause follows.
     pause: bool,
 }
 
 impl Read {
-    /// Bit 7: a pause follows. The others: the length, in bytes up to 64, from there in steps of 64.
+    /// Bit 7 is `pause`. The other bits are the length: up to 64 in bytes, then in steps of 64
+    /// bytes.
     fn new(byte: u8) -> Read {
         let len = usize::from(byte & 0x7f) + 1;
         Read { len: if len <= 64 { len } else { (len - 63) * 64 }, pause: byte & 0x80 != 0 }
     }
 }
 
+/// A copy of an access unit.
 struct Unit {
     data: Vec<u8>,
     arrived: Duration,
 }
 
-/// What the splitter makes of `stream`, read in one piece where `reads` is empty. Every read has the
-/// position of its first byte as its time, so that arrival times can be checked.
+/// Splits `stream`, in one read if `reads` is empty. The time of each read is the position of its
+/// first byte, so that arrival times can be checked.
 fn run(stream: &[u8], reads: &[Read]) -> Vec<Unit> {
-    let before = held();
+    let before = allocated();
     let mut splitter = Splitter::default();
     let mut units = vec![];
     let mut times = vec![];
-    let (mut given, mut handed) = (0, 0);
+    let (mut given, mut returned) = (0, 0);
     let mut take = |unit: AccessUnit<'_>| {
-        assert!(!unit.data.is_empty(), "an empty access unit");
-        handed += unit.data.len();
+        assert!(!unit.data.is_empty(), "empty access unit");
+        returned += unit.data.len();
         units.push(Unit { data: unit.data.to_vec(), arrived: unit.arrived });
-        handed + units.capacity() * size_of::<Unit>()
+        returned + units.capacity() * size_of::<Unit>()
     };
-    let mut own = 0; // memory of what was handed out
+    let mut own = 0; // memory of the returned access units
     let everything = [Read { len: stream.len(), pause: false }];
     let reads = if reads.is_empty() { &everything } else { reads };
     for read in reads.iter().cycle() {
@@ -127,14 +130,18 @@ fn run(stream: &[u8], reads: &[Read]) -> Vec<Unit> {
             own = take(unit);
         }
         assert!(splitter.last_start() <= splitter.position());
-        let kept = held() - before - (own + times.capacity() * size_of::<Range<usize>>()) as isize;
-        // 24 bytes a read are for its arrival time, and growing doubles.
-        assert!(kept < (256 * 1024 + 64 * given) as isize, "{kept} bytes are kept of {given}");
+        let kept =
+            allocated() - before - (own + times.capacity() * size_of::<Range<usize>>()) as isize;
+        // The arrival time of a read takes 24 bytes, and buffers grow by doubling.
+        assert!(
+            kept < (256 * 1024 + 64 * given) as isize,
+            "{kept} bytes allocated after {given} bytes"
+        );
     }
     while let Some(unit) = splitter.finish() {
         take(unit);
     }
-    assert!(handed as u64 + splitter.discarded() <= given as u64, "more than was given");
+    assert!(returned as u64 + splitter.discarded() <= given as u64, "more than the input");
     assert!(reads.iter().any(|read| read.pause) || splitter.wrong_cuts() == 0);
     in_order(stream, &units, &times);
     units
@@ -144,13 +151,13 @@ fn time(position: usize) -> Duration {
     Duration::from_micros(position as u64)
 }
 
-/// Every unit stands in the stream behind the one before it, and begins in the read whose time it
-/// has.
+/// Checks that the access units are parts of the stream in this order, and that each begins in the
+/// read with its arrival time.
 fn in_order(stream: &[u8], units: &[Unit], times: &[Range<usize>]) {
     let mut end = 0;
     for (n, unit) in units.iter().enumerate() {
         let Ok(read) = times.binary_search_by_key(&unit.arrived, |read| time(read.start)) else {
-            panic!("unit {n} arrived at {:?}: nothing did", unit.arrived)
+            panic!("unit {n}: no read at {:?}", unit.arrived)
         };
         let Range { start: from, end: to } = times[read];
         let start = (from.max(end)..to).find(|&at| stream[at..].starts_with(&unit.data));
@@ -161,35 +168,39 @@ fn in_order(stream: &[u8], units: &[Unit], times: &[Range<usize>]) {
     }
 }
 
-/// FNV-1a: by the input alone, so that a finding can be repeated.
+/// Returns the FNV-1a hash. It depends only on the input, so that failures can be reproduced.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     })
 }
 
-/// The stream again and again, in large reads, until what is kept must show.
+/// Repeats the stream in large reads, until memory that is not released would exceed the limit.
 fn endless(stream: &[u8]) {
     if stream.is_empty() {
         return;
     }
     let read = stream.repeat((64 * 1024_usize).div_ceil(stream.len()));
     let nals = annexb::nal_units(&read).count();
-    let before = held();
+    let before = allocated();
     let mut splitter = Splitter::default();
     let (mut given, mut seen) = (0, 0);
-    // Very many NAL units take too long.
+    // The number of NAL units is limited to limit the time.
     while given < 4 * MAX_ACCESS_UNIT && seen < 200_000 {
         splitter.push(&read, Duration::ZERO);
         given += read.len();
         seen += nals;
         while splitter.next_unit().is_some() {}
-        let kept = held() - before;
-        // The buffer, which grows by doubling, and all parameter sets that can exist.
-        assert!(kept < (3 * MAX_ACCESS_UNIT + MAX_ACCESS_UNIT / 2) as isize, "{kept} of {given}");
+        let kept = allocated() - before;
+        // The buffer, which grows by doubling, and the maximum number of parameter sets.
+        assert!(
+            kept < (3 * MAX_ACCESS_UNIT + MAX_ACCESS_UNIT / 2) as isize,
+            "{kept} bytes allocated after {given} bytes"
+        );
     }
 }
 
+/// Parses the access units, and checks the pictures, fragments and init segments.
 fn parse(units: &[Unit]) {
     let mut parser = Parser::default();
     let mut before: Option<Arc<ParameterSets>> = None;
@@ -210,7 +221,7 @@ fn parse(units: &[Unit]) {
             assert!(range.start >= end + 3 && data[..range.start].ends_with(&[0, 0, 1]));
             end = range.end;
             assert!(!nal.is_empty() && !nal.windows(3).any(|code| code == [0, 0, 1]));
-            assert_ne!(nal.last(), Some(&0), "a NAL unit never ends in a zero");
+            assert_ne!(nal.last(), Some(&0), "a NAL unit does not end in a zero");
             match nal[0] & 31 {
                 nal_type::IDR => (slices, key) = (slices + 1, key + 1),
                 nal_type::SLICE | nal_type::PARTITION_A => slices += 1,
@@ -218,8 +229,8 @@ fn parse(units: &[Unit]) {
                 other => panic!("NAL unit of type {other} in a sample"),
             }
         }
-        assert!(slices > 0, "a picture without a slice");
-        assert_eq!(key, if picture.key { slices } else { 0 }, "IDR slices and others in a picture");
+        assert!(slices > 0, "picture without a slice");
+        assert_eq!(key, if picture.key { slices } else { 0 }, "picture with IDR and other slices");
 
         let step = time.step(unit.arrived);
         let sample = Sample {
@@ -232,12 +243,15 @@ fn parse(units: &[Unit]) {
         let mut out = Vec::with_capacity(len);
         let room = out.capacity();
         fmp4::write_fragment(&mut out, &sample, data, picture.nals);
-        assert_eq!((out.len(), out.capacity()), (len, room), "announced, and in one allocation");
+        assert_eq!((out.len(), out.capacity()), (len, room), "predicted length, one allocation");
         fragment(&out, &sample, &nals);
 
         let sets = picture.parameters;
         if before.as_ref().is_none_or(|before| !Arc::ptr_eq(before, sets)) {
-            assert!(before.is_none_or(|before| before != *sets), "the same parameters anew");
+            assert!(
+                before.is_none_or(|before| before != *sets),
+                "new parameter sets without a change"
+            );
             for entry in [SampleEntry::Avc1, SampleEntry::Avc3] {
                 let init = fmp4::init_segment(sets, entry);
                 boxes(&init, b"ftyp");
@@ -255,11 +269,12 @@ fn parse(units: &[Unit]) {
     }
 }
 
+/// Reads a big-endian number of 32 bits.
 fn word(bytes: &[u8], at: usize) -> usize {
     u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
 }
 
-/// A fragment reads back as `sample` and `nals`.
+/// Checks that a fragment contains `sample` and `nals`.
 fn fragment(bytes: &[u8], sample: &Sample, nals: &[&[u8]]) {
     boxes(bytes, b"moof");
     let payload = bytes.len() - FRAGMENT_OVERHEAD;
@@ -281,7 +296,8 @@ fn fragment(bytes: &[u8], sample: &Sample, nals: &[&[u8]]) {
     assert!(rest.is_empty());
 }
 
-/// Boxes follow each other to the very end, and so do those inside of them; the first is `first`.
+/// Checks that boxes fill `bytes` exactly, recursively, and that the first one has the type
+/// `first`.
 fn boxes(mut bytes: &[u8], first: &[u8; 4]) {
     assert_eq!(&bytes[4..8], first);
     while !bytes.is_empty() {
@@ -305,23 +321,23 @@ fn boxes(mut bytes: &[u8], first: &[u8; 4]) {
     }
 }
 
-/// Counts what is allocated, to see what the splitter keeps.
+/// An allocator that counts the allocated bytes, to measure the memory of the splitter.
 struct Counting;
 
 thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
+    static ALLOCATED: Cell<isize> = const { Cell::new(0) };
 }
 
-fn held() -> isize {
-    HELD.get()
+fn allocated() -> isize {
+    ALLOCATED.get()
 }
 
 fn count(change: isize) {
     // Fails only while a thread ends.
-    let _ = HELD.try_with(|held| held.set(held.get() + change));
+    let _ = ALLOCATED.try_with(|allocated| allocated.set(allocated.get() + change));
 }
 
-// SAFETY: hands everything to the system's allocator as it is.
+// SAFETY: all calls are forwarded to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);

@@ -1,11 +1,14 @@
-//! A sequence parameter set, whatever the camera makes of it, on its way to browsers.
+//! The conversion of a sequence parameter set (Rec. ITU-T H.264, 7.3.2.1) for browsers.
 //!
-//! Holds to be true, where the SPS can be parsed at all:
-//! - the SPS for browsers parses again, and means the same but for the restriction fields;
-//! - where the restriction was missing, it says that nothing is reordered; where it was there, not
-//!   a byte changes; rewriting a second time changes nothing;
-//! - it has no start code in it and does not end in a zero, so it can stand in a byte stream;
-//! - with a PPS it makes parameter sets, or an error in words; with those, an init segment.
+//! Properties, if the SPS can be parsed:
+//! - The SPS for browsers can be parsed, and equals the original except for the bitstream
+//!   restriction.
+//! - If the restriction was missing, the new one states that no frames are reordered. If it was
+//!   present, the SPS is unchanged. Converting the result changes nothing.
+//! - The SPS for browsers contains no start code and does not end in a zero, so it can be part of a
+//!   byte stream.
+//! - Together with a PPS it results in parameter sets and an init segment, or in an error with a
+//!   message.
 //!
 //! Input: an SPS NAL unit, header byte first.
 
@@ -19,7 +22,7 @@ use h264_reader::nal::sps::{BitstreamRestrictions, SeqParameterSet, VuiParameter
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    // Nothing else comes out of a byte stream: no start code inside, no zero at the end.
+    // NAL units from a byte stream contain no start code and do not end in a zero.
     let end = trim_zeros(data, 0, start_code(data, 0).unwrap_or(data.len()));
     let nal = &data[..end];
     let mut params = Params::default();
@@ -30,25 +33,25 @@ fuzz_target!(|data: &[u8]| {
     };
 
     let rewritten = restrict_reordering(nal, &sps);
-    assert!(start_code(&rewritten, 0).is_none(), "a start code in {rewritten:02x?}");
+    assert!(start_code(&rewritten, 0).is_none(), "start code in {rewritten:02x?}");
     assert_ne!(rewritten.last(), Some(&0));
-    let again = parse_sps(&rewritten).expect("what was rewritten parses");
-    assert_eq!(restrict_reordering(&rewritten, &again), rewritten, "a second time");
+    let again = parse_sps(&rewritten).expect("the SPS for browsers can be parsed");
+    assert_eq!(restrict_reordering(&rewritten, &again), rewritten, "converted twice");
     let (had, plain) = take_restriction(sps.clone());
     let (has, plain_again) = take_restriction(again);
-    assert_eq!(plain_again, plain, "more than the restriction has changed");
+    assert_eq!(plain_again, plain, "a field other than the restriction has changed");
     if had.is_some() || rewritten == nal {
         assert_eq!((&rewritten[..], &has), (nal, &had));
     } else {
-        let has = has.expect("rewritten to have a restriction");
+        let has = has.expect("a new restriction");
         assert_eq!(
             (has.max_num_reorder_frames, has.max_dec_frame_buffering),
             (0, sps.max_num_ref_frames)
         );
     }
 
-    params.put_sps(nal).expect("it was parsed before");
-    params.put_pps(&pps(sps.seq_parameter_set_id.id())).expect("a plain PPS");
+    params.put_sps(nal).expect("an SPS that can be parsed");
+    params.put_pps(&pps(sps.seq_parameter_set_id.id())).expect("a valid PPS");
     match params.activate(0) {
         Ok(sets) => {
             assert_eq!((&sets.sps[..], &sets.browser_sps), (nal, &rewritten));
@@ -62,16 +65,16 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// The restriction, and the SPS without it; a VUI that says nothing counts as none.
+/// Returns the restriction, and the SPS without it. An empty VUI is removed, too.
 fn take_restriction(mut sps: SeqParameterSet) -> (Option<BitstreamRestrictions>, SeqParameterSet) {
     let restriction = sps.vui_parameters.as_mut().and_then(|vui| vui.bitstream_restrictions.take());
     sps.vui_parameters.take_if(|vui| *vui == VuiParameters::default());
     (restriction, sps)
 }
 
-/// PPS 0 for an SPS, as short as can be: only its first four fields are looked at.
+/// Returns a minimal PPS with the number 0 for an SPS. The parser reads only its first four fields.
 fn pps(sps: u8) -> Vec<u8> {
-    let code = sps + 1; // Exp-Golomb: as many zeros in front as bits behind the first 1
+    let code = sps + 1; // Exp-Golomb (9.1): one leading zero for each bit after the first 1
     let bits = format!("1{:0>width$b}00111000111000", code, width = 2 * code.ilog2() as usize + 1);
     let bytes = bits
         .as_bytes()

@@ -1,22 +1,23 @@
-//! A WebSocket client that may say anything, from the first header on.
+//! A WebSocket client that sends arbitrary headers and frames (RFC 6455).
 //!
-//! Holds to be true:
-//! - nothing panics; a refused handshake has status 400 or 426 and says why; an accepted one had
-//!   every header that RFC 6455 asks for and gets the answer of 4.2.2;
-//! - only our own page, a page that is allowed or something that is no browser gets past
-//!   [`Door::check_origin`], and only under a name that is an address, of the local network or
-//!   configured;
-//! - in whatever pieces frames arrive, they are the same messages and end with the same status
-//!   code, one of those that the standard has for it;
-//! - a frame that a right client makes is read as what was put in.
+//! Properties:
+//! - Nothing panics. A refused handshake has status 400 or 426 and a message. An accepted handshake
+//!   had all headers that the RFC requires, and receives the reply of 4.2.2.
+//! - [`access::check_origin`] accepts only the server's own page, an allowed page, or a program
+//!   that is not a browser. The host name must be an address, a name of the local network or
+//!   configured.
+//! - The sizes of the reads change neither the messages nor the status code that ends them, which
+//!   is one of those defined by the RFC.
+//! - A frame from a conforming client is read as the message that it contains.
 //!
-//! Input: lines `name: value` up to an empty one (`:method`, `:version` and, for what is configured,
-//! `:origin` and `:host` are no headers), then a byte with the size of the reads, then frames.
+//! Input: lines `name: value` up to an empty line, then a byte with the size of the reads, then
+//! frames. The names `:method`, `:version`, `:origin` and `:host` are not headers; the last two are
+//! part of the configuration.
 
 #![no_main]
 
-use berrymse::config::Server;
 use berrymse::access::{AccessPolicy, Denied};
+use berrymse::config::Server;
 use berrymse::http::{access, handshake::handshake};
 use berrymse::websocket::{self, MAX_MESSAGE, Message, Reader, status};
 use http::header::{HOST, ORIGIN, UPGRADE};
@@ -84,7 +85,7 @@ impl Request {
         };
         let key = self.headers.get("sec-websocket-key").map_or(&b""[..], HeaderValue::as_bytes);
         match handshake(&self.method, self.version, &self.headers) {
-            Ok(answer) => {
+            Ok(accept) => {
                 assert!(self.method == Method::GET && self.version == Version::HTTP_11);
                 assert!(has("upgrade", "websocket") && has("connection", "upgrade"));
                 assert!(has("sec-websocket-version", "13"));
@@ -94,21 +95,23 @@ impl Request {
                     .chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11")
                     .finalize();
                 use base64::Engine;
-                assert_eq!(answer, base64::prelude::BASE64_STANDARD.encode(hash));
+                assert_eq!(accept, base64::prelude::BASE64_STANDARD.encode(hash));
             }
-            Err((status, why)) => {
-                assert!([StatusCode::BAD_REQUEST, StatusCode::UPGRADE_REQUIRED].contains(&status));
-                assert!(!why.is_empty());
+            Err(error) => {
+                let statuses = [StatusCode::BAD_REQUEST, StatusCode::UPGRADE_REQUIRED];
+                assert!(statuses.contains(&error.status()));
+                assert!(!error.to_string().is_empty());
             }
         }
     }
 
     fn access(&self) {
         let text = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
-        let result = access::check_origin(&AccessPolicy::new(&self.config), &self.method, &self.headers);
+        let policy = AccessPolicy::new(&self.config);
+        let result = access::check_origin(&policy, &self.method, &self.headers);
         let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&self.method);
         if reads && !self.headers.contains_key(UPGRADE) {
-            assert_eq!(result, Ok(()), "reading is allowed to every page");
+            assert_eq!(result, Ok(()), "every page may read");
             return;
         }
         if let Err(denied) = result {
@@ -123,23 +126,27 @@ impl Request {
             let own = own.to_lowercase();
             name.trim_end_matches('.').starts_with(&own) || name.starts_with(&format!("[{own}"))
         });
-        // What browsers write for a name of the public DNS: letters, digits, hyphens and dots, a
-        // port perhaps, and an ending that is not one of the local ones.
+        // A name of the public DNS, as browsers send it: letters, digits, hyphens and dots, an
+        // optional port, and a suffix that is not local.
         let bare = name.split_once(':').map_or(&name[..], |(bare, _)| bare).trim_end_matches('.');
         let public = ["example", "com", "org", "local.com", "localhost.dev", "1"];
         let labels = bare.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
         let has_ending = public.iter().any(|end| bare.ends_with(&format!(".{end}")));
         let is_address = bare.parse::<std::net::IpAddr>().is_ok();
-        assert!(!(labels && has_ending && !is_address) || configured, "rebinding: {host:?}");
+        assert!(!(labels && has_ending && !is_address) || configured, "DNS rebinding: {host:?}");
         let Some(origin) = self.headers.get(ORIGIN) else { return }; // not a browser
         let origin = origin.to_str().unwrap_or_default().to_lowercase();
         let own = [format!("http://{name}"), format!("https://{name}")].contains(&origin);
         let allowed = |one: &String| one == "*" || one.to_lowercase() == origin;
-        assert!(own || self.config.origins.iter().any(allowed), "page of {origin:?} at {host:?}");
+        assert!(
+            own || self.config.origins.iter().any(allowed),
+            "page from {origin:?}, host {host:?}"
+        );
     }
 }
 
-/// What `bytes` say, read in pieces of `size`, and the status code that ended it.
+/// Reads `bytes` in pieces of `size` bytes. Returns the messages and the status code of the error,
+/// if any.
 fn read(bytes: &[u8], size: usize) -> (Vec<Message>, Option<u16>) {
     let mut reader = Reader::default();
     let mut messages = vec![];
@@ -158,13 +165,13 @@ fn read(bytes: &[u8], size: usize) -> (Vec<Message>, Option<u16>) {
 
 fn reader(bytes: &[u8], size: usize) {
     let whole = read(bytes, bytes.len().max(1));
-    assert_eq!(read(bytes, size), whole, "pieces of {size} make a difference");
+    assert_eq!(read(bytes, size), whole, "reads of {size} bytes change the result");
     let (messages, end) = whole;
     for message in messages {
         match message {
             Message::Text(text) => assert!(text.len() <= MAX_MESSAGE),
             Message::Ping(payload) => {
-                // What answers it is a frame itself: not masked, the same payload.
+                // The pong is a frame with the same payload, without a mask.
                 let pong = websocket::pong(&payload);
                 assert!(payload.len() <= 125);
                 assert_eq!(pong, [&[0x8a, payload.len() as u8], &payload[..]].concat());
@@ -182,7 +189,7 @@ fn reader(bytes: &[u8], size: usize) {
     }
 }
 
-/// `payload` as a client would send it, in each kind of message.
+/// Sends `payload` like a client, in each kind of message, and checks that the server reads it.
 fn round_trip(payload: &[u8], size: usize) {
     let mask = [payload.first().map_or(7, |b| !b), 0, 0xff, size as u8];
     let long = &payload[..payload.len().min(MAX_MESSAGE)];

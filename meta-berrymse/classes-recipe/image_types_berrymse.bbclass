@@ -11,15 +11,17 @@ BERRYMSE_BOOT_FILES:rpi ?= " \
     ${BOOTFILES_DIR_NAME}/*.bin ${BOOTFILES_DIR_NAME}/*.dat ${BOOTFILES_DIR_NAME}/*.elf \
     u-boot.bin ${@make_dtb_boot_files(d)} \
 "
+# A Raspberry Pi's config.txt has the lines of appliance/raspberrypi/config-32.txt or config-64.txt.
+BERRYMSE_BITS ?= ""
+BERRYMSE_BITS:rpi ?= "32"
+BERRYMSE_BITS:rpi:aarch64 ?= "64"
 # Lines that are added to config.txt.
 BERRYMSE_CONFIG_TXT ?= ""
-# 32-bit, and the firmware drives the camera (bcm2835-v4l2): camera modules 1, 2 and HQ.
-BERRYMSE_CONFIG_TXT:raspberrypi0-wifi ?= "arm_64bit=0\ncamera_auto_detect=0\nstart_x=1\ngpu_mem=128"
 
 IMAGE_CMD:card () {
     boot=${WORKDIR}/card-boot
     rm -rf $boot
-    ${BERRYMSE_TREE}/appliance/assemble boot $boot
+    ${BERRYMSE_TREE}/appliance/assemble boot $boot ${BERRYMSE_BITS}
     files="${BERRYMSE_BOOT_FILES}"
     set -f
     for entry in $files; do
@@ -49,6 +51,8 @@ do_image_card[file-checksums] += " \
     ${BERRYMSE_TREE}/appliance/cmdline.txt:True \
     ${BERRYMSE_TREE}/appliance/config.txt:True \
     ${BERRYMSE_TREE}/appliance/layout:True \
+    ${BERRYMSE_TREE}/appliance/overlays:True \
+    ${BERRYMSE_TREE}/appliance/raspberrypi:True \
 "
 do_image_card[depends] += " \
     berrymse-slot:do_deploy \

@@ -1,4 +1,4 @@
-//! Who may do what: host names, origins and the password, for every protocol served here.
+//! Access control by host name, origin and password, independent of the protocol.
 
 mod password;
 mod policy;

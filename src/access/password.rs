@@ -1,4 +1,4 @@
-//! The password: in clear, or an argon2 hash in PHC string format.
+//! The password, which is configured in clear text or as an argon2 hash (PHC string format).
 
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use sha2::{Digest, Sha256};
@@ -7,18 +7,18 @@ use std::sync::{Mutex, PoisonError};
 /// The configured password.
 #[derive(Debug)]
 pub struct Password {
-    /// As configured: in clear, or an argon2 hash.
+    /// Clear text, or an argon2 hash.
     configured: String,
     session: String,
-    /// Digest of the last right password: argon2 takes tens of milliseconds and 19 MiB, which is
-    /// too much for every request.
+    /// Digest of the last correct password. argon2 takes tens of milliseconds and 19 MiB, which is
+    /// too much for each request.
     known: Mutex<Option<[u8; 32]>>,
-    /// Held while argon2 runs, so that it runs once at a time.
+    /// Held while argon2 runs, so that only one instance runs at a time.
     verifying: tokio::sync::Mutex<()>,
 }
 
 impl Password {
-    /// The password that the configuration has.
+    /// Creates a password from its configuration: clear text, or an argon2 hash.
     pub fn new(configured: &str) -> Password {
         let session = digest(&["berrymse session\0", configured]);
         Password {
@@ -29,17 +29,19 @@ impl Password {
         }
     }
 
-    /// A value that a client may present instead of the password; a hexadecimal string.
+    /// Returns the session value, a hexadecimal string that a client may present instead of the
+    /// password.
     pub fn session(&self) -> &str {
         &self.session
     }
 
-    /// Whether `value` is [`Self::session`]. The time it takes tells nothing about either.
+    /// Returns whether `value` equals [`Self::session`]. The time this takes does not depend on how
+    /// many characters match.
     pub fn is_session(&self, value: &str) -> bool {
         digest(&[value]) == digest(&[&self.session])
     }
 
-    /// Whether `given` is the password.
+    /// Returns whether `given` is the password.
     pub async fn is_right(&self, given: &str) -> bool {
         if !self.configured.starts_with("$argon2") {
             return digest(&[given]) == digest(&[&self.configured]);
@@ -89,12 +91,12 @@ mod tests {
             for _ in 0..2 {
                 assert!(password.is_right("secret").await);
             }
-            assert!(!password.is_right("wrong").await, "only the right one is remembered");
+            assert!(!password.is_right("wrong").await, "only the correct password is remembered");
         }
     }
 
     #[test]
-    fn sessions_belong_to_one_password() {
+    fn rejects_sessions_of_other_passwords() {
         let password = Password::new("secret");
         assert!(password.is_session(password.session()));
         let mut forged = password.session().to_string();

@@ -1,19 +1,19 @@
-//! Which host names and which web sites may use this server.
+//! Rules for the host names and web sites that may use this server.
 //!
-//! - **Host** (RFC 9110, 7.2): a foreign page can point a host name that it controls at this
-//!   machine's address, and so read from it in the visitor's browser (DNS rebinding). Such a name is
-//!   never one of a local network. WebSockets and requests that change something are refused under
-//!   it, unless the configuration lists it in `hosts`.
-//! - **Origin** (RFC 6454): browsers open a WebSocket from any page to anywhere. Those of other
-//!   sites are refused, unless the configuration lists them in `origins`.
+//! - **Host** (RFC 9110, 7.2): a web site can resolve its own host name to this machine's address,
+//!   and so access it from the browser of a visitor (DNS rebinding). Such a name is never the name
+//!   of a local network. WebSocket handshakes and requests that change something are therefore
+//!   refused if Host is a public name, unless the configuration lists it in `hosts`.
+//! - **Origin** (RFC 6454): browsers let any page open a WebSocket to any server. Handshakes from
+//!   other sites are refused, unless the configuration lists them in `origins`.
 
 use super::Password;
 use crate::config::Server;
 use std::fmt;
 use std::net::IpAddr;
 
-/// Suffixes of names that exist in local networks only (RFC 6762, RFC 8375, and what routers hand
-/// out).
+/// Suffixes of names that exist only in local networks (RFC 6762, RFC 8375, and common defaults of
+/// routers).
 const LOCAL_SUFFIXES: [&str; 9] = [
     ".local",
     ".localhost",
@@ -26,12 +26,12 @@ const LOCAL_SUFFIXES: [&str; 9] = [
     ".localdomain",
 ];
 
-/// What a request says about its sender.
+/// The sender of a request, as stated by the request.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Requester<'a> {
-    /// Name and port that the request was sent to: `cam.local:2020`.
+    /// Host and port that the request was sent to, such as `cam.local:2020`.
     pub host: Option<&'a str>,
-    /// Web site whose page sent it; `None` for programs other than browsers.
+    /// Web site whose page sent the request; `None` for programs other than browsers.
     pub origin: Option<&'a str>,
 }
 
@@ -40,11 +40,11 @@ pub struct Requester<'a> {
 pub enum Denied {
     /// The request names no host.
     NoHost,
-    /// The request came under a name that is not this machine's.
+    /// The Host header is not a name of this machine.
     UnknownHost(String),
-    /// The web site is not in `origins`.
+    /// The request comes from another web site, which is not in `origins`.
     ForeignOrigin(String),
-    /// Only this machine's own page may do this.
+    /// The request comes from another web site, but only this machine's own page may send it.
     NotOwnPage(String),
     /// No password was given.
     PasswordRequired,
@@ -58,17 +58,17 @@ impl fmt::Display for Denied {
             Denied::NoHost => f.write_str("the request has no Host header"),
             Denied::UnknownHost(name) => write!(
                 f,
-                "unknown host name {name:?}: if it is right, add hosts = [\"{name}\"] under \
-                 [server] to the configuration"
+                "unknown host name {name:?}: if it belongs to this machine, add \
+                 hosts = [\"{name}\"] under [server] to the configuration"
             ),
             Denied::ForeignOrigin(origin) => write!(
                 f,
-                "pages of {origin:?} are not allowed to do this: to allow it, add \
+                "pages from {origin:?} are not allowed to do this: to allow it, add \
                  origins = [\"{origin}\"] under [server] to the configuration"
             ),
             Denied::NotOwnPage(origin) => write!(
                 f,
-                "pages of {origin:?} are not allowed to do this: only this machine's own page is"
+                "pages from {origin:?} are not allowed to do this: use this machine's own page"
             ),
             Denied::PasswordRequired => f.write_str("password required (any user name)"),
             Denied::WrongPassword => f.write_str("wrong password (any user name)"),
@@ -78,7 +78,7 @@ impl fmt::Display for Denied {
 
 impl std::error::Error for Denied {}
 
-/// The rules of one configuration.
+/// The access rules of a configuration. The default has no password, origins or hosts.
 #[derive(Debug, Default)]
 pub struct AccessPolicy {
     password: Option<Password>,
@@ -87,7 +87,7 @@ pub struct AccessPolicy {
 }
 
 impl AccessPolicy {
-    /// The rules of `config`.
+    /// Creates the rules from `config`.
     pub fn new(config: &Server) -> AccessPolicy {
         AccessPolicy {
             password: config.password.as_deref().map(Password::new),
@@ -96,22 +96,22 @@ impl AccessPolicy {
         }
     }
 
-    /// The password that every client must give, if there is one.
+    /// Returns the password that clients must give, if one is set.
     pub fn password(&self) -> Option<&Password> {
         self.password.as_ref()
     }
 
-    /// Whether no password is set.
+    /// Returns whether access requires no password.
     pub fn is_open(&self) -> bool {
         self.password.is_none()
     }
 
-    /// Whether the request was sent to one of this machine's names, or to none.
+    /// Returns whether the request was sent to a name of this machine, or has no Host header.
     pub fn is_own_host(&self, requester: Requester<'_>) -> bool {
         requester.host.is_none() || self.check_host(requester).is_ok()
     }
 
-    /// Rules for what only our own page, or a page in `origins`, may do.
+    /// Checks a request that only this machine's own page, or a page in `origins`, may send.
     ///
     /// # Errors
     ///
@@ -126,7 +126,8 @@ impl AccessPolicy {
         }
     }
 
-    /// Rules for what only our own page may do, whatever `origins` says: settings and updates.
+    /// Checks a request that only this machine's own page may send, regardless of `origins`:
+    /// settings and updates.
     ///
     /// # Errors
     ///
@@ -154,7 +155,7 @@ fn is_same(origin: &str, host: &str) -> bool {
     site.is_some_and(|site| site.eq_ignore_ascii_case(host))
 }
 
-/// The name in a Host header, without the port: `cam.local:2020`, `[::1]:80`.
+/// Returns the name in a Host header such as `cam.local:2020` or `[::1]:80`.
 fn host_name(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split(']').next().unwrap_or_default();
@@ -162,7 +163,7 @@ fn host_name(host: &str) -> &str {
     host.split(':').next().unwrap_or_default().trim_end_matches('.')
 }
 
-/// Whether a name can't be one of the public DNS.
+/// Returns whether a name cannot be a name of the public DNS.
 fn is_local(name: &str) -> bool {
     name.parse::<IpAddr>().is_ok()
         || (!name.is_empty() && !name.contains('.'))
@@ -183,16 +184,16 @@ mod tests {
     }
 
     #[test]
-    fn allows_our_own_page_and_no_other() {
+    fn allows_only_its_own_page() {
         let policy = AccessPolicy::default();
         assert!(allows(&policy, "cam.local:2020", "http://cam.local:2020"));
         assert!(allows(&policy, "192.168.1.5", "http://192.168.1.5"));
         assert!(allows(&policy, "[fe80::1]:80", "https://[fe80::1]:80"));
-        assert!(allows(&policy, "berrymse", None), "not a browser");
+        assert!(allows(&policy, "berrymse", None), "a program other than a browser");
         assert!(!allows(&policy, "cam.local", "http://evil.example"));
         assert!(!allows(&policy, "cam.local:2020", "http://cam.local:8080"), "another port");
         assert!(!allows(&policy, "cam.local", "null"));
-        assert!(!allows(&policy, "cam.local", ""), "an origin that is not text");
+        assert!(!allows(&policy, "cam.local", ""), "origin that is not text");
         assert_eq!(policy.check_origin(Requester::default()), Err(Denied::NoHost));
     }
 
@@ -215,12 +216,12 @@ mod tests {
         assert!(!allows(&with("https://a.example"), "cam.local", "https://b.example"));
         assert!(allows(&with("*"), "cam.local", "https://b.example"));
         let foreign = Requester { host: Some("cam.local"), origin: Some("https://a.example") };
-        assert!(with("*").check_own_page(foreign).is_err(), "but never for settings");
+        assert!(with("*").check_own_page(foreign).is_err(), "settings ignore origins");
     }
 
     proptest! {
         #[test]
-        fn takes_any_host_and_origin(host in "\\PC{0,30}", origin in "\\PC{0,30}") {
+        fn never_panics(host in "\\PC{0,30}", origin in "\\PC{0,30}") {
             let requester = Requester { host: Some(&host), origin: Some(&origin) };
             let _ = AccessPolicy::default().check_origin(requester);
             let _ = AccessPolicy::default().check_own_page(requester);

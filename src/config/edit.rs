@@ -1,12 +1,12 @@
-//! Changes one value in the text of a configuration; comments and order stay.
+//! Changes one value in the text of a configuration. Comments and order stay as they are.
 
 use super::{Config, ConfigError, Wifi};
 use std::ops::Range;
 
-/// Where the value of a key is in `text`, in bytes and with its quotation marks:
-/// `["network", "gateway"]`.
+/// Returns the position of the value of a key in `text`, in bytes. Quotation marks are included. The
+/// key is a path, such as `["network", "gateway"]`.
 pub fn span_of(text: &str, key: &[&str]) -> Option<Range<usize>> {
-    // The byte order mark counts as text here.
+    // The parser does not accept a byte order mark, but positions count it.
     let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (last, tables) = key.split_last()?;
     let document = toml::de::DeTable::parse(rest).ok()?;
@@ -19,19 +19,19 @@ pub fn span_of(text: &str, key: &[&str]) -> Option<Range<usize>> {
     Some(span.start + mark..span.end + mark)
 }
 
-/// The text with `wifi` as its wireless network.
+/// Returns the text with `wifi` as its wireless network.
 ///
 /// # Errors
 ///
-/// The network is invalid, the text is, or the text has its network in a form that this function
-/// does not edit.
+/// The network or the text is invalid, or the text specifies the network in a form that this
+/// function does not edit.
 pub fn with_wifi(text: &str, wifi: &Wifi) -> Result<String, ConfigError> {
     // A JSON string is a TOML string.
     let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
     let psk = wifi.psk.as_deref().map(|psk| format!("psk = {}, ", quoted(psk)));
     let (ssid, psk, country) = (quoted(&wifi.ssid), psk.unwrap_or_default(), quoted(&wifi.country));
     let value = format!("{{ ssid = {ssid}, {psk}country = {country} }}");
-    // First alone, so that an error is about the network.
+    // Check the network separately, so that an error is about it.
     let alone = Config::parse(&format!("[network]\nwifi = {value}\n"), "")
         .map_err(|error| ConfigError::new(error.message, None))?;
     Config::parse(text, "").map_err(|error| {
@@ -63,8 +63,8 @@ pub fn with_wifi(text: &str, wifi: &Wifi) -> Result<String, ConfigError> {
     }
 }
 
-/// Where a line of `[network]` can be inserted: after the commented-out example, else after the
-/// table header.
+/// Returns where a line of `[network]` can be inserted: after the commented-out example, or else
+/// after the table header.
 fn after_network(text: &str) -> Option<usize> {
     let mut at = 0;
     let mut found = None;
@@ -101,10 +101,10 @@ mod tests {
         let line = r#"wifi = { ssid = "a \"b\"\\ä", psk = "pass # word", country = "de" }"#;
         let (before, after) = new.split_once(&format!("{line}\n")).unwrap();
         assert_eq!(format!("{before}{after}"), shipped);
-        assert!(before.ends_with("country = \"DE\" }\n"), "behind the line that shows how");
+        assert!(before.ends_with("country = \"DE\" }\n"), "after the example");
         let read = Config::parse(&new, "").unwrap().network.wifi.unwrap();
         assert_eq!((read.ssid.as_str(), read.country.as_str()), ("a \"b\"\\ä", "DE"));
-        // Changed again, in its place.
+        // Another change replaces it in place.
         let again = with_wifi(&new, &wifi("c", None)).unwrap();
         assert_eq!(again, new.replace(line, r#"wifi = { ssid = "c", country = "de" }"#));
         for (text, expected) in [
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_what_it_cannot_change() {
+    fn rejects_texts_that_it_cannot_edit() {
         let says = |text: &str, wifi: Wifi| with_wifi(text, &wifi).unwrap_err().message;
         assert!(says("", wifi("", None)).contains("1 to 32"));
         assert!(says("", wifi("x", Some("short"))).contains("8 to 63"));

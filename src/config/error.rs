@@ -1,32 +1,32 @@
-//! Errors in a configuration: where, what is wrong, and what would be right.
+//! Errors in a configuration: the position, what is wrong, and what is valid.
 
 use std::fmt;
 use std::ops::Range;
 
-/// What is wrong with a configuration, where, and what would be right.
+/// An error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Name of the file; empty for a text that is not in a file.
+    /// Name of the file. Empty for text that does not come from a file.
     pub file: String,
-    /// Line and column, from 1; `None` where the file as a whole is meant.
+    /// Line and column, both from 1. `None` if the error concerns the file as a whole.
     pub at: Option<(usize, usize)>,
-    /// What is wrong.
+    /// What is wrong, and what is valid.
     pub message: String,
 }
 
 impl ConfigError {
-    /// An error at `at` (line and column, from 1).
+    /// Creates an error at `at` (line and column, both from 1).
     pub fn new(message: impl Into<String>, at: Option<(usize, usize)>) -> ConfigError {
         ConfigError { file: String::new(), at, message: message.into() }
     }
 
-    /// An error in the bytes `span` of `text`.
+    /// Creates an error in the bytes `span` of `text`.
     pub(super) fn in_text(message: &str, text: &str, span: Option<Range<usize>>) -> ConfigError {
         let at = span.map(|span| line_column(text, span.start));
         ConfigError::new(printable(message), at)
     }
 
-    /// The same error, in a file.
+    /// Sets the name of the file.
     pub(super) fn in_file(mut self, file: &str) -> ConfigError {
         self.file = file.into();
         self
@@ -48,58 +48,63 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// Describes why a file could not be read.
 pub(super) fn read_error(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "no such file".into(),
-        std::io::ErrorKind::PermissionDenied => "may not be read by this user".into(),
-        std::io::ErrorKind::IsADirectory => "is a folder, not a file".into(),
-        _ => format!("cannot be read: {error}"),
+        std::io::ErrorKind::PermissionDenied => {
+            "permission denied: make the file readable for this user".into()
+        }
+        std::io::ErrorKind::IsADirectory => "is a directory, not a file".into(),
+        _ => format!("cannot read the file: {error}"),
     }
 }
 
-/// On one line, and nothing in it that a terminal would obey: messages quote the text.
+/// Escapes control characters. Messages quote the configuration, and must neither span several lines
+/// nor control a terminal.
 fn printable(message: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
     message.chars().map(escape).collect()
 }
 
-/// Line and column of a byte, both from 1; columns count characters.
+/// Returns line and column of the byte `at`, both from 1. Columns count characters.
 pub(crate) fn line_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.rsplit('\n').next().unwrap_or_default();
     (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
-/// The parser's message, with the nearest valid name where a name is wrong.
+/// Rewrites a message of the parser. Suggests the most similar name for an unknown one.
 pub(super) fn explain(message: &str) -> String {
     if let Some(rest) = message.strip_prefix("invalid type: ")
         && let Some((found, wanted)) = rest.rsplit_once(", expected ")
     {
         let wanted = match wanted {
-            "i64" => "a whole number, without quotes,",
-            "a sequence" => "a list, such as [\"one\", \"two\"],",
+            "i64" => "a whole number without quotes",
+            "a sequence" => "a list, such as [\"one\", \"two\"]",
             "a string" => "text in quotes",
             "a boolean" => "true or false",
-            wanted if wanted.starts_with("struct") => "a table, such as { name = \"value\" },",
+            wanted if wanted.starts_with("struct") => "a table, such as { name = \"value\" }",
             wanted => wanted,
         };
-        return format!("{found} is not right here: {wanted} is needed");
+        return format!("unexpected {found}: must be {wanted}");
     }
     let wrong_name = ["unknown field `", "unknown variant `"];
     let Some(rest) = wrong_name.iter().find_map(|start| message.strip_prefix(start)) else {
         return message.trim().replace('\n', ": ");
     };
-    // From the end: the wrong name may have anything in it, the valid ones have no backtick.
+    // Split from the end: the unknown name can contain anything, the valid ones no backtick.
     let (wrong, valid) = rest.rsplit_once("`, expected ").unwrap_or((rest, ""));
     let valid: Vec<&str> = valid.split('`').skip(1).step_by(2).collect();
-    let what = if message.starts_with("unknown field") { "no such key" } else { "no such value" };
+    let problem =
+        if message.starts_with("unknown field") { "no such key" } else { "no such value" };
     let best = valid
         .iter()
         .map(|name| (strsim::damerau_levenshtein(&wrong.to_lowercase(), name), *name))
         .min()
         .filter(|(distance, name)| *distance <= 1 + name.len() / 3);
     match best {
-        Some((_, name)) => format!("{what}: `{wrong}`; did you mean `{name}`?"),
-        None => format!("{what}: `{wrong}`; there are `{}`", valid.join("`, `")),
+        Some((_, name)) => format!("{problem}: `{wrong}`; did you mean `{name}`?"),
+        None => format!("{problem}: `{wrong}`; valid are `{}`", valid.join("`, `")),
     }
 }

@@ -1,10 +1,10 @@
-//! `/boot/berrymse.toml`: what can be set, what it may be, and what stands when it is not set.
+//! The configuration file, `/boot/berrymse.toml`: keys, valid values and defaults.
 //!
-//! TOML 1.1 (toml.io). Everything is optional; unknown keys are refused, because a typo that is
-//! silently ignored costs an evening. Every error names line and column, says what is wrong and
-//! what would be right ([`ConfigError`]).
+//! The format is TOML 1.1 (toml.io). Every key is optional. Unknown keys are rejected, because a
+//! typo that is silently ignored is hard to find. Every error has a line and a column, and says
+//! what is wrong and what is valid ([`ConfigError`]).
 //!
-//! `appliance/berrymse.toml` documents every key; a test holds the two together.
+//! `appliance/berrymse.toml` documents every key. A test compares it with these types.
 
 pub mod edit;
 pub mod error;
@@ -14,7 +14,7 @@ pub mod secrets;
 mod values;
 
 pub use error::ConfigError;
-pub use values::{DEFAULT_LISTEN, parse_listen};
+pub use values::{DEFAULT_LISTEN, InvalidListen, parse_listen};
 
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use values::string;
 
-/// A configuration larger than this is not one, bytes: the file as shipped is 5 KiB.
+/// Maximum size of a configuration, in bytes. The file as shipped has 5 KiB.
 pub const MAX_CONFIG: usize = 256 * 1024;
 
 /// The whole configuration.
@@ -31,43 +31,43 @@ pub const MAX_CONFIG: usize = 256 * 1024;
 pub struct Config {
     /// The web server.
     pub server: Server,
-    /// The cameras, in order; the first is the one that `/live` shows.
+    /// The cameras, in order. `/live` shows the first one.
     #[serde(rename = "camera", deserialize_with = "cameras")]
     pub cameras: Vec<Camera>,
-    /// The machine (appliance).
+    /// The machine (appliance only).
     pub system: System,
-    /// Its network (appliance).
+    /// The network of the machine (appliance only).
     pub network: Network,
-    /// Its updates (appliance).
+    /// The updates of the machine (appliance only).
     pub update: Update,
 }
 
-/// `[server]`
+/// The table `[server]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Address and port.
+    /// Address and port to listen on.
     #[serde(deserialize_with = "values::listen")]
     pub listen: SocketAddr,
-    /// Asked for everywhere but `/healthz`; in clear or as an argon2 hash.
+    /// Password, in plain text or as an argon2 hash. Required for everything except `/healthz`.
     #[serde(deserialize_with = "values::password")]
     pub password: Option<String>,
-    /// Other web sites that may show the picture: `https://example.org`, or `*` for all.
+    /// Other web sites that may show the picture: `https://example.org`, or `*` for all sites.
     #[serde(deserialize_with = "values::origins")]
     pub origins: Vec<String>,
-    /// Other names that this machine is reached under, such as `cam.example.org`.
+    /// Additional host names of this machine, such as `cam.example.org`.
     #[serde(deserialize_with = "values::hosts")]
     pub hosts: Vec<String>,
-    /// Viewers at the most, of all cameras together.
+    /// Maximum number of viewers of all cameras together, 1 to 100000.
     #[serde(deserialize_with = "values::range::<1, 100_000, _>")]
     pub max_viewers: u32,
-    /// Connections that one address may have at a time.
+    /// Maximum number of simultaneous connections per client address, 1 to 100000.
     #[serde(deserialize_with = "values::range::<1, 100_000, _>")]
     pub max_connections_per_address: u32,
-    /// A request's headers must have come within this, seconds.
+    /// Time in which the headers of a request must arrive, in seconds, 1 to 60.
     #[serde(deserialize_with = "values::range::<1, 60, _>")]
     pub request_timeout: u32,
-    /// A request's line and headers may be so long, bytes.
+    /// Maximum size of the request line and headers, in bytes, 8192 to 1048576.
     #[serde(deserialize_with = "values::range::<8192, 1_048_576, _>")]
     pub max_request_size: u32,
 }
@@ -80,7 +80,8 @@ impl Default for Server {
             origins: vec![],
             hosts: vec![],
             max_viewers: 1000,
-            // A household behind one router, or a wall of screens; a reverse proxy needs more.
+            // Enough for a household behind one router or for a video wall. A reverse proxy needs
+            // more.
             max_connections_per_address: 100,
             request_timeout: 10,
             max_request_size: 16 * 1024,
@@ -88,36 +89,36 @@ impl Default for Server {
     }
 }
 
-/// `[[camera]]`
+/// A table `[[camera]]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Camera {
-    /// Its name in addresses: `/live/NAME`. Empty until [`Config::parse`] has given it one.
+    /// Name of the camera in URLs: `/live/NAME`. [`Config::parse`] fills in missing names.
     #[serde(deserialize_with = "values::camera_name")]
     pub name: String,
-    /// Where its H.264 comes from. `None`: the first camera that is found.
+    /// Source of the H.264 stream. `None` stands for the first camera found.
     pub source: Option<Source>,
-    /// Width of the picture, pixels.
+    /// Width of the picture, in pixels: an even number, 16 to 4096.
     #[serde(deserialize_with = "values::even::<16, 4096, _>")]
     pub width: u32,
-    /// Height of the picture, pixels.
+    /// Height of the picture, in pixels: an even number, 16 to 4096.
     #[serde(deserialize_with = "values::even::<16, 4096, _>")]
     pub height: u32,
-    /// Frames a second.
+    /// Frame rate, in frames per second, 1 to 240.
     #[serde(deserialize_with = "values::range::<1, 240, _>")]
     pub framerate: u32,
-    /// Bits a second.
+    /// Bit rate, in bits per second, 50000 to 100000000.
     #[serde(deserialize_with = "values::range::<50_000, 100_000_000, _>")]
     pub bitrate: u32,
-    /// Frames from one key frame to the next.
+    /// Distance between key frames, in frames, 1 to 1200.
     #[serde(deserialize_with = "values::range::<1, 1200, _>")]
     pub keyframe_interval: u32,
-    /// Degrees, clockwise.
+    /// Clockwise rotation, in degrees: 0, 90, 180 or 270.
     #[serde(deserialize_with = "values::rotation")]
     pub rotation: u32,
-    /// Mirrored left to right.
+    /// Whether the picture is mirrored horizontally.
     pub hflip: bool,
-    /// Mirrored top to bottom.
+    /// Whether the picture is mirrored vertically.
     pub vflip: bool,
 }
 
@@ -138,12 +139,12 @@ impl Default for Camera {
     }
 }
 
-/// `source = …`
+/// The key `source` of a camera.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A V4L2 device: `"/dev/video0"`.
     Device(String),
-    /// A Raspberry Pi camera, through rpicam-vid: `"rpicam"`.
+    /// A Raspberry Pi camera that is read with rpicam-vid: `"rpicam"`.
     Rpicam,
     /// The built-in test card: `"test-card"`.
     TestCard,
@@ -151,7 +152,7 @@ pub enum Source {
     Command(Vec<String>),
 }
 
-/// `[system]`
+/// The table `[system]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct System {
@@ -161,30 +162,31 @@ pub struct System {
     /// Time zone, such as `Europe/Berlin`.
     #[serde(deserialize_with = "values::timezone")]
     pub timezone: Option<String>,
-    /// OpenSSH public keys that may log in. None: no SSH.
+    /// OpenSSH public keys that are allowed to log in. SSH is off if the list is empty.
     #[serde(deserialize_with = "values::ssh_keys")]
     pub ssh_keys: Vec<String>,
 }
 
-/// `[network]`
+/// The table `[network]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
-    /// `"dhcp"`, or an address with its prefix length.
+    /// `"dhcp"`, or an address with a prefix length.
     pub address: Address,
-    /// Router.
+    /// Address of the router.
     #[serde(deserialize_with = "values::gateway")]
     pub gateway: Option<IpAddr>,
-    /// Name servers.
+    /// Addresses of the name servers.
     #[serde(deserialize_with = "values::dns")]
     pub dns: Vec<IpAddr>,
-    /// Wireless network.
+    /// Wireless network to join.
     pub wifi: Option<Wifi>,
 }
 
 impl Network {
-    /// The settings of the cable. The one fixed address belongs to the radio where there is a
-    /// wireless network. A change of these takes effect after a restart; the radio's at once.
+    /// Returns the settings of the wired interface. If a wireless network is configured, a fixed
+    /// address belongs to the wireless interface. Changes of the wired settings take effect after a
+    /// restart of the machine, changes of the wireless settings at once.
     pub fn without_wifi(&self) -> Network {
         match self.wifi {
             Some(_) => Network::default(),
@@ -193,48 +195,49 @@ impl Network {
     }
 }
 
-/// `address = …`
+/// The key `address` of the network.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Address {
-    /// From a DHCP server.
+    /// An address from a DHCP server.
     #[default]
     Dhcp,
-    /// Fixed: address and prefix length.
+    /// A fixed address with its prefix length, in bits.
     Fixed(IpAddr, u8),
 }
 
-/// `wifi = { … }`
+/// The key `wifi` of the network.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wifi {
-    /// Name of the network.
+    /// Name of the network, 1 to 32 bytes.
     #[serde(deserialize_with = "values::ssid")]
     pub ssid: String,
-    /// Its password; absent: an open network.
+    /// Password, or a key of 64 hexadecimal digits. `None` stands for an open network.
     #[serde(default, deserialize_with = "values::psk")]
     pub psk: Option<String>,
-    /// The country whose radio rules hold: two letters.
+    /// Country whose radio regulations apply: two letters (ISO 3166-1).
     #[serde(deserialize_with = "values::country")]
     pub country: String,
 }
 
-/// `[update]`
+/// The table `[update]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Update {
-    /// Where updates are announced.
+    /// URL of the announcement of updates.
     #[serde(deserialize_with = "values::update_url")]
     pub url: Option<String>,
-    /// How often to look.
+    /// How often to check for an update.
     pub check: Check,
-    /// What to do when there is one.
+    /// What to do with an available update.
     pub install: Install,
-    /// When to install by itself: `"03:00-05:00"`, minutes of the day.
+    /// Time window for automatic installation, such as `"03:00-05:00"`: start and end in minutes
+    /// after midnight, local time.
     #[serde(deserialize_with = "values::window")]
     pub window: Option<(u16, u16)>,
 }
 
-/// `check = …`
+/// The key `check` of the updates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Check {
@@ -245,18 +248,18 @@ pub enum Check {
     Never,
 }
 
-/// `install = …`
+/// The key `install` of the updates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Install {
-    /// When somebody says so on the page.
+    /// On request, on the settings page.
     #[default]
     Manual,
-    /// By itself.
+    /// Automatically.
     Auto,
 }
 
-/// `[[camera]]`, and what to do about `[camera]`.
+/// Reads the list of `[[camera]]` tables, and explains the mistake if it is written `[camera]`.
 fn cameras<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Camera>, D::Error> {
     struct List;
 
@@ -276,7 +279,7 @@ fn cameras<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Camera>, D:
         }
 
         fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Vec<Camera>, A::Error> {
-            Err(de::Error::custom("write [[camera]], in two brackets: there may be several"))
+            Err(de::Error::custom("use double brackets, [[camera]]: there can be several cameras"))
         }
     }
 
@@ -295,7 +298,10 @@ impl<'de> Deserialize<'de> for Address {
                 (1..=longest).contains(&prefix).then_some(Address::Fixed(address, prefix))
             });
             fixed.ok_or_else(|| {
-                format!("{text:?} is no address: \"dhcp\", or for example \"192.168.1.10/24\"")
+                format!(
+                    "invalid address {text:?}: must be \"dhcp\", or an address with a prefix \
+                     length, for example \"192.168.1.10/24\""
+                )
             })
         })
     }
@@ -326,7 +332,7 @@ impl<'de> Deserialize<'de> for Source {
                                 format!("no such source: {other:?}; did you mean {name:?}?")
                             }
                             None => format!(
-                                "no such source: {other:?}; there are \"/dev/video…\", \"rpicam\", \
+                                "no such source: {other:?}; valid are \"/dev/video…\", \"rpicam\", \
                                  \"test-card\" and {{ command = [\"program\", \"argument\", …] }}"
                             ),
                         }))
@@ -348,7 +354,7 @@ impl<'de> Deserialize<'de> for Source {
                     Some(command) if command.first().is_some_and(|program| !program.is_empty()) => {
                         Ok(Source::Command(command))
                     }
-                    Some(_) => Err(de::Error::custom("the command is empty: name a program")),
+                    Some(_) => Err(de::Error::custom("empty command: name a program")),
                     None => Err(de::Error::missing_field("command")),
                 }
             }

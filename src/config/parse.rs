@@ -1,8 +1,8 @@
 //! Reads a configuration and finds every error in it.
 //!
-//! serde stops at the first error. So the value that is wrong is taken out of the document, and the
-//! rest is tried again, until nothing is wrong any more. Values that are wrong only in combination
-//! come last. All errors are reported in the order of the file.
+//! serde stops at the first error. Therefore the invalid value is removed from the document and the
+//! rest is read again, until no error is left. Values that are invalid only in combination are
+//! checked last. All errors are reported in the order of the file.
 
 use super::error::{explain, read_error};
 use super::{Address, Camera, Config, ConfigError, Install, MAX_CONFIG};
@@ -14,10 +14,10 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-/// Maximum number of cameras: more than a USB bus or an encoder carries.
+/// Maximum number of cameras. It is higher than what a USB bus or an encoder can handle.
 const MAX_CAMERAS: usize = 16;
 
-/// Maximum number of errors that are reported.
+/// Maximum number of reported errors.
 const MAX_ERRORS: usize = 50;
 
 impl Config {
@@ -41,7 +41,7 @@ impl Config {
         let bytes = std::fs::read(path).map_err(|e| error(read_error(&e)))?;
         if bytes.len() > MAX_CONFIG {
             let message =
-                format!("{} bytes: a configuration has at most {MAX_CONFIG}", bytes.len());
+                format!("the file has {} bytes: must have at most {MAX_CONFIG}", bytes.len());
             return Err(error(message));
         }
         String::from_utf8(bytes).map_err(|e| {
@@ -52,7 +52,7 @@ impl Config {
         })
     }
 
-    /// Validates `text`; `file` is its name in errors.
+    /// Parses and validates `text`. Errors name it `file`.
     ///
     /// # Errors
     ///
@@ -61,17 +61,17 @@ impl Config {
         Config::check(text, file).map_err(|mut errors| errors.swap_remove(0))
     }
 
-    /// Validates `text`; `file` is its name in errors.
+    /// Parses and validates `text`. Errors name it `file`.
     ///
     /// # Errors
     ///
-    /// Every error in the text, in its order; at least one.
+    /// Every error in the text, in order; at least one.
     pub fn check(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
-        // Editors on Windows put a byte order mark in front.
+        // Editors on Windows add a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut errors = Errors { text, found: BTreeMap::new() };
         let (mut document, syntax) = DeTable::parse_recoverable(text);
-        // A parser that recovers may report one mistake several times: the first of a line counts.
+        // The parser can report one mistake several times. Only the first error of a line counts.
         let mut lines = HashSet::new();
         for error in syntax {
             let span = error.span();
@@ -94,7 +94,7 @@ impl Config {
                         removed.as_ref().is_some_and(|(table, _)| path.starts_with(table))
                     };
                     let lost = is_missing && (broken || paths.iter().any(is_inside));
-                    // What a syntax error leaves on its line is not another error.
+                    // Leftovers of a syntax error on its line are not another error.
                     let leftover = broken
                         && removed.as_ref().is_some_and(|(_, span)| errors.is_on_line_of(span));
                     if !lost && !leftover {
@@ -111,7 +111,7 @@ impl Config {
             let count = config.cameras.len();
             errors.add(format!("{count} cameras: at most {MAX_CAMERAS} are supported"), None);
         }
-        // A value that is missing because it was wrong is no second error.
+        // A value that is missing because it was removed is not another error.
         if errors.found.is_empty() {
             let spans = Spans::deserialize(Deserializer::from(document)).unwrap_or_default();
             spans.check(&config, &mut errors);
@@ -125,7 +125,7 @@ impl Config {
         }
     }
 
-    /// Gives every camera without a name one: `camera`, `camera2`, …
+    /// Names the cameras that have no name: `camera`, `camera2`, …
     pub fn name_cameras(&mut self) {
         let mut taken: Vec<String> = self.cameras.iter().map(|c| c.name.clone()).collect();
         for camera in self.cameras.iter_mut().filter(|camera| camera.name.is_empty()) {
@@ -136,7 +136,7 @@ impl Config {
         }
     }
 
-    /// The configuration of a machine without a configuration file.
+    /// Returns the configuration of a machine without a configuration file.
     pub fn without_file() -> Config {
         let mut config = Config { cameras: vec![Camera::default()], ..Config::default() };
         config.name_cameras();
@@ -144,7 +144,7 @@ impl Config {
     }
 }
 
-/// Errors by their position.
+/// Errors, sorted by position.
 struct Errors<'a> {
     text: &'a str,
     found: BTreeMap<(usize, usize), ConfigError>,
@@ -157,7 +157,7 @@ impl Errors<'_> {
         self.found.insert((start, self.found.len()), error);
     }
 
-    /// Whether there is an error on one of the lines of `span` already.
+    /// Returns whether one of the lines of `span` already has an error.
     fn is_on_line_of(&self, span: &Range<usize>) -> bool {
         let line = |at: usize| self.text.get(..at).unwrap_or(self.text).matches('\n').count();
         let lines = line(span.start)..=line(span.end);
@@ -169,7 +169,7 @@ impl Errors<'_> {
     }
 }
 
-/// Removes the innermost entry that `span` belongs to. Returns its path, and where it was.
+/// Removes the innermost entry that contains `span`. Returns its path and its position.
 fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> Option<(Vec<String>, Range<usize>)> {
     let inside = |outer: &Range<usize>| outer.start <= span.start && span.end <= outer.end;
     let key = table
@@ -198,8 +198,8 @@ fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> Option<(Vec<String>, 
     Some((vec![name], start..end))
 }
 
-/// Whether an entry somewhere below `value` contains `span`. (The span of a table with a header is
-/// that of the header.)
+/// Returns whether an entry below `value` contains `span`. (The span of a table with a header covers
+/// only the header.)
 fn reaches(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
     let inside = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
     match value.get_ref() {
@@ -213,7 +213,7 @@ fn reaches(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
     }
 }
 
-/// Where the values are that are checked in combination.
+/// Positions of the values that are checked in combination.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Spans {
@@ -243,7 +243,7 @@ struct UpdateSpans {
 }
 
 impl Spans {
-    /// Finds what no single value shows.
+    /// Checks values that depend on each other.
     fn check(&self, config: &Config, errors: &mut Errors<'_>) {
         for (n, spans) in self.camera.iter().enumerate() {
             if let Some(name) = &spans.name
@@ -299,7 +299,7 @@ impl NetworkSpans {
     }
 }
 
-/// Whether a router at `gateway` can be reached from `address`.
+/// Returns whether `gateway` can be reached directly from `address`.
 fn is_on_link(address: IpAddr, prefix: u8, gateway: IpAddr) -> bool {
     match (address, gateway) {
         (IpAddr::V4(address), IpAddr::V4(gateway)) => {
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_value_is_not_reported_beside_a_broken_one() {
+    fn does_not_report_invalid_values_as_missing() {
         let wifi = "[network]\nwifi = { ssid = \"x\", country = DE }\n";
         assert_eq!(errors(wifi).len(), 1, "{:?}", errors(wifi));
         let table = "[network.wifi]\nssid = \"x\"\ncountry = DE\n";
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_several_values_that_do_not_go_together() {
+    fn finds_every_conflict_between_values() {
         let text = "[[camera]]\nname = \"a\"\n[[camera]]\nname = \"a\"\n[network]\n\
                     gateway = \"10.0.0.1\"\ndns = [\"9.9.9.9\"]\n[update]\ninstall = \"auto\"\n";
         let places: Vec<_> = errors(text).into_iter().map(|(at, _)| at).collect();
@@ -363,7 +363,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn takes_any_text(text in "([\\[\\]{}=\"',.#\n a-z0-9]|\\[\\[camera\\]\\]\n|wifi = |name = ){0,60}") {
+        fn accepts_any_text(text in "([\\[\\]{}=\"',.#\n a-z0-9]|\\[\\[camera\\]\\]\n|wifi = |name = ){0,60}") {
             match Config::check(&text, "") {
                 Ok(_) => {}
                 Err(errors) => proptest::prop_assert!(!errors.is_empty()),

@@ -1,14 +1,15 @@
-//! What a configuration from the network may never change.
+//! Settings that cannot be changed over the network.
 
 use super::edit::span_of;
 use super::error::line_column;
 use super::{Camera, Config, ConfigError, Source};
 
-/// Refuses a `command` that is not in the configuration already: programs run as the server's user.
+/// Rejects commands of cameras that are not already configured. They would run as the user of the
+/// server.
 ///
 /// # Errors
 ///
-/// Names the camera.
+/// A camera has a new command. The error names the camera.
 pub fn no_new_command<'a>(
     new: &Config,
     known: impl Iterator<Item = &'a Camera> + Clone,
@@ -29,11 +30,11 @@ pub fn no_new_command<'a>(
     Ok(())
 }
 
-/// Refuses an SSH key that is not in the configuration already: it logs in as root.
+/// Rejects SSH keys that are not already configured. They would allow logging in as root.
 ///
 /// # Errors
 ///
-/// Names the place of the keys.
+/// There is a new key. The error has the position of the keys.
 pub fn no_new_key<'a>(
     text: &str,
     new: &Config,
@@ -45,6 +46,6 @@ pub fn no_new_key<'a>(
     }
     let at = span_of(text, &["system", "ssh_keys"]).map(|span| line_column(text, span.start));
     let message =
-        "a new SSH key: keys cannot be added over the network; add it to the file on the card";
+        "new SSH key: keys cannot be added over the network; add it to the file on the card";
     Err(ConfigError::new(message, at).in_file(file))
 }

@@ -1,20 +1,20 @@
-//! Passwords in a configuration: hidden when it is shown, restored when it is saved.
+//! Passwords in a configuration: masked before it is shown, restored before it is saved.
 
 use super::edit::span_of;
 use super::error::line_column;
 use super::{Config, ConfigError, Source};
 
-/// Stands for a password that is set and not shown.
+/// Replaces the value of a password.
 const MASK: &str = "\"********\"";
 
-/// Keys of passwords.
+/// Keys whose values are passwords.
 const SECRETS: [&[&str]; 2] = [&["server", "password"], &["network", "wifi", "psk"]];
 
-/// The text with its passwords masked.
+/// Returns the text with masked passwords.
 ///
 /// # Errors
 ///
-/// The text is invalid, so its passwords cannot be found, or a command contains one.
+/// The text is invalid, so that its passwords cannot be found, or a command contains a password.
 pub fn masked(text: &str) -> Result<String, ConfigError> {
     let Ok(config) = Config::parse(text, "") else {
         let message = "the file is invalid, so its passwords cannot be hidden, and it is not shown \
@@ -34,7 +34,7 @@ pub fn masked(text: &str) -> Result<String, ConfigError> {
     Ok(replace_secrets(text, |_| Some(MASK.into())))
 }
 
-/// The text with the passwords of `old` in place of its masks.
+/// Returns the text with its masks replaced by the passwords of `old`.
 ///
 /// # Errors
 ///
@@ -45,7 +45,7 @@ pub fn unmasked(text: &str, old: &str) -> Result<String, ConfigError> {
         if span_of(old, key).is_none() {
             let at = span_of(text, key).map(|span| line_column(text, span.start));
             let key = key.join(".");
-            let message = format!("{MASK} keeps the present {key}, but none is set");
+            let message = format!("{MASK} keeps the current {key}, but none is set");
             return Err(ConfigError::new(message, at));
         }
     }
@@ -54,7 +54,7 @@ pub fn unmasked(text: &str, old: &str) -> Result<String, ConfigError> {
     }))
 }
 
-/// Replaces the values of passwords, from the last to the first.
+/// Replaces the values of passwords, from the last to the first so that positions stay valid.
 fn replace_secrets(text: &str, by: impl Fn(&[&str]) -> Option<String>) -> String {
     let mut spans: Vec<_> =
         SECRETS.iter().filter_map(|key| Some((span_of(text, key)?, by(key)?))).collect();
@@ -65,7 +65,7 @@ fn replace_secrets(text: &str, by: impl Fn(&[&str]) -> Option<String>) -> String
     })
 }
 
-/// `rtsp://user:password@camera/` without user and password: viewers need not know them.
+/// Hides user and password in a URL such as `rtsp://user:password@camera/`.
 pub fn without_password(word: &str) -> String {
     let hidden = || {
         let (scheme, rest) = word.split_once("://")?;
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn hides_what_it_cannot_mask() {
+    fn withholds_passwords_that_cannot_be_masked() {
         assert!(masked("[server\npassword = \"secret\"\n").is_err());
         let command = |word: &str| format!("[[camera]]\nsource = {{ command = [{word:?}] }}\n");
         assert!(masked(&command("rtsp://me:secret@cam/")).is_err());
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn hides_the_passwords_of_cameras() {
+    fn hides_passwords_in_camera_urls() {
         assert_eq!(without_password("rtsp://me:secret@cam/live"), "rtsp://***@cam/live");
         assert_eq!(without_password("http://cam/a@b"), "http://cam/a@b");
         assert_eq!(without_password("-i"), "-i");

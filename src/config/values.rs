@@ -1,13 +1,15 @@
-//! Values of single keys: ranges, forms, and messages that say what to write instead.
+//! Checks of single values: ranges and formats, and error messages that say what is valid.
 
 use serde::de::Deserializer;
 use serde::{Deserialize, de};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// Default of `listen`.
+/// Default address to listen on.
 pub const DEFAULT_LISTEN: &str = "0.0.0.0:2020";
 
+/// Reads a string and converts it with `check`, whose error is the message.
 pub(super) fn string<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     check: impl FnOnce(&str) -> Result<T, String>,
@@ -16,6 +18,7 @@ pub(super) fn string<'de, D: Deserializer<'de>, T>(
     check(&text).map_err(de::Error::custom)
 }
 
+/// Reads an integer from `low` to `high`.
 pub(super) fn integer<'de, D: Deserializer<'de>>(
     deserializer: D,
     low: u32,
@@ -25,7 +28,7 @@ pub(super) fn integer<'de, D: Deserializer<'de>>(
     u32::try_from(value)
         .ok()
         .filter(|value| (low..=high).contains(value))
-        .ok_or_else(|| de::Error::custom(format!("{value} is out of range: {low} to {high}")))
+        .ok_or_else(|| de::Error::custom(format!("invalid value {value}: must be {low} to {high}")))
 }
 
 pub(super) fn range<'de, const LOW: u32, const HIGH: u32, D: Deserializer<'de>>(
@@ -40,7 +43,7 @@ pub(super) fn even<'de, const LOW: u32, const HIGH: u32, D: Deserializer<'de>>(
     let value = integer(deserializer, LOW, HIGH)?;
     if value % 2 == 1 {
         return Err(de::Error::custom(format!(
-            "{value} is odd: encoders take even sizes only, such as {}",
+            "invalid size {value}: must be even, such as {} (encoders require it)",
             value - 1
         )));
     }
@@ -50,23 +53,43 @@ pub(super) fn even<'de, const LOW: u32, const HIGH: u32, D: Deserializer<'de>>(
 pub(super) fn rotation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     match i64::deserialize(deserializer)? {
         value @ (0 | 90 | 180 | 270) => Ok(value as u32),
-        value => Err(de::Error::custom(format!("{value} is no rotation: 0, 90, 180 or 270"))),
+        value => {
+            Err(de::Error::custom(format!("invalid rotation {value}: must be 0, 90, 180 or 270")))
+        }
     }
 }
 
 pub(super) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    string(deserializer, parse_listen)
+    string(deserializer, |text| parse_listen(text).map_err(|error| error.to_string()))
 }
 
-/// Reads an address to listen on: `0.0.0.0:2020`, `[::]:80`, `:80`, or a port alone.
-pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+/// The error of [`parse_listen`]. Holds the rejected text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidListen(pub String);
+
+impl fmt::Display for InvalidListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "invalid address {:?}: must be an address and a port, for example {DEFAULT_LISTEN:?}",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for InvalidListen {}
+
+/// Parses an address to listen on: `0.0.0.0:2020`, `[::]:80`, `:80`, or a port alone.
+///
+/// # Errors
+///
+/// The text has none of these forms.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, InvalidListen> {
     let all = |port: &str| u16::from_str(port).ok().map(|port| SocketAddr::from(([0; 4], port)));
     SocketAddr::from_str(text)
         .ok()
         .or_else(|| all(text.strip_prefix(':').unwrap_or(text)))
-        .ok_or_else(|| {
-            format!("{text:?} is no address to listen on: for example {DEFAULT_LISTEN:?}")
-        })
+        .ok_or_else(|| InvalidListen(text.into()))
 }
 
 pub(super) fn password<'de, D: Deserializer<'de>>(
@@ -74,16 +97,17 @@ pub(super) fn password<'de, D: Deserializer<'de>>(
 ) -> Result<Option<String>, D::Error> {
     string(deserializer, |text| {
         if text.is_empty() {
-            return Err("the password is empty: leave the line out to have none".into());
+            return Err("empty password: leave the line out for access without a password".into());
         }
         if text.starts_with("$argon2") {
-            // Half a line copied must not lock everybody out.
-            let whole = |hash: argon2::PasswordHash<'_>| hash.salt.is_some() && hash.hash.is_some();
-            if !argon2::PasswordHash::new(text).is_ok_and(whole) {
+            // A line that was copied only in part must not lock out every user.
+            let is_complete =
+                |hash: argon2::PasswordHash<'_>| hash.salt.is_some() && hash.hash.is_some();
+            if !argon2::PasswordHash::new(text).is_ok_and(is_complete) {
                 return Err(
-                    "starts like an argon2 hash, but is no whole one: it ends in its salt \
-                            and its hash, each after a $"
-                        .into(),
+                    "incomplete argon2 hash: must end with the salt and the hash, each after \
+                            a $"
+                    .into(),
                 );
             }
         }
@@ -98,7 +122,8 @@ pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
         let site = |rest: &str| !rest.is_empty() && !rest.contains(['/', '*', ' ']);
         if origin != "*" && !rest.is_some_and(site) {
             return Err(de::Error::custom(format!(
-                "{origin:?} is no origin: for example \"https://example.org\" (no path), or \"*\""
+                "invalid origin {origin:?}: must be a scheme and a host without a path, for example \
+                 \"https://example.org\", or \"*\""
             )));
         }
     }
@@ -109,13 +134,15 @@ pub(super) fn hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<St
     let hosts = Vec::<String>::deserialize(deserializer)?;
     match hosts.iter().find(|host| !is_hostname(host, 253)) {
         Some(host) => Err(de::Error::custom(format!(
-            "{host:?} is no host name: for example \"cam.example.org\" (no port)"
+            "invalid host name {host:?}: must be a name without a port, for example \
+             \"cam.example.org\""
         ))),
         None => Ok(hosts),
     }
 }
 
-/// RFC 1123, 2.1: letters, digits and hyphens between dots.
+/// Returns whether `text` is a host name of at most `longest` bytes: labels of letters, digits and
+/// hyphens, separated by dots (RFC 1123, 2.1).
 pub(super) fn is_hostname(text: &str, longest: usize) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -128,13 +155,13 @@ pub(super) fn is_hostname(text: &str, longest: usize) -> bool {
 
 pub(super) fn camera_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     string(deserializer, |text| {
-        let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        if (1..=32).contains(&text.len()) && text.bytes().all(good) {
+        let is_valid = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if (1..=32).contains(&text.len()) && text.bytes().all(is_valid) {
             Ok(text.into())
         } else {
             Err(format!(
-                "{text:?} is no camera name: 1 to 32 letters, digits, - and _ (it is part of \
-                 addresses)"
+                "invalid camera name {text:?}: must be 1 to 32 letters, digits, - and _, because it \
+                 is part of URLs"
             ))
         }
     })
@@ -147,7 +174,7 @@ pub(super) fn hostname<'de, D: Deserializer<'de>>(
         if is_hostname(text, 63) && !text.contains('.') {
             return Ok(Some(text.to_lowercase()));
         }
-        Err(format!("{text:?} is no host name: 1 to 63 letters, digits and hyphens"))
+        Err(format!("invalid host name {text:?}: must be 1 to 63 letters, digits and hyphens"))
     })
 }
 
@@ -155,11 +182,13 @@ pub(super) fn timezone<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {
     string(deserializer, |text| {
-        let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'+');
-        if text.bytes().all(good) && text.starts_with(|c: char| c.is_ascii_uppercase()) {
+        let is_valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'+');
+        if text.bytes().all(is_valid) && text.starts_with(|c: char| c.is_ascii_uppercase()) {
             return Ok(Some(text.into()));
         }
-        Err(format!("{text:?} is no time zone: for example \"Europe/Berlin\" or \"UTC\""))
+        Err(format!(
+            "invalid time zone {text:?}: must be a name such as \"Europe/Berlin\" or \"UTC\""
+        ))
     })
 }
 
@@ -172,16 +201,18 @@ pub(super) fn ssh_keys<'de, D: Deserializer<'de>>(
         let known = ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"].iter().any(|k| kind.starts_with(k));
         if !known || key.split_whitespace().count() < 2 || key.contains(char::is_control) {
             return Err(de::Error::custom(
-                "not an SSH public key: the one line of ~/.ssh/id_ed25519.pub, such as \
-                 \"ssh-ed25519 AAAA… you@home\"",
+                "invalid SSH public key: must be the single line of a file such as \
+                 ~/.ssh/id_ed25519.pub, for example \"ssh-ed25519 AAAA… you@home\"",
             ));
         }
     }
     Ok(keys)
 }
 
-pub(super) fn ip_address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is no address: for example \"192.168.1.1\""))
+fn ip_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| {
+        format!("invalid address {text:?}: must be an IP address, for example \"192.168.1.1\"")
+    })
 }
 
 pub(super) fn gateway<'de, D: Deserializer<'de>>(
@@ -198,19 +229,21 @@ pub(super) fn dns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAd
 pub(super) fn ssid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     string(deserializer, |text| match text.len() {
         1..=32 => Ok(text.into()),
-        len => Err(format!("the network's name has {len} bytes: 1 to 32 are possible")),
+        len => Err(format!("invalid network name of {len} bytes: must have 1 to 32 bytes")),
     })
 }
 
 pub(super) fn psk<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     string(deserializer, |text| match text.len() {
-        // It becomes a line of another file.
+        // The password becomes a line of the configuration of wpa_supplicant.
         _ if text.contains(char::is_control) => {
-            Err("the network's password has a line break or another control character in it".into())
+            Err("invalid network password: must not contain a line break or another control \
+                 character"
+                .into())
         }
         8..=63 => Ok(Some(text.into())),
         64 if text.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(Some(text.into())),
-        len => Err(format!("the network's password has {len} characters: 8 to 63 are possible")),
+        len => Err(format!("invalid network password of {len} characters: must have 8 to 63")),
     })
 }
 
@@ -219,7 +252,7 @@ pub(super) fn country<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stri
         if text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic()) {
             return Ok(text.to_uppercase());
         }
-        Err(format!("{text:?} is no country: two letters, such as \"DE\""))
+        Err(format!("invalid country {text:?}: must be two letters, such as \"DE\""))
     })
 }
 
@@ -232,7 +265,8 @@ pub(super) fn update_url<'de, D: Deserializer<'de>>(
             return Ok(Some(text.into()));
         }
         Err(format!(
-            "{text:?} is no web address: for example \"https://example.org/berrymse.json\""
+            "invalid URL {text:?}: must start with https:// or http://, for example \
+             \"https://example.org/berrymse.json\""
         ))
     })
 }
@@ -244,13 +278,15 @@ pub(super) fn window<'de, D: Deserializer<'de>>(
         let time = |text: &str| {
             let (hours, minutes) = text.trim().split_once(':')?;
             let (hours, minutes) = (hours.parse::<u16>().ok()?, minutes.parse::<u16>().ok()?);
-            // Multiplied only once it is known to be small.
+            // The range is checked first, so that the product cannot overflow.
             (hours < 24 && minutes < 60).then(|| hours * 60 + minutes)
         };
         text.split_once('-')
             .and_then(|(from, to)| Some((time(from)?, time(to)?)))
             .filter(|(from, to)| from != to)
             .map(Some)
-            .ok_or_else(|| format!("{text:?} is no time window: for example \"03:00-05:00\""))
+            .ok_or_else(|| {
+                format!("invalid time window {text:?}: must be two times, such as \"03:00-05:00\"")
+            })
     })
 }

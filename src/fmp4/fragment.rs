@@ -1,6 +1,6 @@
-//! A fragment: one access unit in `moof` and `mdat` (ISO/IEC 14496-12, 8.8.4 to 8.8.12).
+//! Fragments: one access unit in `moof` and `mdat` (ISO/IEC 14496-12, 8.8.4 to 8.8.12).
 //!
-//! The layout is fixed, because pages made for the Go BerryMSE look for `trun` at byte 76 and for
+//! The layout is fixed, because pages for the Go version of BerryMSE expect `trun` at byte 76 and
 //! the first byte of the sample flags at byte 92:
 //!
 //! ```text
@@ -10,7 +10,8 @@
 //!  32     tfhd 20 bytes  44 track_ID, 48 default_sample_duration
 //!  52     tfdt 20 bytes  64 baseMediaDecodeTime (64 bits)
 //!  72     trun 28 bytes  76 "trun", 84 sample_count = 1, 88 data_offset = 108,
-//!                        92 first_sample_flags (2… = key frame, 1… = not), 96 sample_size
+//!                        92 first_sample_flags (first byte 2: key frame, 1: other frame),
+//!                        96 sample_size
 //! 100 mdat  size
 //! 108   NAL unit length (4 bytes), NAL unit, …
 //! ```
@@ -19,44 +20,46 @@ use super::init::TRACK;
 use crate::h264::ParameterSets;
 use std::ops::Range;
 
-/// Bytes of a fragment in front of its first NAL unit length.
+/// Size of a fragment before the length of its first NAL unit, in bytes.
 pub const FRAGMENT_OVERHEAD: usize = 108;
 
-const MOOF: u32 = 100;
-const DECODE_TIME_AT: usize = 64;
-const SAMPLE_SIZE_AT: usize = 96;
-const MDAT_SIZE_AT: usize = 100;
+/// Size of the `moof` box, in bytes.
+const MOOF_SIZE: u32 = 100;
+/// Offsets in a fragment, in bytes.
+const DECODE_TIME_OFFSET: usize = 64;
+const SAMPLE_SIZE_OFFSET: usize = 96;
+const MDAT_SIZE_OFFSET: usize = 100;
 
 /// tfhd: default-base-is-moof, default-sample-duration-present (8.8.7.1).
 const TFHD_FLAGS: u32 = 0x02_0008;
 /// trun: data-offset-, first-sample-flags- and sample-size-present (8.8.8.1).
 const TRUN_FLAGS: u32 = 0x00_0205;
-/// sample_depends_on = 2: on no other (8.8.3.1).
-const KEY: u32 = 0x0200_0000;
-/// sample_depends_on = 1: on others; sample_is_non_sync_sample.
-const NOT_KEY: u32 = 0x0101_0000;
+/// sample_depends_on = 2: does not depend on others (8.8.3.1).
+const KEY_FRAME_FLAGS: u32 = 0x0200_0000;
+/// sample_depends_on = 1: depends on others; sample_is_non_sync_sample.
+const OTHER_FRAME_FLAGS: u32 = 0x0101_0000;
 
-/// What a fragment says of its one sample.
+/// The description of the sample in a fragment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Number of the fragment, from 1.
+    /// Sequence number of the fragment, starting at 1.
     pub sequence: u32,
     /// Decode time, in 1/90000 s.
     pub decode_time: u64,
-    /// Step to the next sample's decode time, in 1/90000 s.
+    /// Difference to the decode time of the next sample, in 1/90000 s.
     pub duration: u32,
-    /// Playing can start here.
+    /// Whether this is a key frame, where playback can start.
     pub key: bool,
 }
 
-/// Length in bytes of the fragment that carries `nals`.
+/// Returns the size of a fragment with `nals`, in bytes.
 pub fn fragment_len(nals: &[Range<usize>]) -> usize {
     FRAGMENT_OVERHEAD + nals.iter().map(|nal| 4 + nal.len()).sum::<usize>()
 }
 
-/// Appends a fragment to `out`: the NAL units `nals` of the access unit `data`.
+/// Appends a fragment with the NAL units `nals` of the access unit `data` to `out`.
 ///
-/// With [`fragment_len`] bytes of room in `out`, it allocates nothing.
+/// Does not allocate if `out` has a spare capacity of [`fragment_len`] bytes.
 pub fn write_fragment(out: &mut Vec<u8>, sample: &Sample, data: &[u8], nals: &[Range<usize>]) {
     let size = (fragment_len(nals) - FRAGMENT_OVERHEAD) as u32;
     let mut head = [0u8; FRAGMENT_OVERHEAD];
@@ -66,7 +69,7 @@ pub fn write_fragment(out: &mut Vec<u8>, sample: &Sample, data: &[u8], nals: &[R
         at += bytes.len();
     };
     let word = u32::to_be_bytes;
-    put(&word(MOOF));
+    put(&word(MOOF_SIZE));
     put(b"moof");
     put(&word(16));
     put(b"mfhd");
@@ -88,7 +91,7 @@ pub fn write_fragment(out: &mut Vec<u8>, sample: &Sample, data: &[u8], nals: &[R
     put(&word(TRUN_FLAGS));
     put(&word(1));
     put(&word(FRAGMENT_OVERHEAD as u32));
-    put(&word(if sample.key { KEY } else { NOT_KEY }));
+    put(&word(if sample.key { KEY_FRAME_FLAGS } else { OTHER_FRAME_FLAGS }));
     put(&word(size));
     put(&word(size + 8));
     put(b"mdat");
@@ -99,20 +102,20 @@ pub fn write_fragment(out: &mut Vec<u8>, sample: &Sample, data: &[u8], nals: &[R
     }
 }
 
-/// Decode time of a fragment, in 1/90000 s.
+/// Returns the decode time of a fragment, in 1/90000 s.
 pub fn decode_time(fragment: &[u8]) -> u64 {
-    let field = &fragment[DECODE_TIME_AT..DECODE_TIME_AT + 8];
+    let field = &fragment[DECODE_TIME_OFFSET..DECODE_TIME_OFFSET + 8];
     field.iter().fold(0, |time, &byte| time << 8 | u64::from(byte))
 }
 
-/// The same fragment with the parameter sets (as the camera sent them) in front of its sample:
-/// how new ones reach a file whose init segment has long been sent ([`super::SampleEntry::Avc3`]).
+/// Returns `fragment` with the camera's parameter sets prepended to its sample. In an endless file
+/// ([`super::SampleEntry::Avc3`]), new parameter sets follow the init segment in this way.
 pub fn with_parameter_sets(fragment: &[u8], sets: &ParameterSets) -> Vec<u8> {
     let nals = || std::iter::once(&sets.sps).chain(&sets.pps);
     let added: usize = nals().map(|nal| 4 + nal.len()).sum();
     let mut out = Vec::with_capacity(fragment.len() + added);
     out.extend_from_slice(&fragment[..FRAGMENT_OVERHEAD]);
-    for at in [SAMPLE_SIZE_AT, MDAT_SIZE_AT] {
+    for at in [SAMPLE_SIZE_OFFSET, MDAT_SIZE_OFFSET] {
         let field: &mut [u8] = &mut out[at..at + 4];
         let size = field.iter().fold(0u32, |size, &byte| size << 8 | u32::from(byte));
         field.copy_from_slice(&(size + added as u32).to_be_bytes());
@@ -131,7 +134,7 @@ mod tests {
     use mp4_atom::{Decode, Mdat, Moof};
     use proptest::prelude::*;
 
-    fn made(sample: &Sample, nals: &[&[u8]]) -> Vec<u8> {
+    fn build(sample: &Sample, nals: &[&[u8]]) -> Vec<u8> {
         let mut data = Vec::new();
         let mut ranges = Vec::new();
         for nal in nals {
@@ -140,45 +143,49 @@ mod tests {
             data.extend_from_slice(nal);
         }
         let mut out = Vec::with_capacity(fragment_len(&ranges));
-        let room = out.capacity();
+        let capacity = out.capacity();
         write_fragment(&mut out, sample, &data, &ranges);
-        assert_eq!((out.len(), out.capacity()), (fragment_len(&ranges), room), "one allocation");
+        assert_eq!(
+            (out.len(), out.capacity()),
+            (fragment_len(&ranges), capacity),
+            "one allocation"
+        );
         out
     }
 
     const SAMPLE: Sample = Sample { sequence: 7, decode_time: 1 << 40, duration: 3000, key: true };
 
     #[test]
-    fn old_pages_find_what_they_look_for() {
-        let key = made(&SAMPLE, &[&[0x65, 1]]);
+    fn layout_matches_pages_of_the_go_berrymse() {
+        let key = build(&SAMPLE, &[&[0x65, 1]]);
         assert_eq!((&key[76..80], key[92]), (&b"trun"[..], 2));
-        let other = made(&Sample { key: false, ..SAMPLE }, &[&[0x41, 1]]);
+        let other = build(&Sample { key: false, ..SAMPLE }, &[&[0x41, 1]]);
         assert_eq!((&other[76..80], other[92]), (&b"trun"[..], 1));
     }
 
     #[test]
-    fn parameter_sets_can_be_put_in_front() {
+    fn with_parameter_sets_prepends_them_to_the_sample() {
         let mut params = crate::h264::Params::default();
         params.put_sps(crate::h264::params::tests::PI_SPS).unwrap();
         params.put_pps(&[0x68, 0xee, 0x3c, 0x80]).unwrap();
         let sets = params.activate(0).unwrap();
-        let fragment = made(&SAMPLE, &[&[0x65, 1, 2]]);
+        let fragment = build(&SAMPLE, &[&[0x65, 1, 2]]);
         let got = with_parameter_sets(&fragment, &sets);
-        let want = made(&SAMPLE, &[&sets.sps, &sets.pps[0], &[0x65, 1, 2]]);
+        let want = build(&SAMPLE, &[&sets.sps, &sets.pps[0], &[0x65, 1, 2]]);
         assert_eq!(got, want);
     }
 
     proptest! {
         #[test]
-        fn every_box_reads_back(
+        fn mp4_atom_parses_every_box(
             sequence: u32, decode_time: u64, duration: u32, key: bool,
             nals in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..300), 1..6),
         ) {
             let sample = Sample { sequence, decode_time, duration, key };
-            let bytes = made(&sample, &nals.iter().map(|n| &n[..]).collect::<Vec<_>>());
+            let bytes = build(&sample, &nals.iter().map(|n| &n[..]).collect::<Vec<_>>());
             let mut rest = &bytes[..];
             let moof = Moof::decode(&mut rest).unwrap();
-            prop_assert_eq!(bytes.len() - rest.len(), MOOF as usize);
+            prop_assert_eq!(bytes.len() - rest.len(), MOOF_SIZE as usize);
             prop_assert_eq!(super::decode_time(&bytes), decode_time);
             let mdat = Mdat::decode(&mut rest).unwrap();
             prop_assert!(rest.is_empty());

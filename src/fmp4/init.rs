@@ -1,24 +1,26 @@
-//! The init segment: `ftyp` and `moov` (ISO/IEC 14496-12, 8.1 to 8.8; ISO/IEC 14496-15, 5.3/5.4).
+//! Init segments: `ftyp` and `moov` (ISO/IEC 14496-12, 8.1 to 8.8; ISO/IEC 14496-15, 5.3 and 5.4).
 
 use super::TIMESCALE;
 use crate::h264::ParameterSets;
 
-/// Where the parameter sets of a stream are (ISO/IEC 14496-15, 5.4.2.1).
+/// The sample entry type, which determines where parameter sets are stored (ISO/IEC 14496-15,
+/// 5.4.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SampleEntry {
-    /// In the init segment only: what every browser plays. New sets need a new init segment.
+    /// `avc1`: only in the init segment. Every browser supports it. New parameter sets require a
+    /// new init segment.
     Avc1,
-    /// In the init segment, and in samples where they change: for one endless file.
+    /// `avc3`: in the init segment, and in samples when they change. Used for endless files.
     Avc3,
 }
 
 /// Unity transformation matrix (14496-12, 6.2.2).
 const MATRIX: [u32; 9] = [0x0001_0000, 0, 0, 0, 0x0001_0000, 0, 0, 0, 0x4000_0000];
 
-/// The one track's number.
+/// ID of the only track.
 pub(super) const TRACK: u32 = 1;
 
-/// Makes the init segment for `sets`.
+/// Builds the init segment for `sets`.
 pub fn init_segment(sets: &ParameterSets, entry: SampleEntry) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     container(&mut out, b"ftyp", |out| {
@@ -30,7 +32,7 @@ pub fn init_segment(sets: &ParameterSets, entry: SampleEntry) -> Vec<u8> {
     });
     container(&mut out, b"moov", |out| {
         full(out, b"mvhd", 0, 0, |out| {
-            put(out, &[0, 0, TIMESCALE, 0]); // created, modified, timescale, duration
+            put(out, &[0, 0, TIMESCALE, 0]); // creation and modification time, timescale, duration
             put(out, &[0x0001_0000]); // rate 1.0
             out.extend([1, 0, 0, 0]); // volume 1.0, reserved
             put(out, &[0, 0]); // reserved
@@ -41,7 +43,7 @@ pub fn init_segment(sets: &ParameterSets, entry: SampleEntry) -> Vec<u8> {
         container(out, b"trak", |out| track(out, sets, entry));
         container(out, b"mvex", |out| {
             full(out, b"trex", 0, 0, |out| {
-                put(out, &[TRACK, 1, 0, 0, 0]); // sample description 1; the rest is in fragments
+                put(out, &[TRACK, 1, 0, 0, 0]); // sample description 1; fragments contain the rest
             });
         });
     });
@@ -50,10 +52,10 @@ pub fn init_segment(sets: &ParameterSets, entry: SampleEntry) -> Vec<u8> {
 
 fn track(out: &mut Vec<u8>, sets: &ParameterSets, entry: SampleEntry) {
     let (sar_width, sar_height) = sets.sample_aspect.unwrap_or((1, 1));
-    // tkhd carries the size as shown, 16.16; samples may be wider than high.
+    // tkhd contains the display size as 16.16 fixed point. Samples need not be square.
     let shown_width = u64::from(sets.width) * 65536 * u64::from(sar_width) / u64::from(sar_height);
     full(out, b"tkhd", 0, 7, |out| {
-        put(out, &[0, 0, TRACK, 0, 0]); // created, modified, track, reserved, duration
+        put(out, &[0, 0, TRACK, 0, 0]); // creation and modification time, track, reserved, duration
         put(out, &[0, 0]); // reserved
         put(out, &[0, 0]); // layer, alternate group, volume, reserved
         put(out, &MATRIX);
@@ -75,7 +77,7 @@ fn track(out: &mut Vec<u8>, sets: &ParameterSets, entry: SampleEntry) {
             container(out, b"dinf", |out| {
                 full(out, b"dref", 0, 0, |out| {
                     put(out, &[1]);
-                    full(out, b"url ", 0, 1, |_| {}); // in this file
+                    full(out, b"url ", 0, 1, |_| {}); // media data in the same file
                 });
             });
             container(out, b"stbl", |out| {
@@ -83,7 +85,7 @@ fn track(out: &mut Vec<u8>, sets: &ParameterSets, entry: SampleEntry) {
                     put(out, &[1]);
                     sample_entry(out, sets, entry);
                 });
-                // No samples here: they are in the fragments.
+                // Empty, because the samples are in fragments.
                 full(out, b"stts", 0, 0, |out| put(out, &[0]));
                 full(out, b"stsc", 0, 0, |out| put(out, &[0]));
                 full(out, b"stsz", 0, 0, |out| put(out, &[0, 0]));
@@ -104,7 +106,7 @@ fn sample_entry(out: &mut Vec<u8>, sets: &ParameterSets, entry: SampleEntry) {
         put(out, &[0; 4]); // pre_defined, reserved
         out.extend(sets.width.to_be_bytes());
         out.extend(sets.height.to_be_bytes());
-        put(out, &[0x0048_0000, 0x0048_0000, 0]); // 72 dpi twice, reserved
+        put(out, &[0x0048_0000, 0x0048_0000, 0]); // 72 dpi horizontally and vertically, reserved
         out.extend([0, 1]); // frame_count
         out.extend([0; 32]); // compressorname
         out.extend([0, 0x18, 0xff, 0xff]); // depth 24, pre_defined -1
@@ -112,11 +114,11 @@ fn sample_entry(out: &mut Vec<u8>, sets: &ParameterSets, entry: SampleEntry) {
             let sps = &sets.browser_sps;
             out.push(1); // configurationVersion
             out.extend(&sps[1..4]); // profile, compatibility, level
-            out.push(0xfc | 3); // NAL unit lengths of 4 bytes
-            out.push(0xe0 | 1); // one SPS
+            out.push(0xfc | 3); // reserved, lengthSizeMinusOne: 4 bytes
+            out.push(0xe0 | 1); // reserved, numOfSequenceParameterSets
             out.extend((sps.len() as u16).to_be_bytes());
             out.extend(sps);
-            // The field counts up to 255; the others of 256 possible sets do not exist in practice.
+            // The count has 8 bits. Streams with all 256 possible sets do not occur in practice.
             let pps = &sets.pps[..sets.pps.len().min(255)];
             out.push(pps.len() as u8);
             for pps in pps {
@@ -133,7 +135,7 @@ fn sample_entry(out: &mut Vec<u8>, sets: &ParameterSets, entry: SampleEntry) {
     });
 }
 
-/// A box: 32-bit size, type, content.
+/// Appends a box: 32-bit size, type, content.
 fn container(out: &mut Vec<u8>, name: &[u8; 4], content: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     put(out, &[0]);
@@ -143,7 +145,7 @@ fn container(out: &mut Vec<u8>, name: &[u8; 4], content: impl FnOnce(&mut Vec<u8
     out[start..start + 4].copy_from_slice(&size.to_be_bytes());
 }
 
-/// A full box: version and flags in front of the content.
+/// Appends a full box: a box whose content starts with version and flags.
 fn full(
     out: &mut Vec<u8>,
     name: &[u8; 4],
@@ -157,6 +159,7 @@ fn full(
     });
 }
 
+/// Appends 32-bit integers in network byte order.
 fn put(out: &mut Vec<u8>, words: &[u32]) {
     words.iter().for_each(|word| out.extend(word.to_be_bytes()));
 }
@@ -176,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn every_box_reads_back() {
+    fn mp4_atom_parses_every_box() {
         let sets = sets();
         let bytes = init_segment(&sets, SampleEntry::Avc1);
         let mut rest = &bytes[..];
@@ -185,7 +188,7 @@ mod tests {
         assert!(rest.is_empty());
         assert_eq!((moov.mvhd.timescale, moov.mvhd.duration), (TIMESCALE, 0));
         let mvex = moov.mvex.unwrap();
-        assert!(mvex.mehd.is_none(), "a declared duration costs 100 ms in Chromium");
+        assert!(mvex.mehd.is_none(), "a declared duration adds 100 ms of delay in Chromium");
         let track = &moov.trak[0];
         assert_eq!((track.tkhd.duration, track.mdia.mdhd.duration), (0, 0));
         let Codec::Avc1(avc1) = &track.mdia.minf.stbl.stsd.codecs[0] else { panic!() };
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_endless_file_says_that_parameter_sets_may_come_in_samples() {
+    fn endless_files_have_an_avc3_sample_entry() {
         let bytes = init_segment(&sets(), SampleEntry::Avc3);
         let at = bytes.windows(4).position(|w| w == Moov::KIND.as_ref()).unwrap() - 4;
         let moov = Moov::decode(&mut &bytes[at..]).unwrap();
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn pixels_that_are_not_square_are_told() {
+    fn declares_the_sample_aspect_ratio() {
         let sets = ParameterSets { sample_aspect: Some((16, 11)), ..sets() };
         let bytes = init_segment(&sets, SampleEntry::Avc1);
         let at = bytes.windows(4).position(|w| w == b"pasp").unwrap();

@@ -1,7 +1,7 @@
-//! Fragmented MP4: an init segment a stream, a fragment a frame.
+//! Fragmented MP4: one init segment per stream and one fragment per frame.
 //!
-//! ISO/IEC 14496-12 (boxes), ISO/IEC 14496-15 (H.264 in them), ISO/IEC 23000-19 (CMAF: each
-//! fragment is a CMAF chunk of one sample).
+//! ISO/IEC 14496-12 (ISO base media file format), ISO/IEC 14496-15 (carriage of H.264) and ISO/IEC
+//! 23000-19 (CMAF; each fragment is a CMAF chunk with one sample).
 //!
 //! ```text
 //! init segment (init.rs)                        fragment (fragment.rs)
@@ -22,8 +22,9 @@
 //!   mvex ─ trex
 //! ```
 //!
-//! Durations are zero and there is no `mehd`: that is what makes Chromium treat the stream as live
-//! and show a frame as soon as it has one. A declared duration costs over 100 ms (measured).
+//! Durations are zero and `mehd` is absent. Chromium therefore treats the stream as live and
+//! displays each frame as soon as it arrives. A declared duration adds more than 100 ms of delay
+//! (measured).
 
 mod fragment;
 mod init;

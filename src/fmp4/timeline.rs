@@ -1,153 +1,163 @@
-//! Decode times: even, without holes, and in the long run as long as the real time.
+//! Converts capture times to decode times that are even, have no gaps and follow real time.
 //!
-//! A browser freezes at a hole in the decode times and skips frames when they jitter, while a
-//! camera's timestamps do both. So a sample's duration is not the step to the next timestamp
-//! (nobody knows that yet) but the mean step of the last [`WINDOW`] frames; and the next decode
-//! time is this one plus that duration, always. As every real step goes into the mean, the sum of
-//! the durations follows the sum of the steps: an hour of stream is an hour long. A frame or two
-//! lost stretch the next seconds by a trifle; a longer gap counts as one ordinary step. A camera that
-//! turns out to have another frame rate than it said is believed after [`PROBE_FRAMES`] frames.
+//! Browsers freeze at gaps in the decode times and skip frames if the times jitter. The timestamps
+//! of cameras have both. The duration of a sample is therefore not the step to the next timestamp,
+//! which is still unknown, but the mean step of the last [`WINDOW_FRAMES`] frames. The next decode
+//! time is always the current one plus this duration. Since every step contributes to the mean, the
+//! sum of the durations follows the sum of the steps: an hour of video takes an hour. A few lost
+//! frames slightly lengthen the durations of the next seconds; a longer gap counts as one mean
+//! step. If the actual frame rate differs from the declared one, it takes effect after
+//! [`PROBE_FRAMES`] frames.
 //!
-//! Pure: the camera's time goes in, 1/90000 s come out.
+//! The module is pure: it receives capture times and uses no clock.
 
 use std::time::Duration;
 
-/// Ticks a second of every time in the stream.
+/// Ticks per second of the decode times and durations.
 pub const TIMESCALE: u32 = 90_000;
 
-/// Frames over which the step is measured: 3 s at 30 frames a second. 10 ms of jitter then move
-/// the step by 0.1 ms.
-const WINDOW: usize = 90;
+/// Number of steps in the mean, which cover 3 s at 30 frames per second. Jitter of 10 ms changes
+/// the mean by 0.1 ms.
+const WINDOW_FRAMES: usize = 90;
 
-/// Over so many steps it shows that the frame rate is another one: 0.4 s at 30 frames a second.
+/// Number of steps to detect a change of the frame rate: 0.4 s at 30 frames per second.
 const PROBE_FRAMES: usize = 12;
 
-/// It is another one if mean and median of the last steps are both longer, or both shorter, than
-/// what was measured, by this part, in hundredths. Cameras that slow down in the dark halve it.
-/// Neither a gap (which leaves the median alone) nor frames that come in bunches (which leave the
-/// mean alone) nor 40 ms of jitter do that.
+/// Threshold for a change of the frame rate, in percent. The rate has changed if mean and median of
+/// the last steps are both longer, or both shorter, than the measured step by this fraction.
+/// Cameras that slow down in the dark halve their rate. The threshold is not reached by a gap
+/// (which does not affect the median), by frames that arrive in bunches (which do not affect the
+/// mean), or by 40 ms of jitter.
 const RATE_CHANGE_PERCENT: u64 = 30;
 
-/// A step longer than this many mean ones, and than [`BUNCH`], is an interruption, not a step.
-const INTERRUPTION: u64 = 4;
+/// Minimum length of an interruption, in mean steps. It must also exceed [`MAX_BUNCH_GAP_TICKS`].
+const INTERRUPTION_STEPS: u64 = 4;
 
-/// Frames that come in bunches leave gaps of up to this, ticks: 0.25 s.
-const BUNCH: u64 = 22_500;
+/// Maximum gap between bunches of frames, in ticks (0.25 s).
+const MAX_BUNCH_GAP_TICKS: u64 = 22_500;
 
-/// Steps outside of this are not a camera's, ticks: 250 frames a second, one in 5 s.
-const PLAUSIBLE: std::ops::RangeInclusive<u64> = 360..=450_000;
+/// Plausible steps, in ticks: from 250 frames per second to one frame in 5 s.
+const PLAUSIBLE_STEP_TICKS: std::ops::RangeInclusive<u64> = 360..=450_000;
 
-/// When nothing says otherwise: 30 frames a second.
-const DEFAULT_STEP: u64 = 3000;
+/// Step if the frame rate is unknown, in ticks (30 frames per second).
+const DEFAULT_STEP_TICKS: u64 = 3000;
 
-/// One sample's place in time, in 1/90000 s.
+/// Decode time and duration of a sample, in 1/90000 s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     /// Decode time.
     pub decode_time: u64,
-    /// Step to the next decode time.
+    /// Difference to the next decode time.
     pub duration: u32,
 }
 
-/// Makes decode times out of a camera's timestamps.
+/// Converts the timestamps of a camera to decode times.
 #[derive(Debug, Clone)]
 pub struct Timeline {
+    /// Decode time of the next sample, in ticks.
     next: u64,
-    /// Timestamp of the last sample, in ticks.
+    /// Timestamp of the previous sample, in ticks.
     last: Option<u64>,
-    /// The last steps, a ring.
-    steps: [u32; WINDOW],
-    at: usize,
+    /// Ring buffer of the last steps, in ticks; gaps are replaced by the mean.
+    steps: [u32; WINDOW_FRAMES],
+    /// Index of the oldest step.
+    oldest: usize,
+    /// Sum of `steps`.
     sum: u64,
-    /// The last steps as they were, a ring, and how many of them there have been.
-    trial: [u32; PROBE_FRAMES],
-    tried: usize,
-    /// What dividing by the window has left over so far.
+    /// Ring buffer of the last steps as measured, in ticks.
+    probe: [u32; PROBE_FRAMES],
+    /// Number of steps written to `probe`.
+    probed: usize,
+    /// Remainder of the division of the sum by the number of steps, carried over to the next
+    /// sample.
     remainder: u64,
 }
 
 impl Timeline {
-    /// A timeline that starts at 0 and expects `framerate` frames a second.
+    /// Creates a timeline that starts at 0 and expects `framerate` frames per second (`None`: 30).
     pub fn new(framerate: Option<f64>) -> Timeline {
         let mut timeline = Timeline {
             next: 0,
             last: None,
-            steps: [0; WINDOW],
-            at: 0,
+            steps: [0; WINDOW_FRAMES],
+            oldest: 0,
             sum: 0,
-            trial: [0; PROBE_FRAMES],
-            tried: 0,
+            probe: [0; PROBE_FRAMES],
+            probed: 0,
             remainder: 0,
         };
         timeline.expect(framerate);
         timeline
     }
 
-    /// The stream says of itself what its frame rate is (or `None`): a start for the mean. Decode
-    /// times go on where they are.
+    /// Sets the expected frame rate, in frames per second (`None`: 30), from which the mean starts.
+    /// The decode times continue without a gap.
     pub fn expect(&mut self, framerate: Option<f64>) {
         let step =
-            framerate.map_or(DEFAULT_STEP, |fps| (f64::from(TIMESCALE) / fps).round() as u64);
-        let step = step.clamp(*PLAUSIBLE.start(), *PLAUSIBLE.end());
-        self.steps = [step as u32; WINDOW];
-        self.sum = step * WINDOW as u64;
+            framerate.map_or(DEFAULT_STEP_TICKS, |fps| (f64::from(TIMESCALE) / fps).round() as u64);
+        let step = step.clamp(*PLAUSIBLE_STEP_TICKS.start(), *PLAUSIBLE_STEP_TICKS.end());
+        self.steps = [step as u32; WINDOW_FRAMES];
+        self.sum = step * WINDOW_FRAMES as u64;
         self.last = None;
-        self.tried = 0;
+        self.probed = 0;
     }
 
-    /// The next sample, captured at `time` on the camera's clock.
+    /// Returns the decode time and duration of the next sample, which was captured at `time` on the
+    /// camera's clock.
     pub fn step(&mut self, time: Duration) -> Step {
         let time = ticks(time);
         if let Some(last) = self.last {
-            let mean = self.sum / WINDOW as u64;
-            // A clock that goes back, or a gap: one ordinary step.
+            let mean = self.sum / WINDOW_FRAMES as u64;
+            // After a gap or a backward step of the clock, use the mean.
             let step = match time.checked_sub(last) {
-                Some(step) if step <= BUNCH.max(INTERRUPTION * mean) => step,
+                Some(step) if step <= MAX_BUNCH_GAP_TICKS.max(INTERRUPTION_STEPS * mean) => step,
                 _ => mean,
             };
-            let oldest = &mut self.steps[self.at];
-            self.sum = self.sum - u64::from(*oldest) + step;
-            *oldest = step as u32;
-            self.at = (self.at + 1) % WINDOW;
+            let slot = &mut self.steps[self.oldest];
+            self.sum = self.sum - u64::from(*slot) + step;
+            *slot = step as u32;
+            self.oldest = (self.oldest + 1) % WINDOW_FRAMES;
             self.detect_rate_change(time.saturating_sub(last));
         }
         self.last = Some(time);
         let total = self.sum + self.remainder;
-        self.remainder = total % WINDOW as u64;
-        let duration = (total / WINDOW as u64).clamp(*PLAUSIBLE.start(), *PLAUSIBLE.end());
+        self.remainder = total % WINDOW_FRAMES as u64;
+        let duration = (total / WINDOW_FRAMES as u64)
+            .clamp(*PLAUSIBLE_STEP_TICKS.start(), *PLAUSIBLE_STEP_TICKS.end());
         let step = Step { decode_time: self.next, duration: duration as u32 };
         self.next += duration;
         step
     }
 
-    /// Whether the last steps show another frame rate; then that one counts from now on.
+    /// Adopts the frame rate of the last steps if it differs from the measured one.
     fn detect_rate_change(&mut self, step: u64) {
-        self.trial[self.tried % PROBE_FRAMES] = step.min(*PLAUSIBLE.end()) as u32;
-        self.tried += 1;
-        if self.tried < PROBE_FRAMES {
+        self.probe[self.probed % PROBE_FRAMES] = step.min(*PLAUSIBLE_STEP_TICKS.end()) as u32;
+        self.probed += 1;
+        if self.probed < PROBE_FRAMES {
             return;
         }
-        let mut steps = self.trial;
+        let mut steps = self.probe;
         steps.sort_unstable();
         let median = u64::from(steps[PROBE_FRAMES / 2 - 1] + steps[PROBE_FRAMES / 2]) / 2;
         let mean = steps.iter().map(|step| u64::from(*step)).sum::<u64>() / PROBE_FRAMES as u64;
-        let measured = self.sum / WINDOW as u64;
+        let measured = self.sum / WINDOW_FRAMES as u64;
         let longer = mean.min(median) * 100 > measured * (100 + RATE_CHANGE_PERCENT);
         let shorter = mean.max(median) * 100 < measured * (100 - RATE_CHANGE_PERCENT);
         if longer || shorter {
-            let step = mean.clamp(*PLAUSIBLE.start(), *PLAUSIBLE.end());
-            self.steps = [step as u32; WINDOW];
-            self.sum = step * WINDOW as u64;
-            self.tried = 0;
+            let step = mean.clamp(*PLAUSIBLE_STEP_TICKS.start(), *PLAUSIBLE_STEP_TICKS.end());
+            self.steps = [step as u32; WINDOW_FRAMES];
+            self.sum = step * WINDOW_FRAMES as u64;
+            self.probed = 0;
         }
     }
 
-    /// The measured frame rate, frames a second.
+    /// Returns the measured frame rate, in frames per second.
     pub fn framerate(&self) -> f64 {
-        f64::from(TIMESCALE) * WINDOW as f64 / self.sum.max(1) as f64
+        f64::from(TIMESCALE) * WINDOW_FRAMES as f64 / self.sum.max(1) as f64
     }
 }
 
+/// Converts a time to ticks.
 fn ticks(time: Duration) -> u64 {
     (time.as_nanos() * u128::from(TIMESCALE) / 1_000_000_000).try_into().unwrap_or(u64::MAX)
 }
@@ -162,20 +172,20 @@ mod tests {
     }
 
     #[test]
-    fn a_camera_that_said_30_and_delivers_otherwise_is_soon_believed() {
+    fn adopts_the_actual_frame_rate_after_the_probe() {
         for fps in [5.0, 15.0, 60.0] {
             let mut timeline = Timeline::new(Some(30.0));
             let steps = run(&mut timeline, (0..301).map(|n| 1.0 + f64::from(n) / fps));
-            let wrong = steps[300].decode_time as f64 / 90_000.0 - 300.0 / fps;
-            // What the first dozen frames were wrong by.
-            let first = PROBE_FRAMES as f64 * (1.0 / 30.0 - 1.0 / fps);
-            assert!((wrong - first).abs() < 0.25, "{fps}: {wrong} {first}");
+            let error = steps[300].decode_time as f64 / 90_000.0 - 300.0 / fps;
+            // The error of the frames during the probe.
+            let expected = PROBE_FRAMES as f64 * (1.0 / 30.0 - 1.0 / fps);
+            assert!((error - expected).abs() < 0.25, "{fps}: {error} {expected}");
             assert_eq!(steps[20].duration, (90_000.0 / fps) as u32);
         }
     }
 
     #[test]
-    fn a_camera_that_slows_down_in_the_dark_is_followed() {
+    fn follows_a_camera_that_slows_down_in_the_dark() {
         let mut timeline = Timeline::new(Some(30.0));
         run(&mut timeline, (0..300).map(|n| f64::from(n) / 30.0));
         let steps = run(&mut timeline, (0..60).map(|n| 10.0 + f64::from(n) / 6.0));
@@ -187,9 +197,9 @@ mod tests {
     }
 
     #[test]
-    fn bunches_and_gaps_are_not_another_frame_rate() {
+    fn bunches_and_gaps_do_not_change_the_frame_rate() {
         let mut timeline = Timeline::new(Some(30.0));
-        // Five at a time, and every 5 s nothing for half a second.
+        // Bunches of five frames, and a gap of half a second every 5 s.
         let times = (0..900).map(|n| f64::from(n / 5 * 5) / 30.0 + f64::from(n / 150) * 0.5);
         for step in run(&mut timeline, times) {
             assert!((2550..3500).contains(&step.duration), "{step:?}");
@@ -197,8 +207,8 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_of_stream_is_an_hour_long() {
-        // A camera that says 30 and delivers 29.91.
+    fn decode_times_follow_real_time_for_an_hour() {
+        // A camera that declares 30 frames per second and delivers 29.91.
         let mut timeline = Timeline::new(Some(30.0));
         let steps = run(&mut timeline, (0..107_676).map(|n| f64::from(n) / 29.91));
         let end = steps.last().unwrap();
@@ -207,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_frames_leave_no_hole_but_the_time_is_made_up() {
+    fn lost_frames_cause_no_gap_and_no_drift() {
         let mut timeline = Timeline::new(Some(30.0));
         let steps =
             run(&mut timeline, (0..600).filter(|n| n % 50 != 49).map(|n| f64::from(n) / 30.0));
@@ -219,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_camera_away_for_a_minute_goes_on_at_once() {
+    fn an_interruption_counts_as_one_step() {
         let mut timeline = Timeline::new(Some(25.0));
         let steps = run(&mut timeline, [0.0, 0.04, 0.08, 60.0, 60.04]);
         let times: Vec<u64> = steps.iter().map(|s| s.decode_time).collect();
@@ -227,16 +237,16 @@ mod tests {
     }
 
     #[test]
-    fn half_the_frame_rate_is_followed() {
+    fn adopts_half_the_frame_rate() {
         let mut timeline = Timeline::new(Some(30.0));
         run(&mut timeline, (0..400).map(|n| f64::from(n) / 15.0));
         assert!((timeline.framerate() - 15.0).abs() < 0.01);
     }
 
     proptest! {
-        /// Whatever the clock does: no hole, no step backwards, and durations that differ little.
+        /// For arbitrary timestamps, decode times have neither gaps nor backward steps.
         #[test]
-        fn even_and_without_holes(times in proptest::collection::vec(0u64..20_000_000, 2..300),
+        fn decode_times_have_no_gaps(times in proptest::collection::vec(0u64..20_000_000, 2..300),
                                   fps in proptest::option::of(0.1f64..1000.0)) {
             let mut timeline = Timeline::new(fps);
             let mut before: Option<Step> = None;
@@ -250,9 +260,9 @@ mod tests {
             }
         }
 
-        /// Jitter of a third of a frame moves the duration by less than a hundredth.
+        /// Jitter of a third of a frame period changes durations by at most 1 %.
         #[test]
-        fn jitter_never_shows(jitter in proptest::collection::vec(-11.0f64..11.0, 500)) {
+        fn durations_suppress_jitter(jitter in proptest::collection::vec(-11.0f64..11.0, 500)) {
             let mut timeline = Timeline::new(Some(30.0));
             let times = jitter.iter().enumerate().map(|(n, j)| 1.0 + n as f64 / 30.0 + j / 1000.0);
             for step in run(&mut timeline, times) {

@@ -1,31 +1,29 @@
-//! Annex B byte stream format: where NAL units start and end.
-//!
-//! Rec. ITU-T H.264, Annex B.1:
+//! Finds NAL units in the byte stream format of Rec. ITU-T H.264, Annex B.1:
 //!
 //! ```text
 //! leading_zero_8bits*  [zero_byte] 00 00 01  nal_unit  trailing_zero_8bits*
-//!                      ^ 4-byte start code   ^ header byte first
+//!                      ^ 4-byte start code   ^ starts with its header byte
 //! ```
 //!
-//! A NAL unit never ends in a zero byte (7.4.1), so zeros in front of a start code belong to
-//! nobody and are left out.
+//! A NAL unit never ends with a zero byte (7.4.1). Zeros before a start code are therefore padding
+//! and are skipped.
 
 use memchr::memmem;
 use std::ops::Range;
 
-/// Position of the next `00 00 01` in `data`, at or after `from`.
+/// Returns the position of the next `00 00 01` in `data`, at or after `from`.
 pub fn start_code(data: &[u8], from: usize) -> Option<usize> {
     let rest = data.get(from..)?;
     memmem::find(rest, &[0, 0, 1]).map(|at| from + at)
 }
 
-/// The NAL units of a buffer that holds whole ones, as ranges without start codes and without
-/// trailing zeros. Bytes in front of the first start code are left out; empty NAL units too.
+/// Iterates over the NAL units in a buffer of complete NAL units, as ranges without start codes and
+/// trailing zeros. Bytes before the first start code and empty NAL units are skipped.
 pub fn nal_units(data: &[u8]) -> NalUnits<'_> {
     NalUnits { data, next: start_code(data, 0).map(|at| at + 3) }
 }
 
-/// Iterator made by [`nal_units`].
+/// Iterator returned by [`nal_units`].
 #[derive(Debug, Clone)]
 pub struct NalUnits<'a> {
     data: &'a [u8],
@@ -38,9 +36,9 @@ impl Iterator for NalUnits<'_> {
     fn next(&mut self) -> Option<Range<usize>> {
         loop {
             let start = self.next?;
-            let code = start_code(self.data, start);
-            self.next = code.map(|at| at + 3);
-            let end = trim_zeros(self.data, start, code.unwrap_or(self.data.len()));
+            let next_code = start_code(self.data, start);
+            self.next = next_code.map(|at| at + 3);
+            let end = trim_zeros(self.data, start, next_code.unwrap_or(self.data.len()));
             if end > start {
                 return Some(start..end);
             }
@@ -48,7 +46,7 @@ impl Iterator for NalUnits<'_> {
     }
 }
 
-/// `end` without the zero bytes in front of it, but not below `start`.
+/// Moves `end` back over the zero bytes before it, at most to `start`, and returns it.
 pub fn trim_zeros(data: &[u8], start: usize, end: usize) -> usize {
     data[start..end].iter().rposition(|&b| b != 0).map_or(start, |last| start + last + 1)
 }
@@ -63,19 +61,19 @@ mod tests {
     }
 
     #[test]
-    fn three_and_four_byte_start_codes() {
+    fn accepts_start_codes_of_three_and_four_bytes() {
         let data = [0, 0, 0, 1, 0x67, 1, 2, 0, 0, 1, 0x68, 3, 0, 0, 0, 1, 0x65, 4];
         assert_eq!(split(&data), [&[0x67, 1, 2][..], &[0x68, 3], &[0x65, 4]]);
     }
 
     #[test]
-    fn leading_and_trailing_zeros_belong_to_nobody() {
+    fn skips_leading_and_trailing_zeros() {
         let data = [0, 0, 0, 0, 0, 1, 0x65, 9, 0, 0, 0, 0, 0, 1, 0x41, 8, 0, 0];
         assert_eq!(split(&data), [&[0x65, 9][..], &[0x41, 8]]);
     }
 
     #[test]
-    fn garbage_in_front_and_empty_nal_units_are_left_out() {
+    fn skips_leading_garbage_and_empty_nal_units() {
         let data = [7, 7, 0, 0, 1, 0, 0, 1, 0x41];
         assert_eq!(split(&data), [&[0x41][..]]);
         assert!(split(&[1, 2, 3]).is_empty());
@@ -83,9 +81,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is joined with start codes comes apart again the same.
+        /// Splitting returns the NAL units that were joined with start codes.
         #[test]
-        fn join_then_split(
+        fn split_reverses_join(
             nals in proptest::collection::vec(
                 (proptest::collection::vec(1u8..=255, 1..40), 0usize..4, any::<bool>()), 1..12),
         ) {

@@ -1,18 +1,18 @@
-//! H.264 as it comes from a camera: Annex B bytes → access units, parameter sets.
+//! H.264 parsing: Annex B bytes to access units, pictures and parameter sets.
 //!
-//! Rec. ITU-T H.264 (08/2021): Annex B (byte stream), 7.4.1.2.3 (order of NAL units),
-//! 7.4.1.2.4 (first VCL NAL unit of a picture), 7.3.2.1/2 (parameter sets), 8.2.1 (picture order
-//! count), Annex E (VUI).
+//! Implements parts of Rec. ITU-T H.264 (08/2021): Annex B (byte stream format), 7.4.1.2.3 (order
+//! of NAL units), 7.4.1.2.4 (first VCL NAL unit of a picture), 7.3.2.1 and 7.3.2.2 (parameter
+//! sets), 8.2.1 (picture order count) and Annex E (VUI).
 //!
-//! There are two kinds of input, and a part for each step:
+//! A pipe needs a splitter; a V4L2 driver delivers whole access units:
 //!
 //! ```text
-//! byte stream (a pipe) ──► Splitter ──┐
-//!                          splitter   ├─► whole access unit ──► Parser ──► Picture
-//! whole buffers (V4L2) ───────────────┘                         parser     (NAL ranges, key?)
+//! byte stream (pipe) ────► Splitter ──┐
+//!                          splitter   ├─► access unit ──► Parser ──► Picture
+//! buffers (V4L2) ─────────────────────┘                   parser     (NAL unit ranges, key frame)
 //! ```
 //!
-//! Everything here is pure: no clock, no I/O.
+//! The module is pure: it uses neither a clock nor I/O.
 
 pub mod annexb;
 pub mod params;
@@ -26,7 +26,7 @@ pub use parser::{Parser, Picture};
 pub use pause::PauseRule;
 pub use splitter::Splitter;
 
-/// `nal_unit_type` values (table 7-1) that this program tells apart.
+/// The `nal_unit_type` values (table 7-1) that the parser distinguishes.
 pub mod nal_type {
     /// Coded slice of a non-IDR picture.
     pub const SLICE: u8 = 1;
@@ -50,20 +50,21 @@ pub mod nal_type {
     pub const FILLER: u8 = 12;
 }
 
-/// What is wrong with the H.264 that a camera sent, and what to do about it.
+/// An error in the H.264 data of a camera. The message names the remedy if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// The pictures are not sent in the order in which they are shown.
+    /// Decoding order differs from output order.
     Reordered,
     /// Field pictures.
     Interlaced,
-    /// A parameter set that can't be read.
+    /// A parameter set is invalid or not supported. Contains the reason.
     ParameterSet(String),
-    /// An access unit without any picture in it that could be shown.
+    /// The access unit contains no primary coded picture.
     NoPicture,
-    /// A picture that refers to a parameter set nobody sent.
+    /// A picture refers to a PPS that has not been received, or whose SPS has not been received.
+    /// Contains the ID of the PPS.
     MissingParameterSet(u8),
-    /// A picture starts, but nothing of its slice header can be read.
+    /// A slice header is invalid, or part of the picture is missing. Contains the reason.
     Damaged(String),
 }
 
@@ -71,23 +72,23 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Error::Reordered => f.write_str(
-                "the stream has B-frames (pictures sent in another order than shown), which costs \
-                 delay: switch them off in the encoder (ffmpeg: -bf 0, x264: --bframes 0 or --tune \
-                 zerolatency, GStreamer x264enc: bframes=0, v4l2: video_b_frames=0)",
+                "the stream contains B-frames (pictures sent in a different order than displayed), \
+                 which add delay: disable them in the encoder (ffmpeg: -bf 0, x264: --bframes 0 or \
+                 --tune zerolatency, GStreamer x264enc: bframes=0, v4l2: video_b_frames=0)",
             ),
             Error::Interlaced => f.write_str(
-                "the stream is interlaced (field pictures), which browsers cannot show: switch the \
+                "the stream is interlaced (field pictures), which browsers cannot display: set the \
                  camera or the encoder to progressive (ffmpeg: -vf yadif before the encoder)",
             ),
-            Error::ParameterSet(why) => write!(f, "a parameter set cannot be read: {why}"),
-            Error::NoPicture => f.write_str("an access unit without a picture"),
+            Error::ParameterSet(reason) => write!(f, "invalid parameter set: {reason}"),
+            Error::NoPicture => f.write_str("the access unit contains no picture"),
             Error::MissingParameterSet(id) => write!(
                 f,
-                "a picture refers to parameter set {id}, which was never sent: let the encoder \
-                 repeat its headers with every key frame (rpicam-vid: --inline, x264: \
-                 repeat-headers=1, v4l2: repeat_sequence_header=1)"
+                "a picture refers to parameter set {id}, which has not been received: configure \
+                 the encoder to repeat its headers with every key frame (rpicam-vid: --inline, \
+                 x264: repeat-headers=1, v4l2: repeat_sequence_header=1)"
             ),
-            Error::Damaged(why) => write!(f, "a damaged picture: {why}"),
+            Error::Damaged(reason) => write!(f, "damaged picture: {reason}"),
         }
     }
 }

@@ -1,17 +1,17 @@
-//! Parameter sets: what a stream says about itself, and what browsers are told.
+//! Parameter sets: parsing the camera's, and rewriting the SPS for browsers.
 //!
-//! Rec. ITU-T H.264, 7.3.2.1 (SPS), 7.3.2.2 (PPS), Annex E (VUI); RFC 6381, 3.3 (codec string).
+//! Rec. ITU-T H.264, 7.3.2.1 (SPS), 7.3.2.2 (PPS) and Annex E (VUI); RFC 6381, 3.3 (codec string).
 //!
-//! A decoder that does not know how many pictures a stream reorders must assume the most its level
-//! allows and holds that many back before it shows the first (C.4.5.3, E.2.1). Many cameras leave
-//! `bitstream_restriction` out of the SPS. As this program refuses streams that reorder, it can
-//! say so: the SPS that browsers get then has `max_num_reorder_frames = 0`.
+//! If the SPS does not limit reordering, a decoder must assume the maximum that the level allows,
+//! and it delays its output by that number of pictures (C.4.5.3, E.2.1). Many cameras omit the
+//! `bitstream_restriction` fields. Since this program rejects streams with reordered pictures, it
+//! adds the fields to the SPS for browsers, with `max_num_reorder_frames = 0`.
 //!
-//! Oddities of real cameras that are taken as they come:
-//! - a level too low for the picture size (the level is ignored when sizes are checked),
-//! - zero bytes behind a parameter set,
-//! - parameter sets repeated with every key frame, or sent once and never again,
-//! - VUI timing of 0 or of 1000 frames a second (the measured rate counts).
+//! The parser tolerates these deviations of real cameras:
+//! - a level too low for the picture size (the size check ignores the level);
+//! - zero bytes after a parameter set;
+//! - parameter sets that are repeated with every key frame, or sent only once;
+//! - VUI timing of 0 or 1000 frames per second (the measured rate is used instead).
 
 use super::Error;
 use h264_reader::nal::sps::{BitstreamRestrictions, SeqParameterSet, VuiParameters};
@@ -19,73 +19,79 @@ use h264_reader::nal::{NalHeader, WritableNal};
 use h264_reader::rbsp::{BitRead, BitReader, ByteReader};
 use std::collections::BTreeMap;
 
-/// Frame rates outside of this are not believed, frames a second.
+/// Plausible frame rates, in frames per second. Others are ignored.
 const PLAUSIBLE_FRAMERATE: std::ops::RangeInclusive<f64> = 0.5..=250.0;
 
-/// A parameter set longer than this is not one, bytes. The largest real ones (all scaling lists,
-/// 32 CPB specifications) stay under 2 KiB; avcC counts their length in 16 bits.
-const MAX_PARAMETER_SET: usize = 16 * 1024;
+/// Maximum size of a parameter set, in bytes. The largest valid ones (all scaling lists, 32 CPB
+/// specifications) are smaller than 2 KiB; the length field in avcC has 16 bits.
+const MAX_PARAMETER_SET_BYTES: usize = 16 * 1024;
 
-/// Level 6.2, the highest there is: allows every picture size.
+/// `level_idc` of level 6.2, the highest level, which allows the largest pictures.
 const HIGHEST_LEVEL: u8 = 62;
 
-/// Byte of an SPS NAL unit that holds `level_idc`.
-const LEVEL_AT: usize = 3;
+/// Offset of `level_idc` in an SPS NAL unit, in bytes.
+const LEVEL_OFFSET: usize = 3;
 
-/// An SPS, as bytes and as parsed.
+/// A sequence parameter set, as bytes and parsed.
 #[derive(Debug, Clone)]
 pub struct Sps {
-    /// The NAL unit as it was sent.
+    /// The NAL unit as received.
     pub nal: Vec<u8>,
-    /// The same, parsed.
+    /// The parsed NAL unit.
     pub sps: SeqParameterSet,
 }
 
-/// A PPS: the bytes, and the fields that are needed to tell pictures apart.
+/// A picture parameter set: the bytes, and the fields that are needed to distinguish pictures.
 #[derive(Debug, Clone)]
 pub struct Pps {
-    /// The NAL unit as it was sent.
+    /// The NAL unit as received.
     pub nal: Vec<u8>,
-    /// The SPS it refers to.
+    /// ID of the SPS that it refers to.
     pub sps_id: u8,
     /// `bottom_field_pic_order_in_frame_present_flag`.
     pub bottom_field_pic_order_in_frame_present: bool,
 }
 
-/// The parameter sets a stream has sent so far.
+/// The parameter sets received so far.
 #[derive(Debug, Clone, Default)]
 pub struct Params {
-    // Ordered, so that the same sets always make the same init segment.
+    // Ordered, so that the same sets always result in the same init segment.
     sps: BTreeMap<u8, Sps>,
     pps: BTreeMap<u8, Pps>,
 }
 
 impl Params {
-    /// Takes an SPS NAL unit (header byte first).
+    /// Stores the SPS in `nal`, which starts with its header byte. Replaces one with the same ID.
+    ///
+    /// # Errors
+    /// [`Error::ParameterSet`] if the SPS is invalid.
     pub fn put_sps(&mut self, nal: &[u8]) -> Result<(), Error> {
         if self.sps.values().any(|known| known.nal == nal) {
-            return Ok(()); // repeated with every key frame: nothing new
+            return Ok(()); // repeated, usually with every key frame
         }
         let sps = parse_sps(nal)?;
         self.sps.insert(sps.seq_parameter_set_id.id(), Sps { nal: nal.to_vec(), sps });
         Ok(())
     }
 
-    /// Takes a PPS NAL unit (header byte first).
+    /// Stores the PPS in `nal`, which starts with its header byte. Replaces one with the same ID.
+    ///
+    /// # Errors
+    /// [`Error::ParameterSet`] if the PPS is invalid.
     pub fn put_pps(&mut self, nal: &[u8]) -> Result<(), Error> {
         if self.pps.values().any(|known| known.nal == nal) {
             return Ok(());
         }
-        if nal.len() > MAX_PARAMETER_SET {
-            return Err(Error::ParameterSet(format!("a PPS of {} bytes", nal.len())));
+        if nal.len() > MAX_PARAMETER_SET_BYTES {
+            return Err(too_large("PPS", nal));
         }
-        let bad = |e| Error::ParameterSet(format!("PPS: {e:?}"));
-        // Only the fields in front of those that depend on the SPS: a PPS may come before its SPS.
+        let invalid = |e| Error::ParameterSet(format!("PPS: {e:?}"));
+        // Reads only the fields that do not depend on the SPS, because a PPS may precede its SPS.
         let mut r = BitReader::new(ByteReader::skipping_h264_header(nal));
-        let id = r.read_ue("pic_parameter_set_id").map_err(bad)?;
-        let sps_id = r.read_ue("seq_parameter_set_id").map_err(bad)?;
-        r.skip(1, "entropy_coding_mode_flag").map_err(bad)?;
-        let bottom = r.read_bit("bottom_field_pic_order_in_frame_present_flag").map_err(bad)?;
+        let id = r.read_ue("pic_parameter_set_id").map_err(invalid)?;
+        let sps_id = r.read_ue("seq_parameter_set_id").map_err(invalid)?;
+        r.skip(1, "entropy_coding_mode_flag").map_err(invalid)?;
+        let bottom = r.read_bit("bottom_field_pic_order_in_frame_present_flag").map_err(invalid)?;
         let (Ok(id), true) = (u8::try_from(id), sps_id < 32) else {
             return Err(Error::ParameterSet(format!("PPS {id} for SPS {sps_id}: out of range")));
         };
@@ -100,14 +106,18 @@ impl Params {
         Ok(())
     }
 
-    /// The PPS `pps_id` and the SPS it refers to, if both were sent.
+    /// Returns the PPS `pps_id` and the SPS that it refers to, if both have been received.
     pub fn find(&self, pps_id: u8) -> Option<(&Pps, &Sps)> {
         let pps = self.pps.get(&pps_id)?;
         Some((pps, self.sps.get(&pps.sps_id)?))
     }
 
-    /// What a key frame that uses `pps_id` makes the stream's parameter sets: its SPS and every
-    /// PPS that refers to it.
+    /// Returns the parameter sets that a key frame with the PPS `pps_id` activates: the SPS and
+    /// every PPS that refers to it.
+    ///
+    /// # Errors
+    /// [`Error::MissingParameterSet`] if the PPS or its SPS has not been received, and
+    /// [`Error::ParameterSet`] if the picture size is not supported.
     pub fn activate(&self, pps_id: u8) -> Result<ParameterSets, Error> {
         let (pps, sps) = self.find(pps_id).ok_or(Error::MissingParameterSet(pps_id))?;
         let same_sps = |other: &&Pps| other.sps_id == pps.sps_id;
@@ -116,26 +126,27 @@ impl Params {
     }
 }
 
-/// The parameter sets that are in force, and what they mean.
+/// The active parameter sets, and the properties of the stream that they contain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParameterSets {
-    /// The SPS as the camera sent it.
+    /// The SPS as received from the camera.
     pub sps: Vec<u8>,
-    /// The SPS for browsers: see [`restrict_reordering`].
+    /// The SPS for browsers (see [`restrict_reordering`]).
     pub browser_sps: Vec<u8>,
-    /// Every PPS that refers to the SPS, in the order of their numbers.
+    /// Every PPS that refers to the SPS, ordered by ID.
     pub pps: Vec<Vec<u8>>,
     /// RFC 6381 codec string, such as `avc1.640028`.
     pub codec: String,
-    /// Width in pixels, cropping applied.
+    /// Width after cropping, in pixels.
     pub width: u16,
-    /// Height in pixels, cropping applied.
+    /// Height after cropping, in pixels.
     pub height: u16,
-    /// Frames a second, where the VUI says it and it can be believed.
+    /// Frame rate from the VUI, in frames per second, if present and plausible (0.5 to 250).
     pub framerate: Option<f64>,
-    /// Width and height of a sample, where they are not the same (VUI, table E-1).
+    /// Sample aspect ratio (VUI, table E-1) as width and height, unless samples are square.
     pub sample_aspect: Option<(u16, u16)>,
-    /// Chroma format and bit depths (luma, chroma) for the profiles whose avcC carries them.
+    /// `chroma_format_idc`, `bit_depth_luma_minus8` and `bit_depth_chroma_minus8`, for the profiles
+    /// whose avcC contains them.
     pub chroma: Option<(u8, u8, u8)>,
 }
 
@@ -145,10 +156,9 @@ impl ParameterSets {
         let (width, height) =
             parsed.pixel_dimensions().map_err(|e| Error::ParameterSet(format!("SPS: {e:?}")))?;
         let size = |pixels: u32| {
-            u16::try_from(pixels)
-                .ok()
-                .filter(|&p| p > 0)
-                .ok_or_else(|| Error::ParameterSet(format!("a picture of {width}x{height} pixels")))
+            u16::try_from(pixels).ok().filter(|&p| p > 0).ok_or_else(|| {
+                Error::ParameterSet(format!("unsupported picture size {width}x{height}"))
+            })
         };
         let info = &parsed.chroma_info;
         Ok(ParameterSets {
@@ -162,7 +172,7 @@ impl ParameterSets {
                 .as_ref()
                 .and_then(|vui| vui.aspect_ratio_info.as_ref()?.get())
                 .filter(|&(width, height)| width != height && width > 0 && height > 0),
-            // ISO/IEC 14496-15, 5.3.3.1.2: only for these profiles.
+            // ISO/IEC 14496-15, 5.3.3.1.2: present only for these profiles.
             chroma: matches!(parsed.profile_idc.into(), 100u8 | 110 | 122 | 144 | 244).then_some((
                 info.chroma_format.to_u32() as u8,
                 info.bit_depth_luma_minus8,
@@ -174,42 +184,51 @@ impl ParameterSets {
     }
 }
 
-/// Parses an SPS NAL unit (header byte first).
+fn too_large(kind: &str, nal: &[u8]) -> Error {
+    let len = nal.len();
+    Error::ParameterSet(format!("{kind} of {len} bytes (maximum: {MAX_PARAMETER_SET_BYTES})"))
+}
+
+/// Parses the SPS in `nal`, which starts with its header byte.
+///
+/// # Errors
+/// [`Error::ParameterSet`] if the SPS is invalid.
 pub fn parse_sps(nal: &[u8]) -> Result<SeqParameterSet, Error> {
-    if nal.len() > MAX_PARAMETER_SET {
-        return Err(Error::ParameterSet(format!("an SPS of {} bytes", nal.len())));
+    if nal.len() > MAX_PARAMETER_SET_BYTES {
+        return Err(too_large("SPS", nal));
     }
     let parse = |nal: &[u8]| {
         SeqParameterSet::from_bits(BitReader::new(ByteReader::skipping_h264_header(nal)))
     };
     let sps = parse(nal).or_else(|error| {
-        // Cameras understate their level; sizes are then judged by the highest one.
+        // Some cameras state a level that is too low. Check the sizes against the highest level.
         let mut nal = nal.to_vec();
-        let Some(level) = nal.get_mut(LEVEL_AT) else {
+        let Some(level) = nal.get_mut(LEVEL_OFFSET) else {
             return Err(error);
         };
         let stated = std::mem::replace(level, HIGHEST_LEVEL);
         parse(&nal).map_err(|_| error).map(|sps| SeqParameterSet { level_idc: stated, ..sps })
     });
     let sps = sps.map_err(|e| Error::ParameterSet(format!("SPS: {e:?}")))?;
-    // pixel_dimensions() adds and multiplies unchecked below these (H.264 A.3: 1055 at the most
-    // at level 6.2 for either side of a square, 8 × that for the longest stripe).
+    // pixel_dimensions() uses unchecked arithmetic, which cannot overflow below these limits.
+    // (Level 6.2 allows at most 1055 macroblocks per side; A.3.)
     if sps.pic_width_in_mbs_minus1 >= 4096 || sps.pic_height_in_map_units_minus1 >= 4096 {
-        return Err(Error::ParameterSet("a picture of more than 65535 pixels a side".into()));
+        return Err(Error::ParameterSet("the picture is wider or higher than 65535 pixels".into()));
     }
     Ok(sps)
 }
 
-/// The SPS for browsers: where it does not say how many pictures are reordered, it says that none
-/// are, and that no more pictures need to be kept than are referred to (E.2.1). Everything else
-/// stays as it is. Where the SPS already has a bitstream restriction, it is returned unchanged.
+/// Returns the SPS for browsers. If `nal` has no bitstream restriction (E.2.1), one is added. It
+/// states that no pictures are reordered and that the decoder needs to store only reference
+/// pictures. All other fields are preserved. An SPS with a bitstream restriction is returned
+/// unchanged.
 pub fn restrict_reordering(nal: &[u8], sps: &SeqParameterSet) -> Vec<u8> {
     let vui = sps.vui_parameters.clone().unwrap_or_default();
     if vui.bitstream_restrictions.is_some() {
         return nal.to_vec();
     }
     let restriction = BitstreamRestrictions {
-        // The values E.2.1 infers when the restriction is missing.
+        // The values that E.2.1 infers if the restriction is absent.
         motion_vectors_over_pic_boundaries_flag: true,
         max_bytes_per_pic_denom: 2,
         max_bits_per_mb_denom: 1,
@@ -226,9 +245,9 @@ pub fn restrict_reordering(nal: &[u8], sps: &SeqParameterSet) -> Vec<u8> {
         return nal.to_vec();
     };
     let rewritten = restricted.to_vec_with_header(header);
-    // What can't be read back is not handed on: the original plays too, only later.
+    // If the result cannot be parsed back, use the original, which plays too, but with more delay.
     match parse_sps(&rewritten) {
-        Ok(again) if again == restricted => rewritten,
+        Ok(parsed) if parsed == restricted => rewritten,
         _ => nal.to_vec(),
     }
 }
@@ -238,11 +257,12 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The Raspberry Pi's own (bcm2835, 1080p, High, level 4.0): has a restriction already.
+    /// From a Raspberry Pi's encoder (bcm2835, High profile, level 4.0). Has a bitstream
+    /// restriction.
     pub const PI_SPS: &[u8] =
         &[0x27, 0x64, 0x00, 0x28, 0xac, 0x2b, 0x40, 0x28, 0x02, 0xdd, 0x00, 0xf1, 0x22, 0x6a];
 
-    /// An SPS of a plain stream without VUI.
+    /// An SPS without VUI.
     pub fn plain_sps(width_mbs: u32, height_mbs: u32, refs: u32) -> Vec<u8> {
         let mut sps = parse_sps(PI_SPS).unwrap();
         sps.vui_parameters = None;
@@ -254,7 +274,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_pis_own_sps_is_left_alone() {
+    fn keeps_an_sps_with_a_bitstream_restriction() {
         let sps = parse_sps(PI_SPS).unwrap();
         assert_eq!(sps.rfc6381().to_string(), "avc1.640028");
         assert_eq!(sps.pixel_dimensions().unwrap(), (1280, 720));
@@ -262,7 +282,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_sps_without_restriction_gets_one() {
+    fn adds_a_missing_bitstream_restriction() {
         let nal = plain_sps(80, 45, 3);
         let rewritten = restrict_reordering(&nal, &parse_sps(&nal).unwrap());
         let vui = parse_sps(&rewritten).unwrap().vui_parameters.unwrap();
@@ -272,24 +292,24 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_level_too_low_for_the_picture_is_forgiven() {
+    fn accepts_a_level_too_low_for_the_picture_size() {
         let mut nal = plain_sps(120, 68, 1);
-        nal[LEVEL_AT] = 10; // level 1.0 ends at 99 macroblocks
+        nal[LEVEL_OFFSET] = 10; // level 1.0 allows 99 macroblocks
         let sps = parse_sps(&nal).unwrap();
         assert_eq!(sps.level_idc, 10);
         assert_eq!(sps.pixel_dimensions().unwrap(), (1920, 1088));
         let rewritten = restrict_reordering(&nal, &sps);
-        assert_eq!(rewritten[LEVEL_AT], 10);
+        assert_eq!(rewritten[LEVEL_OFFSET], 10);
         assert!(parse_sps(&rewritten).unwrap().vui_parameters.is_some());
     }
 
     #[test]
-    fn a_picture_that_names_an_unknown_set_is_told_so() {
+    fn reports_a_missing_parameter_set() {
         assert_eq!(Params::default().activate(3).unwrap_err(), Error::MissingParameterSet(3));
     }
 
     proptest! {
-        /// parse(rewrite(x)) differs from x only in the restriction fields.
+        /// The rewritten SPS differs from the original only in the bitstream restriction.
         #[test]
         fn rewriting_changes_only_the_restriction(
             width in 1u32..200, height in 1u32..120, refs in 0u32..16, poc in 0u8..3,
@@ -325,19 +345,19 @@ pub(crate) mod tests {
 
             let rewritten = restrict_reordering(&nal, &parsed);
             prop_assert!(super::super::annexb::start_code(&rewritten, 0).is_none());
-            let mut again = parse_sps(&rewritten).unwrap();
-            let vui = again.vui_parameters.as_mut().unwrap();
+            let mut reparsed = parse_sps(&rewritten).unwrap();
+            let vui = reparsed.vui_parameters.as_mut().unwrap();
             prop_assert_eq!(vui.bitstream_restrictions.take().unwrap().max_dec_frame_buffering, refs);
             if sps.vui_parameters.is_none() {
                 prop_assert_eq!(&*vui, &VuiParameters::default());
-                again.vui_parameters = None;
+                reparsed.vui_parameters = None;
             }
-            prop_assert_eq!(again, sps);
+            prop_assert_eq!(reparsed, sps);
         }
 
-        /// Whatever bytes come, nothing panics.
+        /// Arbitrary bytes cause no panic.
         #[test]
-        fn any_bytes(nal in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn arbitrary_bytes_do_not_panic(nal in proptest::collection::vec(any::<u8>(), 0..80)) {
             let mut params = Params::default();
             let _ = params.put_sps(&nal);
             let _ = params.put_pps(&nal);

@@ -1,7 +1,8 @@
-//! Whole access units: which NAL units go to viewers, is it a key frame, did the parameters change.
+//! Parser for access units: selects the NAL units for viewers, and detects key frames and changed
+//! parameter sets.
 //!
-//! Rec. ITU-T H.264, 7.4.1.2.3 (what an access unit holds), 8.2.1.1 (picture order count type 0);
-//! ISO/IEC 14496-15, 5.3.2 and 5.4.2.2 (a sample of type `avc1` has no parameter sets in it).
+//! Rec. ITU-T H.264, 7.4.1.2.3 (contents of an access unit) and 8.2.1.1 (picture order count type
+//! 0); ISO/IEC 14496-15, 5.3.2 and 5.4.2.2 (samples of type `avc1` contain no parameter sets).
 
 use super::params::{ParameterSets, Params};
 use super::slice::SliceStart;
@@ -10,32 +11,34 @@ use h264_reader::nal::sps::PicOrderCntType;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Reads access units, one after the other, of one stream.
+/// Parser for the access units of one stream.
 #[derive(Debug, Default)]
 pub struct Parser {
     params: Params,
     active: Option<Arc<ParameterSets>>,
     order: OutputOrder,
-    /// Kept so that no frame allocates; its ranges are lent out by [`Picture`].
+    /// Reused for every access unit to avoid allocations. [`Picture`] borrows it.
     nals: Vec<Range<usize>>,
 }
 
-/// One access unit, understood.
+/// A parsed access unit.
 #[derive(Debug)]
 pub struct Picture<'a> {
-    /// An IDR picture: playing can start here.
+    /// Whether this is an IDR picture, where playback can start.
     pub key: bool,
-    /// The NAL units that go to viewers: slices and SEI. Parameter sets, delimiters and filler
-    /// stay behind.
+    /// The NAL units for viewers, as ranges of the access unit: slices and SEI, but not parameter
+    /// sets, delimiters and filler data.
     pub nals: &'a [Range<usize>],
-    /// The parameter sets in force; another `Arc` than before when they changed.
+    /// The active parameter sets. The same `Arc` as before unless they have changed.
     pub parameters: &'a Arc<ParameterSets>,
 }
 
 impl Parser {
-    /// Reads one access unit in Annex B format.
+    /// Parses one access unit in Annex B format.
     ///
-    /// After an error the next access unit can be given as if nothing had been.
+    /// # Errors
+    /// Returns an [`Error`] if the access unit is damaged, has no picture, or cannot be streamed.
+    /// Parsing can continue with the next access unit.
     pub fn access_unit(&mut self, data: &[u8]) -> Result<Picture<'_>, Error> {
         self.nals.clear();
         let mut first: Option<SliceStart> = None;
@@ -52,14 +55,16 @@ impl Parser {
                         None => first = Some(slice),
                         Some(first) if first.same_picture(&slice) => {}
                         Some(_) => {
-                            return Err(Error::Damaged("two pictures in one access unit".into()));
+                            return Err(Error::Damaged(
+                                "the access unit contains two pictures".into(),
+                            ));
                         }
                     }
                     self.nals.push(range);
                 }
                 nal_type::SEI => self.nals.push(range),
-                // Delimiters and filler mean nothing in a sample; extensions (SVC, MVC, alpha)
-                // and unspecified types are for other decoders.
+                // Delimiters and filler data have no meaning in a sample. Extensions (SVC, MVC,
+                // alpha) and unspecified types are for other decoders.
                 _ => {}
             }
         }
@@ -69,18 +74,17 @@ impl Parser {
         }
         let (_, sps) =
             self.params.find(first.pps_id).ok_or(Error::MissingParameterSet(first.pps_id))?;
-        // Slices in any order exist in (unconstrained) Baseline only; elsewhere the beginning of
-        // the picture was lost.
+        // Only (unconstrained) Baseline profile allows arbitrary slice order. In other profiles the
+        // beginning of the picture was lost.
         let any_order =
             sps.nal.get(1) == Some(&66) && sps.nal.get(2).is_some_and(|c| c & 0x40 == 0);
         if first.first_mb != 0 && !any_order {
-            return Err(Error::Damaged("its beginning is missing".into()));
+            return Err(Error::Damaged("the beginning is missing".into()));
         }
         if self.order.reordered(&first, any_b, &sps.sps.pic_order_cnt) {
             return Err(Error::Reordered);
         }
-        // Parameter sets may change at an IDR picture only (7.4.1.2.1), so that is where they are
-        // looked at.
+        // Parameter sets may change only at an IDR picture (7.4.1.2.1).
         if first.idr || self.active.is_none() {
             let sets = self.params.activate(first.pps_id)?;
             if self.active.as_deref() != Some(&sets) {
@@ -92,23 +96,24 @@ impl Parser {
     }
 }
 
-/// Follows the picture order count, to see whether pictures come in another order than shown.
+/// Detects reordered pictures by their picture order count (POC).
 #[derive(Debug, Default)]
 struct OutputOrder {
-    /// Of the last reference picture, most significant part and least (8.2.1.1).
+    /// `PicOrderCntMsb` and `pic_order_cnt_lsb` of the last reference picture (8.2.1.1).
     previous: (i64, i64),
-    /// The highest count since the last IDR picture.
+    /// Highest POC since the last IDR picture.
     highest: Option<i64>,
 }
 
 impl OutputOrder {
-    /// Takes the next picture; true if one that is shown later has come before it.
+    /// Processes the next picture in decoding order. Returns true if a previous picture follows it
+    /// in output order.
     fn reordered(&mut self, picture: &SliceStart, any_b: bool, kind: &PicOrderCntType) -> bool {
         let log2_max = match kind {
             PicOrderCntType::TypeZero { log2_max_pic_order_cnt_lsb_minus4: n } => i64::from(*n) + 4,
-            // Type 1 is hardly used: there, a B slice is proof enough.
+            // Type 1 is rare. There, a B slice is taken as sufficient evidence.
             PicOrderCntType::TypeOne { .. } => return any_b,
-            // Type 2: output order is decoding order.
+            // Type 2: output order equals decoding order.
             PicOrderCntType::TypeTwo => return false,
         };
         let max = 1i64 << log2_max;
@@ -131,7 +136,7 @@ impl OutputOrder {
         let count = msb + lsb;
         let late = self.highest.is_some_and(|highest| count < highest);
         self.highest = Some(self.highest.map_or(count, |highest| highest.max(count)));
-        // Without B slices a falling count is a lost or reset counter, not reordering.
+        // Without B slices, a lower POC results from lost pictures or a reset, not from reordering.
         late && any_b
     }
 }
@@ -141,13 +146,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The test card: 300 access units of a real encoder.
+    /// The test card: 300 access units from x264.
     const CLIP: &[u8] = include_bytes!("../camera/test_card.h264");
 
     #[test]
-    fn reads_a_real_stream() {
+    fn parses_the_first_access_unit_of_the_test_card() {
         let mut parser = Parser::default();
-        // The first access unit: everything up to the second picture.
+        // The first access unit extends to the second picture.
         let mut slices = annexb::nal_units(CLIP).filter(|r| matches!(CLIP[r.start] & 31, 1 | 5));
         let second = slices.nth(1).unwrap().start;
         let picture = parser.access_unit(&CLIP[..second - 3]).unwrap();
@@ -158,21 +163,21 @@ mod tests {
     }
 
     #[test]
-    fn half_a_stream_without_parameter_sets_says_what_is_missing() {
+    fn names_the_encoder_option_if_parameter_sets_are_missing() {
         let error = Parser::default().access_unit(&[0, 0, 1, 0x65, 0x88, 0x80, 0x10]).unwrap_err();
         assert_eq!(error, Error::MissingParameterSet(0));
         assert!(error.to_string().contains("--inline"));
     }
 
     #[test]
-    fn nothing_is_no_picture() {
+    fn rejects_access_units_without_a_picture() {
         assert_eq!(Parser::default().access_unit(&[]).unwrap_err(), Error::NoPicture);
         assert_eq!(Parser::default().access_unit(&[0, 0, 1, 9, 16]).unwrap_err(), Error::NoPicture);
     }
 
     proptest! {
         #[test]
-        fn any_bytes(units in proptest::collection::vec(
+        fn arbitrary_bytes_do_not_panic(units in proptest::collection::vec(
             proptest::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 0..200), 1..5)) {
             let mut parser = Parser::default();
             for unit in units { let _ = parser.access_unit(&unit); }

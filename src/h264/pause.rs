@@ -1,42 +1,47 @@
-//! How long a pipe must be quiet before what is there counts as a whole access unit.
+//! Decides how long a pipe must be idle before the received data is treated as a complete access
+//! unit.
 //!
-//! An encoder hands over a frame in one write or in a few, microseconds apart, and then nothing
-//! for most of a frame period. What "a few" and "apart" mean differs from program to program and
-//! with the load of the machine, so the rule first learns: it watches [`LEARN`] access units whose
-//! ends are certain (by the start of the next), and notes the longest gap within one and the
-//! shortest in front of one. Only where these two lie far apart does it let a pause decide, and
-//! it asks for several times the longest gap it has seen in the last minute or so. Every wrong
-//! decision makes it learn again, with more patience, which fades slowly while all goes well.
+//! An encoder writes a frame in one or more writes, microseconds apart, and then nothing for most
+//! of the frame period. The gaps depend on the program and on the load of the machine, so the rule
+//! first learns them. It observes `LEARNING_UNITS` access units whose ends are known from the
+//! start of the next one, and records the longest gap within an access unit and the shortest gap
+//! between two. A pause may end an access unit only if these differ widely. It must then be several
+//! times as long as the longest gap recorded in roughly the last minute. After a wrong decision,
+//! the rule learns for longer and requires longer pauses. While its decisions are right, the
+//! required pauses slowly become shorter again.
 //!
-//! Pure: gaps in, decision out. `benches/frame.rs` and docs/performance.md say what it gains.
+//! The rule is pure: it receives the gaps and uses no clock. `benches/frame.rs` and
+//! docs/performance.md measure the gain.
 
 use std::time::Duration;
 
-/// Access units to watch before a pause may decide: one second at 30 frames a second, which takes
-/// in at least one key frame of an ordinary stream.
-const LEARN: u32 = 30;
+/// Access units to observe before a pause may end one. At 30 frames per second, these take one
+/// second and usually include a key frame.
+const LEARNING_UNITS: u32 = 30;
 
-/// What was seen this many access units ago (to twice as many) is forgotten: one hiccup of the
-/// machine must not cost the delay of a frame for ever. A minute at 30 frames a second.
-const WINDOW: u32 = 1800;
+/// Access units after which recorded gaps expire (at the latest after twice this number), so that
+/// one long gap does not delay all later frames. One minute at 30 frames per second.
+const WINDOW_UNITS: u32 = 1800;
 
-/// A pause is this many times the longest gap seen within an access unit.
-const MARGIN: u32 = 4;
+/// Required length of a pause, in multiples of the longest gap within an access unit.
+const PAUSE_PER_GAP: u32 = 4;
 
-/// Never a shorter pause than this: it is what a loaded machine takes to let a writer go on.
-const SHORTEST: Duration = Duration::from_micros(500);
+/// Minimum length of a pause, to allow for the scheduling delay of the writer on a loaded machine.
+const MIN_PAUSE: Duration = Duration::from_micros(500);
 
-/// Never a longer pause than this part of the shortest gap between access units: otherwise little
-/// is gained over waiting for the next one.
-const LONGEST_PART: u32 = 2;
+/// Divisor for the maximum length of a pause, relative to the shortest gap between access units. A
+/// longer pause would gain little over waiting for the next access unit.
+const MAX_PAUSE_DIVISOR: u32 = 2;
 
-/// Decides on pauses. See the module's description.
+/// Decides how long a pause must be to end an access unit (see the module documentation).
 #[derive(Debug, Clone)]
 pub struct PauseRule {
-    /// Access units since the start or the last mistake.
-    watched: u32,
-    learn: u32,
-    patience: u32,
+    /// Access units observed since the start or the last wrong decision.
+    observed_units: u32,
+    /// Access units to observe before deciding.
+    learning_units: u32,
+    /// Factor for the length of a pause; doubles after each wrong decision.
+    caution: u32,
     current: Gaps,
     previous: Gaps,
 }
@@ -57,9 +62,9 @@ impl Default for Gaps {
 impl Default for PauseRule {
     fn default() -> PauseRule {
         PauseRule {
-            watched: 0,
-            learn: LEARN,
-            patience: 1,
+            observed_units: 0,
+            learning_units: LEARNING_UNITS,
+            caution: 1,
             current: Gaps::default(),
             previous: Gaps::default(),
         }
@@ -67,42 +72,44 @@ impl Default for PauseRule {
 }
 
 impl PauseRule {
-    /// A read came after `gap`; `starts_unit`: an access unit began exactly with it.
+    /// Records a read that returned data after `gap`. `starts_unit` tells whether an access unit
+    /// starts with the first byte of the data.
     pub fn read(&mut self, gap: Duration, starts_unit: bool) {
         if !starts_unit {
             self.current.longest_within = self.current.longest_within.max(gap);
             return;
         }
-        self.watched = self.watched.saturating_add(1);
+        self.observed_units = self.observed_units.saturating_add(1);
         self.current.shortest_between = self.current.shortest_between.min(gap);
         self.current.units += 1;
-        if self.current.units == WINDOW {
+        if self.current.units == WINDOW_UNITS {
             self.previous = std::mem::take(&mut self.current);
-            if self.watched >= WINDOW {
-                self.patience = (self.patience / 2).max(1);
+            if self.observed_units >= WINDOW_UNITS {
+                self.caution = (self.caution / 2).max(1);
             }
         }
     }
 
-    /// An access unit was cut too early, after a pause.
+    /// Records that a pause ended an access unit too early.
     pub fn was_wrong(&mut self) {
-        self.patience = self.patience.saturating_mul(2);
-        self.learn = self.learn.saturating_mul(2).min(WINDOW);
-        self.watched = 0;
+        self.caution = self.caution.saturating_mul(2);
+        self.learning_units = self.learning_units.saturating_mul(2).min(WINDOW_UNITS);
+        self.observed_units = 0;
         self.current.shortest_between = Duration::MAX;
     }
 
-    /// How long the pipe must be quiet; `None`: only the next access unit ends this one.
+    /// Returns how long the pipe must be idle to end an access unit. `None` means that only the
+    /// start of the next access unit ends it.
     pub fn quiet(&self) -> Option<Duration> {
-        if self.watched < self.learn {
+        if self.observed_units < self.learning_units {
             return None;
         }
         let (now, before) = (&self.current, &self.previous);
         let within = now.longest_within.max(before.longest_within);
         let between = now.shortest_between.min(before.shortest_between);
-        let margin = MARGIN.saturating_mul(self.patience);
-        let quiet = within.saturating_mul(margin).max(SHORTEST.saturating_mul(self.patience));
-        (quiet <= between / LONGEST_PART).then_some(quiet)
+        let margin = PAUSE_PER_GAP.saturating_mul(self.caution);
+        let quiet = within.saturating_mul(margin).max(MIN_PAUSE.saturating_mul(self.caution));
+        (quiet <= between / MAX_PAUSE_DIVISOR).then_some(quiet)
     }
 }
 
@@ -116,9 +123,9 @@ mod tests {
     }
 
     #[test]
-    fn learns_before_it_decides() {
+    fn observes_access_units_before_deciding() {
         let mut rule = PauseRule::default();
-        for _ in 0..LEARN {
+        for _ in 0..LEARNING_UNITS {
             assert_eq!(rule.quiet(), None);
             rule.read(us(33_000), true);
             rule.read(us(200), false);
@@ -127,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_dawdles_within_a_frame_is_never_cut() {
+    fn never_decides_if_gaps_within_frames_are_long() {
         let mut rule = PauseRule::default();
         for _ in 0..200 {
             rule.read(us(20_000), true);
@@ -137,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn bursts_leave_no_room_for_a_pause() {
+    fn never_decides_if_frames_arrive_in_bursts() {
         let mut rule = PauseRule::default();
         for n in 0..200 {
             rule.read(us(if n % 10 == 0 { 300_000 } else { 30 }), true);
@@ -146,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_makes_it_more_patient() {
+    fn requires_longer_pauses_after_each_wrong_decision() {
         let mut rule = PauseRule::default();
         let learn = |rule: &mut PauseRule| {
             for _ in 0..100_000 {
@@ -169,17 +176,17 @@ mod tests {
         for _ in 0..40 {
             rule.was_wrong();
         }
-        for _ in 0..WINDOW + 100 {
+        for _ in 0..WINDOW_UNITS + 100 {
             rule.read(us(33_000), true);
             assert_eq!(rule.quiet(), None);
         }
     }
 
     #[test]
-    fn one_hiccup_is_forgotten() {
+    fn forgets_a_single_long_gap() {
         let mut rule = PauseRule::default();
         rule.read(us(30_000), false);
-        for n in 0..2 * WINDOW {
+        for n in 0..2 * WINDOW_UNITS {
             assert_eq!(rule.quiet(), None, "after {n}");
             rule.read(us(33_000), true);
             rule.read(us(100), false);
@@ -188,9 +195,11 @@ mod tests {
     }
 
     proptest! {
-        /// It never decides on a pause shorter than a gap it has seen within an access unit.
+        /// The required pause is longer than every gap recorded within an access unit.
         #[test]
-        fn longer_than_any_gap_seen(gaps in proptest::collection::vec((0u64..40_000, any::<bool>()), 0..500)) {
+        fn pause_exceeds_every_recorded_gap(
+            gaps in proptest::collection::vec((0u64..40_000, any::<bool>()), 0..500),
+        ) {
             let mut rule = PauseRule::default();
             let mut longest = Duration::ZERO;
             for (gap, starts) in gaps {

@@ -1,41 +1,43 @@
-//! The first part of a slice header: enough to tell pictures apart.
+//! Parses the first part of a slice header, enough to distinguish pictures.
 //!
-//! Rec. ITU-T H.264, 7.3.3 (syntax) and 7.4.1.2.4 (detection of the first VCL NAL unit of a
-//! primary coded picture).
+//! Rec. ITU-T H.264, 7.3.3 (slice header syntax) and 7.4.1.2.4 (detection of the first VCL NAL unit
+//! of a primary coded picture).
 
 use super::params::Params;
 use super::{Error, annexb, nal_type};
 use h264_reader::nal::sps::{FrameMbsFlags, PicOrderCntType};
 use h264_reader::rbsp::{BitRead, BitReader, BitReaderError, ByteReader};
 
-/// As many bytes of a slice NAL unit as [`SliceStart::parse`] can need at the most: with every
-/// field at its longest it reads 38, and emulation prevention adds half to that.
-pub const PREFIX: usize = 64;
+/// Maximum length that [`SliceStart::parse`] reads from a slice NAL unit, in bytes. With every
+/// field at its maximum length it reads 38 bytes, and emulation prevention adds half of that.
+pub const PREFIX_BYTES: usize = 64;
 
-/// Reads the beginning of `nal`: never more than [`PREFIX`] bytes, so that it makes no difference how
-/// much of the NAL unit is here, and without the zeros behind it, which the reader calls invalid.
+/// Returns a reader for the first [`PREFIX_BYTES`] bytes of `nal`. The limit makes the result
+/// independent of how much of the NAL unit has arrived. Trailing zeros are removed because the
+/// reader rejects them.
 fn beginning(nal: &[u8]) -> BitReader<ByteReader<&[u8]>> {
-    let nal = &nal[..nal.len().min(PREFIX)];
+    let nal = &nal[..nal.len().min(PREFIX_BYTES)];
     let nal = &nal[..annexb::trim_zeros(nal, 0, nal.len())];
     BitReader::new(ByteReader::skipping_h264_header(nal))
 }
 
-/// Where a slice stands and which picture it belongs to.
+/// The fields of a slice header that identify the picture and the position in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SliceStart {
-    /// Address of the slice's first macroblock; 0 starts a picture.
+    /// Address of the first macroblock of the slice (`first_mb_in_slice`). Usually, 0 starts a
+    /// picture.
     pub first_mb: u32,
-    /// B slice: may be predicted from pictures shown later.
+    /// Whether this is a B slice, which may be predicted from pictures that are displayed later.
     pub is_b: bool,
-    /// Part of an IDR picture.
+    /// Whether the slice belongs to an IDR picture.
     pub idr: bool,
-    /// A field picture (half of an interlaced frame).
+    /// Whether the slice belongs to a field (half of an interlaced frame).
     pub field: bool,
-    /// `pic_order_cnt_lsb`, where the SPS has picture order count type 0.
+    /// `pic_order_cnt_lsb`; 0 unless the picture order count type is 0.
     pub poc_lsb: u32,
-    /// The picture may be referred to by others.
+    /// Whether other pictures may refer to this picture (`nal_ref_idc` is not 0).
     pub is_reference: bool,
-    /// The parameter set in use.
+    /// ID of the picture parameter set (`pic_parameter_set_id`).
     pub pps_id: u8,
     bottom: bool,
     frame_num: u32,
@@ -44,20 +46,23 @@ pub struct SliceStart {
 }
 
 impl SliceStart {
-    /// Reads the slice header of `nal` (header byte first; the end may be missing).
+    /// Parses the slice header of `nal`, which starts with its header byte and may be truncated.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the header is truncated or invalid, and [`Error::MissingParameterSet`]
+    /// if `params` does not contain its parameter sets.
     pub fn parse(nal: &[u8], params: &Params) -> Result<SliceStart, Error> {
-        let header = *nal.first().ok_or_else(|| Error::Damaged("an empty NAL unit".into()))?;
-        let damaged =
-            |e: BitReaderError| Error::Damaged(format!("its slice header ends early: {e:?}"));
+        let header = *nal.first().ok_or_else(|| Error::Damaged("empty NAL unit".into()))?;
+        let damaged = |e: BitReaderError| Error::Damaged(format!("truncated slice header: {e:?}"));
         let mut r = beginning(nal);
         let first_mb = r.read_ue("first_mb_in_slice").map_err(damaged)?;
         let slice_type = r.read_ue("slice_type").map_err(damaged)?;
         if slice_type > 9 {
-            return Err(Error::Damaged(format!("slice_type {slice_type} does not exist")));
+            return Err(Error::Damaged(format!("invalid slice_type {slice_type}")));
         }
         let pps_id = r.read_ue("pic_parameter_set_id").map_err(damaged)?;
         let pps_id = u8::try_from(pps_id)
-            .map_err(|_| Error::Damaged(format!("pic_parameter_set_id {pps_id} is above 255")))?;
+            .map_err(|_| Error::Damaged(format!("pic_parameter_set_id {pps_id} exceeds 255")))?;
         let (pps, sps) = params.find(pps_id).ok_or(Error::MissingParameterSet(pps_id))?;
         let sps = &sps.sps;
 
@@ -109,12 +114,13 @@ impl SliceStart {
         Ok(start)
     }
 
-    /// Only `first_mb_in_slice`: what can be read without any parameter set.
+    /// Reads `first_mb_in_slice`, which does not depend on a parameter set.
     pub fn first_mb_of(nal: &[u8]) -> Option<u32> {
         beginning(nal).read_ue("first_mb_in_slice").ok()
     }
 
-    /// Whether both slices are of one picture, by 7.4.1.2.4: none of the fields named there differ.
+    /// Returns whether both slices belong to the same picture, that is, whether none of the fields
+    /// listed in 7.4.1.2.4 differ.
     pub fn same_picture(&self, other: &SliceStart) -> bool {
         self.frame_num == other.frame_num
             && self.pps_id == other.pps_id

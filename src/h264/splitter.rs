@@ -1,14 +1,14 @@
-//! A byte stream → access units, as early as can be.
+//! Splits a byte stream into access units with minimum delay.
 //!
-//! Rec. ITU-T H.264, Annex B.2 (decoding a byte stream), 7.4.1.2.3 and 7.4.1.2.4 (where an access
-//! unit ends).
+//! Rec. ITU-T H.264, Annex B.2 (decoding of a byte stream), 7.4.1.2.3 and 7.4.1.2.4 (boundaries of
+//! access units).
 //!
-//! In a byte stream the end of an access unit shows only when the next one starts: a whole frame
-//! of delay. A pipe tells more than its bytes, though: an encoder writes a frame and then nothing
-//! until the next. So the reader says [`Splitter::pause`] when the pipe has been quiet for long
-//! enough ([`super::PauseRule`] decides how long that is), and the access unit goes out at once.
-//! If it turns out that more of it was to come, what comes late is dropped and counted
-//! ([`Splitter::wrong_cuts`]).
+//! In a byte stream, only the start of the next access unit marks the end of the current one, which
+//! delays every frame by a frame period. In a pipe, timing provides additional information: an
+//! encoder writes a frame and then nothing until the next one. When the pipe has been idle for long
+//! enough (see [`super::PauseRule`]), the reader therefore calls [`Splitter::pause`], which returns
+//! the access unit at once. If more data of this access unit follows, the cut was early: the data
+//! is discarded and the cut is counted ([`Splitter::wrong_cuts`]).
 
 use super::params::Params;
 use super::slice::{self, SliceStart};
@@ -16,84 +16,87 @@ use super::{Error, annexb, nal_type};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// An access unit larger than this is none, bytes: level 5.2 allows 4096×2304 at up to 30 MB/s,
-/// and no picture of a real camera comes near. Bounds the memory that garbage can take.
+/// Maximum access unit size, in bytes. Bounds the memory that invalid data can occupy. Real cameras
+/// stay far below it: level 5.2 allows 4096×2304 pixels at up to 30 MB/s.
 pub const MAX_ACCESS_UNIT: usize = 8 * 1024 * 1024;
 
-/// Reads whose times are kept at the most: a program that writes byte by byte would otherwise fill
-/// the memory with them.
+/// Maximum number of stored arrival times. Bounds the memory if a program writes byte by byte.
 const MAX_ARRIVALS: usize = 1024;
 
-/// One access unit, cut out of a byte stream.
+/// An access unit of a byte stream.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AccessUnit<'a> {
-    /// Its bytes, in Annex B format.
+    /// The bytes, in Annex B format.
     pub data: &'a [u8],
-    /// When its first byte arrived: the time given to [`Splitter::push`] with it.
+    /// Arrival time of the first byte, as passed to [`Splitter::push`].
     pub arrived: Duration,
 }
 
-/// Cuts a byte stream into access units.
+/// Splits a byte stream into access units.
 #[derive(Debug, Default)]
 pub struct Splitter {
-    /// Bytes not handed out yet, behind `spent` bytes that were.
+    /// Received bytes. The first `consumed` bytes have been returned or skipped.
     buffer: Vec<u8>,
-    spent: usize,
-    /// Position in the stream of `buffer[0]`.
+    consumed: usize,
+    /// Position of `buffer[0]` in the stream.
     offset: u64,
-    /// What [`Splitter::push`] was given: position in the stream, time.
+    /// Position in the stream and arrival time of the data passed to [`Splitter::push`].
     arrivals: VecDeque<(u64, Duration)>,
-    /// Where to look for the next start code.
+    /// Index in `buffer` where the search for the next start code begins.
     scanned: usize,
-    /// The NAL unit that is arriving.
+    /// The current, incomplete NAL unit.
     nal: Option<Nal>,
-    /// First slice of the access unit that is arriving.
+    /// First slice of the current access unit.
     slice: Option<SliceStart>,
+    /// Whether the current access unit contains a slice.
     has_picture: bool,
-    /// The last access unit was cut at a pause; this was its first slice.
+    /// Set if the previous access unit was cut at a pause.
     cut: Option<Cut>,
     params: Params,
     wrong_cuts: u64,
     discarded: u64,
-    /// Position in the stream where the newest access unit was seen to start.
+    /// Position in the stream of the start of the newest access unit.
     last_start: u64,
 }
 
-/// A NAL unit whose end is not known yet.
+/// A NAL unit whose end is not yet known. Positions are indices in the buffer.
 #[derive(Debug, Clone, Copy)]
 struct Nal {
-    /// Position of its start code (the 4-byte form's first zero).
+    /// Position of the start code, including the first zero of the 4-byte form.
     code: usize,
-    /// Position of its header byte.
+    /// Position of the header byte.
     start: usize,
-    /// Its type and its slice header have been looked at.
+    /// Whether type and slice header have been examined.
     examined: bool,
 }
 
+/// The end of an access unit at a pause.
 #[derive(Debug)]
 struct Cut {
+    /// First slice of the access unit before the cut.
     slice: Option<SliceStart>,
-    /// The bytes behind the cut have been seen to begin with a start code.
+    /// Whether the bytes after the cut have been checked for a start code.
     confirmed: bool,
 }
 
 impl Splitter {
-    /// Takes what was read, and when.
+    /// Appends `data`, which was read at the time `now`.
     pub fn push(&mut self, data: &[u8], now: Duration) {
         if data.is_empty() {
             return;
         }
         self.compact();
         if self.arrivals.len() == MAX_ARRIVALS {
-            // The first is that of the access unit that is arriving; a start that has not been
-            // noticed yet lies in the last bytes (`slice::PREFIX`). What is between is never asked for.
+            // The first entry belongs to the current access unit. An access unit start that has not
+            // been detected yet is within the last `slice::PREFIX_BYTES` bytes. Entries between
+            // these are not needed.
             self.arrivals.drain(1..MAX_ARRIVALS / 2);
         }
         self.arrivals.push_back((self.offset + self.buffer.len() as u64, now));
         self.buffer.extend_from_slice(data);
     }
 
-    /// The next access unit whose end is certain.
+    /// Returns the next access unit whose end is known.
     pub fn next_unit(&mut self) -> Option<AccessUnit<'_>> {
         if !self.confirm_cut() {
             return None;
@@ -102,96 +105,101 @@ impl Splitter {
             if let Some(nal) = self.nal.filter(|nal| !nal.examined) {
                 let end = annexb::start_code(&self.buffer, nal.start);
                 if !self.can_examine(nal, end) {
-                    return self.give_up_on_too_much();
+                    return self.discard_excess();
                 }
                 self.nal = Some(Nal { examined: true, ..nal });
                 if let Some(unit) = self.examine(nal, end.unwrap_or(self.buffer.len())) {
-                    return Some(self.lend(unit));
+                    return Some(self.borrow_unit(unit));
                 }
             }
             let Some(at) = annexb::start_code(&self.buffer, self.scanned) else {
-                // A start code may be half here.
+                // The last two bytes may be part of a start code.
                 self.scanned = self.scanned.max(self.buffer.len().saturating_sub(2));
-                return self.give_up_on_too_much();
+                return self.discard_excess();
             };
             self.end_nal(at);
-            let code = if at > self.spent && self.buffer[at - 1] == 0 { at - 1 } else { at };
+            let code = if at > self.consumed && self.buffer[at - 1] == 0 { at - 1 } else { at };
             if self.nal.is_none() && !self.has_picture {
-                // Garbage in front of the first start code belongs to nobody.
-                self.spent = code;
+                // Skip garbage before the first start code.
+                self.consumed = code;
             }
             self.nal = Some(Nal { code, start: at + 3, examined: false });
             self.scanned = at + 3;
         }
     }
 
-    /// The pipe has been quiet: what is here is taken as a whole access unit, if it can be one.
+    /// Ends the current access unit because the pipe has been idle. Returns `None` if the received
+    /// data cannot be a complete access unit.
     ///
-    /// To be called only after [`Splitter::next_unit`] has returned `None`.
+    /// Call this only after [`Splitter::next_unit`] has returned `None`.
     pub fn pause(&mut self) -> Option<AccessUnit<'_>> {
-        if let Some(unit) = self.examine_what_is_here() {
-            return Some(self.lend(unit));
+        if let Some(unit) = self.examine_pending() {
+            return Some(self.borrow_unit(unit));
         }
         if self.nal.is_some_and(|nal| !nal.examined) {
             return None;
         }
-        // A NAL unit does not end in a zero byte (7.4.1): there, more must follow.
+        // A NAL unit does not end with a zero byte (7.4.1), so more data must follow.
         if !self.has_picture || self.buffer.last() == Some(&0) {
             return None;
         }
         let end = self.buffer.len();
         self.end_nal(end);
         self.cut = Some(Cut { slice: self.slice.take(), confirmed: false });
-        let unit = self.spent..end;
+        let unit = self.consumed..end;
         self.restart(end);
-        Some(self.lend(unit))
+        Some(self.borrow_unit(unit))
     }
 
-    /// The stream has ended: what is left, if it has a picture. To be called until it has nothing.
+    /// Returns the remaining access units with a picture after the end of the stream. Call this
+    /// until it returns `None`.
     pub fn finish(&mut self) -> Option<AccessUnit<'_>> {
-        if let Some(unit) = self.examine_what_is_here() {
-            return Some(self.lend(unit));
+        if let Some(unit) = self.examine_pending() {
+            return Some(self.borrow_unit(unit));
         }
         if !self.has_picture {
             return None;
         }
-        let unit = self.spent..self.buffer.len();
+        let unit = self.consumed..self.buffer.len();
         self.restart(unit.end);
-        Some(self.lend(unit))
+        Some(self.borrow_unit(unit))
     }
 
-    /// Bytes of an access unit are here that has a picture: a pause could end it.
+    /// Returns whether the current access unit contains, or may contain, a picture, so that a pause
+    /// could end it.
     pub fn has_picture(&self) -> bool {
         self.has_picture || self.nal.is_some_and(|nal| !nal.examined)
     }
 
-    /// The same for certain: its slice header refers to parameter sets that were sent.
+    /// Returns whether the current access unit contains a slice with a valid header, whose
+    /// parameter sets have been received.
     pub fn has_real_picture(&self) -> bool {
         self.slice.is_some()
     }
 
-    /// Access units that were cut at a pause though more of them was to come.
+    /// Number of early cuts: access units that a pause ended before they were complete.
     pub fn wrong_cuts(&self) -> u64 {
         self.wrong_cuts
     }
 
-    /// Bytes thrown away because they were no H.264.
+    /// Number of bytes discarded because they were not valid H.264.
     pub fn discarded(&self) -> u64 {
         self.discarded
     }
 
-    /// Position in the stream where the newest access unit was seen to start.
+    /// Position in the stream of the start of the newest access unit, in bytes.
     pub fn last_start(&self) -> u64 {
         self.last_start
     }
 
-    /// Position in the stream where the next [`Splitter::push`] will begin.
+    /// Position in the stream of the next byte passed to [`Splitter::push`], in bytes.
     pub fn position(&self) -> u64 {
         self.offset + self.buffer.len() as u64
     }
 
-    /// Examines the NAL unit that is arriving, if its slice header is whole.
-    fn examine_what_is_here(&mut self) -> Option<std::ops::Range<usize>> {
+    /// Examines the current NAL unit unless its slice header is incomplete. Returns the range of
+    /// the access unit that it ends, if any.
+    fn examine_pending(&mut self) -> Option<std::ops::Range<usize>> {
         let nal = self.nal.filter(|nal| !nal.examined)?;
         let bytes = self.buffer.get(nal.start..).filter(|bytes| !bytes.is_empty())?;
         let is_slice =
@@ -203,7 +211,8 @@ impl Splitter {
         self.examine(nal, self.buffer.len())
     }
 
-    /// Looks at the beginning of a NAL unit; the range of the access unit that it ends, if any.
+    /// Examines the beginning of a NAL unit. Returns the range of the access unit that it ends, if
+    /// any.
     fn examine(&mut self, nal: Nal, end: usize) -> Option<std::ops::Range<usize>> {
         let bytes = &self.buffer[nal.start..end];
         let kind = bytes.first().map_or(0, |header| header & 31);
@@ -211,14 +220,14 @@ impl Splitter {
         let slice = if is_slice { SliceStart::parse(bytes, &self.params).ok() } else { None };
 
         if let Some(cut) = self.cut.take_if(|_| is_slice) {
-            // The rest of a picture that was cut: too late, it is dropped.
+            // The rest of a picture that was cut early is discarded.
             if let (Some(before), Some(now)) = (&cut.slice, &slice)
                 && before.same_picture(now)
                 && now.first_mb > before.first_mb
             {
                 self.wrong_cuts += 1;
                 self.cut = Some(cut);
-                // Without a NAL unit and a picture, it is left behind at the next start code.
+                // Without a NAL unit and a picture, the next start code skips this data.
                 self.nal = None;
                 return None;
             }
@@ -227,15 +236,15 @@ impl Splitter {
             match (&self.slice, &slice) {
                 _ if !self.has_picture => false,
                 (Some(first), Some(this)) => !first.same_picture(this),
-                // No parameter sets (yet): the first macroblock tells.
+                // Without parameter sets, only the first macroblock address is known.
                 _ => SliceStart::first_mb_of(bytes) == Some(0),
             }
         } else {
-            // 7.4.1.2.3: these come in front of a picture, never behind it.
+            // 7.4.1.2.3: these types precede a picture and never follow it.
             self.has_picture && matches!(kind, 6..=9 | 14..=18)
         };
         let unit = starts.then(|| {
-            let unit = self.spent..nal.code;
+            let unit = self.consumed..nal.code;
             self.restart(nal.code);
             self.nal = Some(Nal { examined: true, ..nal });
             unit
@@ -249,26 +258,26 @@ impl Splitter {
         unit
     }
 
-    /// Enough of the NAL unit is here to know whether it starts an access unit.
+    /// Returns whether enough of the NAL unit has arrived to decide if it starts an access unit.
     fn can_examine(&self, nal: Nal, end: Option<usize>) -> bool {
-        let here = self.buffer.len() - nal.start;
+        let available = self.buffer.len() - nal.start;
         let Some(header) = self.buffer.get(nal.start) else {
             return false;
         };
         match header & 31 {
             nal_type::SLICE | nal_type::PARTITION_A | nal_type::IDR => {
-                end.is_some() || here >= slice::PREFIX
+                end.is_some() || available >= slice::PREFIX_BYTES
             }
             _ => true,
         }
     }
 
-    /// The NAL unit that was arriving ends at `at`: parameter sets are kept.
+    /// Ends the current NAL unit at `at`, and stores it if it is a parameter set.
     fn end_nal(&mut self, at: usize) {
         let Some(nal) = self.nal else { return };
         let end = annexb::trim_zeros(&self.buffer, nal.start.min(at), at);
         let bytes = &self.buffer[nal.start.min(end)..end];
-        // A damaged set is reported by the parser, which sees the same bytes.
+        // The parser reports damaged sets, because it reads the same bytes.
         let _ = match bytes.first().map(|header| header & 31) {
             Some(nal_type::SPS) => self.params.put_sps(bytes),
             Some(nal_type::PPS) => self.params.put_pps(bytes),
@@ -276,9 +285,9 @@ impl Splitter {
         };
     }
 
-    /// A new access unit begins at `at`.
+    /// Starts a new access unit at `at`.
     fn restart(&mut self, at: usize) {
-        self.spent = at;
+        self.consumed = at;
         self.scanned = self.scanned.max(at);
         self.nal = None;
         self.slice = None;
@@ -286,16 +295,16 @@ impl Splitter {
         self.last_start = self.offset + at as u64;
     }
 
-    /// Behind a cut there must be a start code; otherwise the cut was wrong, and everything up to
-    /// the next start code is dropped. False while that can't be known.
+    /// Checks that a start code follows a cut. Otherwise the cut was early, and the data up to the
+    /// next start code is discarded. Returns false until enough data has arrived.
     fn confirm_cut(&mut self) -> bool {
         let Some(cut) = self.cut.as_mut().filter(|cut| !cut.confirmed) else {
             return true;
         };
-        let rest = &self.buffer[self.spent..];
+        let rest = &self.buffer[self.consumed..];
         match rest.iter().position(|&b| b != 0) {
             None => {
-                self.spent = self.buffer.len().saturating_sub(3).max(self.spent);
+                self.consumed = self.buffer.len().saturating_sub(3).max(self.consumed);
                 false
             }
             Some(zeros) => {
@@ -308,22 +317,23 @@ impl Splitter {
         }
     }
 
-    /// More than an access unit can have, and no end: it is thrown away.
-    fn give_up_on_too_much(&mut self) -> Option<AccessUnit<'_>> {
-        let waiting = self.buffer.len() - self.spent;
-        if waiting > MAX_ACCESS_UNIT {
-            self.discarded += waiting as u64;
+    /// Discards data that exceeds the maximum access unit size, or that contains no start code.
+    fn discard_excess(&mut self) -> Option<AccessUnit<'_>> {
+        let pending = self.buffer.len() - self.consumed;
+        if pending > MAX_ACCESS_UNIT {
+            self.discarded += pending as u64;
             self.restart(self.buffer.len());
-        } else if self.nal.is_none() && !self.has_picture && waiting > 4 {
-            // No start code at all so far: nothing of it will ever be used.
-            let keep = self.buffer.len() - 3;
-            self.discarded += (keep - self.spent) as u64;
-            self.spent = keep;
+        } else if self.nal.is_none() && !self.has_picture && pending > 4 {
+            // No start code so far. Keep the last bytes, which may be part of one.
+            let keep_from = self.buffer.len() - 3;
+            self.discarded += (keep_from - self.consumed) as u64;
+            self.consumed = keep_from;
         }
         None
     }
 
-    fn lend(&mut self, unit: std::ops::Range<usize>) -> AccessUnit<'_> {
+    /// Borrows the access unit at `unit` from the buffer and adds its arrival time.
+    fn borrow_unit(&mut self, unit: std::ops::Range<usize>) -> AccessUnit<'_> {
         let position = self.offset + unit.start as u64;
         while self.arrivals.get(1).is_some_and(|&(start, _)| start <= position) {
             self.arrivals.pop_front();
@@ -332,21 +342,21 @@ impl Splitter {
         AccessUnit { data: &self.buffer[unit], arrived }
     }
 
-    /// Moves what is left to the front.
+    /// Removes consumed bytes from the buffer.
     fn compact(&mut self) {
-        let spent = self.spent;
-        if spent == 0 {
+        let consumed = self.consumed;
+        if consumed == 0 {
             return;
         }
-        self.buffer.drain(..spent);
-        self.offset += spent as u64;
-        self.scanned = self.scanned.saturating_sub(spent);
+        self.buffer.drain(..consumed);
+        self.offset += consumed as u64;
+        self.scanned = self.scanned.saturating_sub(consumed);
         if let Some(nal) = &mut self.nal {
-            // The start code may have been handed out with garbage in front of it.
-            nal.code = nal.code.saturating_sub(spent);
-            nal.start -= spent;
+            // The start code may already have been consumed.
+            nal.code = nal.code.saturating_sub(consumed);
+            nal.start -= consumed;
         }
-        self.spent = 0;
+        self.consumed = 0;
         let position = self.offset;
         while self.arrivals.get(1).is_some_and(|&(start, _)| start <= position) {
             self.arrivals.pop_front();
@@ -361,7 +371,7 @@ mod tests {
 
     const CLIP: &[u8] = include_bytes!("../camera/test_card.h264");
 
-    /// Access units of the clip, found by its NAL unit types alone: it has one slice a picture.
+    /// Splits the test card at NAL unit types alone, which suffices for one slice per picture.
     fn clip() -> Vec<&'static [u8]> {
         let mut starts = vec![];
         let mut after_picture = true;
@@ -385,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_pause_a_frame_comes_out_with_the_next() {
+    fn without_a_pause_the_next_frame_ends_a_frame() {
         let clip = clip();
         assert_eq!(clip.len(), 300);
         let mut splitter = Splitter::default();
@@ -412,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_in_mid_frame_is_noticed_and_costs_only_that_frame() {
+    fn an_early_cut_is_counted_and_loses_only_that_frame() {
         let clip = clip();
         let mut splitter = Splitter::default();
         let half = clip[0].len() / 2;
@@ -429,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_with_only_a_start_code_or_parameter_sets_ends_nothing() {
+    fn a_pause_after_parameter_sets_returns_nothing() {
         let clip = clip();
         let mut splitter = Splitter::default();
         let slice = annexb::nal_units(clip[0]).last().unwrap().start;
@@ -443,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_garbage_takes_no_memory() {
+    fn endless_garbage_uses_bounded_memory() {
         let mut splitter = Splitter::default();
         for byte in [0u8, 7] {
             for _ in 0..2_000 {
@@ -452,7 +462,7 @@ mod tests {
                 assert_eq!(splitter.pause(), None);
             }
         }
-        // A NAL unit that never ends, too.
+        // A NAL unit without an end.
         splitter.push(&[0, 0, 1, 0x65], at(0));
         for _ in 0..2_000 {
             splitter.push(&[9; 65_536], at(0));
@@ -462,13 +472,13 @@ mod tests {
         assert!(splitter.buffer.capacity() < 3 * MAX_ACCESS_UNIT, "{}", splitter.buffer.capacity());
     }
 
-    /// Four access units of x264 (64x48, a grey picture that stands still): slices so short that
-    /// the zeros behind them came into what was read of their headers.
+    /// Four access units from x264 (64x48, a still grey picture). Their slices are so short that
+    /// the trailing zeros are within the prefix that is read for the slice header.
     #[test]
-    fn short_slices_with_zeros_behind_them() {
+    fn accepts_short_slices_with_trailing_zeros() {
         const STILL: &[u8] = include_bytes!("../../fuzz/seeds/splitter/still-trailing-zeros");
         let mut splitter = Splitter::default();
-        splitter.push(&STILL[2..], at(0)); // behind the fuzz target's own two bytes
+        splitter.push(&STILL[2..], at(0)); // the first two bytes are options of the fuzz target
         let mut units = drain(&mut splitter);
         while let Some(unit) = splitter.finish() {
             units.push(unit.data.to_vec());
@@ -481,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_by_byte_takes_no_memory() {
+    fn writes_byte_by_byte_use_bounded_memory() {
         let mut splitter = Splitter::default();
         splitter.push(&[0, 0, 1, 0x65], at(0));
         for n in 0..100_000 {
@@ -491,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_by_byte_each_access_unit_has_the_time_of_its_first_byte() {
+    fn arrival_is_the_time_of_the_first_byte_for_writes_byte_by_byte() {
         let clip = clip();
         let mut splitter = Splitter::default();
         let (mut now, mut starts, mut arrived) = (0, vec![], vec![]);
@@ -509,9 +519,11 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
 
-        /// However the bytes are cut into reads, the same access units come out.
+        /// The size of the reads does not change the access units.
         #[test]
-        fn reads_of_any_size(sizes in proptest::collection::vec(1usize..9000, 1..400)) {
+        fn reads_of_any_size_return_the_same_access_units(
+            sizes in proptest::collection::vec(1usize..9000, 1..400),
+        ) {
             let clip = clip();
             let whole: Vec<u8> = clip[..80].concat();
             let mut splitter = Splitter::default();
@@ -529,9 +541,9 @@ mod tests {
             prop_assert_eq!(units, clip[..80].iter().map(|u| u.to_vec()).collect::<Vec<_>>());
         }
 
-        /// Any bytes, with pauses anywhere: no panic, nothing handed out twice.
+        /// Arbitrary bytes and pauses cause no panic, and no byte is returned twice.
         #[test]
-        fn any_bytes(chunks in proptest::collection::vec(
+        fn arbitrary_bytes_do_not_panic(chunks in proptest::collection::vec(
             (proptest::collection::vec(
                 prop_oneof![4 => Just(0u8), 2 => Just(1u8), 1 => Just(0x65u8), 1 => Just(0x41u8),
                             1 => Just(0x67u8), 4 => any::<u8>()], 0..120), any::<bool>()), 0..40)) {

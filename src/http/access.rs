@@ -1,7 +1,8 @@
-//! Applies the access policy to HTTP requests: `Host`, `Origin`, and the password.
+//! Applies the access policy to HTTP requests: Host, Origin and password.
 //!
-//! The password (RFC 7617) is required everywhere but at `/healthz`: HTTP Basic, with any user name.
-//! A cookie then stands for it, because Safari sends no password with a WebSocket.
+//! The password is sent with HTTP Basic authentication (RFC 7617) and any user name. Every path but
+//! `/healthz` requires it. The reply sets a cookie that replaces the password, because Safari sends
+//! no password with a WebSocket handshake.
 
 use super::reply::ApiError;
 use crate::access::{AccessPolicy, Denied, Password, Requester};
@@ -11,10 +12,10 @@ use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN, UPGRADE};
 use hyper::{Method, StatusCode, Uri};
 use std::time::Duration;
 
-/// Name of the cookie that stands for the password.
+/// Name of the cookie that replaces the password.
 const COOKIE: &str = "berrymse";
 
-/// Delay of the reply to a wrong password. It slows guessing down, and is short enough for typos.
+/// Delay of the reply to a wrong password. It slows down guessing, and is acceptable after a typo.
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_secs(1);
 
 impl From<Denied> for ApiError {
@@ -30,16 +31,17 @@ impl From<Denied> for ApiError {
     }
 }
 
-/// What the headers say about the sender.
+/// Returns the host and the origin of a request.
 pub fn requester(headers: &HeaderMap) -> Requester<'_> {
     Requester {
         host: headers.get(HOST).and_then(|host| host.to_str().ok()),
-        // An origin that is not text is one, and matches nothing.
+        // An origin that is not text counts as present, but matches nothing.
         origin: headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default()),
     }
 }
 
-/// Refuses WebSockets and requests that change something under foreign names and from foreign sites.
+/// Checks Host and Origin of WebSocket handshakes and of requests that change something. Other
+/// requests are allowed.
 ///
 /// # Errors
 ///
@@ -56,7 +58,7 @@ pub fn check_origin(
     }
 }
 
-/// Whether the request is allowed. The cookie is to be set by the reply.
+/// Checks whether a request is allowed. Returns the cookie that the reply must set, if any.
 pub(super) async fn check(
     policy: &AccessPolicy,
     method: &Method,
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn checks_the_origin_of_what_changes_something_and_of_websockets() {
+    async fn checks_the_origin_of_changes_and_of_websockets() {
         let policy = AccessPolicy::default();
         let foreign = headers(&[("host", "cam.local"), ("origin", "http://evil.example")]);
         let uri = Uri::from_static("/");

@@ -1,17 +1,18 @@
-//! Bodies of requests.
+//! Request bodies.
 
 use super::reply::ApiError;
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
 use hyper::StatusCode;
+use std::error::Error;
 use std::pin::Pin;
 use std::time::Duration;
 use std::{fmt, io};
 
-/// A client that sends nothing for this long has gone.
+/// Maximum time between two pieces of a body.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The body of a request, piece by piece.
+/// The body of a request, as a stream of pieces.
 pub(super) type Body = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
 
 /// Why a body could not be read.
@@ -19,9 +20,9 @@ pub(super) type Body = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Sen
 pub(super) enum BodyError {
     /// The connection broke.
     Broken(io::Error),
-    /// Nothing came for [`IDLE_TIMEOUT`].
+    /// The client sent nothing for [`IDLE_TIMEOUT`].
     Idle,
-    /// It is longer than this many bytes.
+    /// The body exceeds this limit, in bytes.
     TooLong(usize),
 }
 
@@ -29,8 +30,17 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BodyError::Broken(error) => write!(f, "the request ended early: {error}"),
-            BodyError::Idle => write!(f, "no data for {} s", IDLE_TIMEOUT.as_secs()),
+            BodyError::Idle => write!(f, "no data received for {} s", IDLE_TIMEOUT.as_secs()),
             BodyError::TooLong(limit) => write!(f, "the request body exceeds {limit} bytes"),
+        }
+    }
+}
+
+impl Error for BodyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            BodyError::Broken(error) => Some(error),
+            BodyError::Idle | BodyError::TooLong(_) => None,
         }
     }
 }
@@ -45,7 +55,7 @@ impl From<BodyError> for ApiError {
     }
 }
 
-/// Gives warp's body a type with a name.
+/// Converts a body from warp to [`Body`].
 pub(super) fn boxed<B: Buf>(
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Body {
@@ -55,7 +65,7 @@ pub(super) fn boxed<B: Buf>(
     }))
 }
 
-/// The next piece of a body; `None` at the end.
+/// Returns the next piece of a body, or `None` at the end.
 pub(super) async fn next(body: &mut Body) -> Result<Option<Bytes>, BodyError> {
     match tokio::time::timeout(IDLE_TIMEOUT, body.next()).await {
         Ok(piece) => piece.transpose(),
@@ -63,7 +73,7 @@ pub(super) async fn next(body: &mut Body) -> Result<Option<Bytes>, BodyError> {
     }
 }
 
-/// A whole body of at most `limit` bytes.
+/// Reads a whole body of at most `limit` bytes.
 pub(super) async fn read(body: &mut Body, limit: usize) -> Result<Vec<u8>, BodyError> {
     let mut bytes = vec![];
     while let Some(piece) = next(body).await? {

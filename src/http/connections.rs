@@ -1,4 +1,4 @@
-//! Limit on simultaneous connections per address.
+//! Limit on the number of connections per IP address.
 
 use super::reply::RETRY_AFTER_SECONDS;
 use std::collections::HashMap;
@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpStream;
 
-/// Counts the connections of each address.
+/// A count of open connections per IP address.
 #[derive(Default, Clone)]
 pub(super) struct ConnectionLimiter(Arc<Mutex<HashMap<IpAddr, u32>>>);
 
-/// One counted connection, until it is dropped. A WebSocket viewer keeps it.
+/// A counted connection. Dropping it decreases the count. A WebSocket viewer holds it until it
+/// leaves.
 pub(super) struct ConnectionPermit {
     limiter: ConnectionLimiter,
     address: IpAddr,
@@ -21,7 +22,7 @@ impl ConnectionLimiter {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A permit for another connection of `address`, unless it has `limit` already.
+    /// Returns a permit for another connection from `address`, or `None` if it has `limit` already.
     pub(super) fn acquire(&self, address: IpAddr, limit: u32) -> Option<Arc<ConnectionPermit>> {
         let mut counts = self.lock();
         let count = counts.entry(address).or_default();
@@ -49,10 +50,10 @@ impl Drop for ConnectionPermit {
 /// Refuses a connection over the limit, without reading from it.
 pub(super) fn refuse(stream: &TcpStream) {
     let body = "too many connections from your address: try again later\n";
-    let answer = format!(
+    let reply = format!(
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER_SECONDS}\r\nContent-Type: \
          text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    let _ = stream.try_write(answer.as_bytes()); // a new connection has room for it
+    let _ = stream.try_write(reply.as_bytes()); // fits into the buffer of a new connection
 }

@@ -1,4 +1,4 @@
-//! State that all requests share.
+//! State shared by all requests.
 
 use crate::access::AccessPolicy;
 use crate::camera::Camera;
@@ -9,35 +9,35 @@ use crate::update::Updater;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// State that all requests share.
+/// State shared by all requests.
 #[derive(Debug)]
 pub struct Context {
-    /// In the order of the configuration; the first is shown where none is named.
+    /// In the order of the configuration. The first is the default.
     pub cameras: Vec<Arc<Camera>>,
-    /// Who may do what.
+    /// Rules for Host, Origin and password.
     pub access: AccessPolicy,
-    /// `[server]`: limits.
+    /// The `[server]` section of the configuration, with the limits.
     pub server: config::Server,
-    /// The configuration file.
+    /// Access to the configuration file.
     pub settings: Settings,
-    /// Updates of the system.
+    /// Updates of the appliance.
     pub updater: Arc<Updater>,
-    /// Where updates are announced.
+    /// URL of the announcement of updates.
     pub update_url: Option<String>,
     /// When the program started.
     pub started: Instant,
-    /// Set when the program is to end.
+    /// The shutdown signal.
     pub shutdown: Shutdown,
 }
 
 impl Context {
-    /// Whether another viewer may be accepted.
+    /// Returns whether the viewer limit allows another viewer.
     pub(super) fn has_room(&self) -> bool {
         let viewers: usize = self.cameras.iter().map(|camera| camera.stream.viewers()).sum();
         viewers < self.server.max_viewers as usize
     }
 
-    /// Index of the camera called `name`; without a name, the first.
+    /// Returns the index of the camera called `name`, or of the first camera without a name.
     pub(super) fn position(&self, name: Option<&str>) -> Option<usize> {
         match name {
             None => Some(0),
@@ -45,7 +45,7 @@ impl Context {
         }
     }
 
-    /// The configurations of the cameras in force.
+    /// Returns the configurations of the cameras in force.
     pub(super) fn configs(&self) -> Vec<config::Camera> {
         self.cameras.iter().map(|camera| camera.config.clone()).collect()
     }

@@ -1,8 +1,8 @@
-//! The stream as one endless file, for players that speak HTTP: VLC, ffmpeg, Home Assistant.
+//! The stream as an endless file over HTTP, for players such as VLC, ffmpeg and Home Assistant.
 //!
-//! A viewer here gets the same shared fragments as one over WebSocket. When the parameter sets
-//! change in mid-stream, an MP4 file can't have a second `moov` (ffmpeg skips it); so its sample
-//! entry is `avc3`, and new sets come in the key frame that needs them.
+//! These viewers receive the same shared fragments as viewers over WebSocket. If the parameter sets
+//! change, the file cannot have a second `moov` (ffmpeg skips it). So its sample entry is `avc3`,
+//! and new parameter sets precede the slices in the key frame (ISO/IEC 14496-15).
 
 use crate::camera::Camera;
 use crate::fmp4;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use warp::Reply;
 use warp::reply::Response;
 
-/// `/live….mp4`: fragmented MP4.
+/// `GET /live….mp4`: fragmented MP4.
 pub(super) fn mp4(camera: &Arc<Camera>, context: &Context) -> Response {
     let mut started = false;
     let convert = move |event| match event {
@@ -41,7 +41,7 @@ pub(super) fn mp4(camera: &Arc<Camera>, context: &Context) -> Response {
     body(camera, context, "video/mp4", convert)
 }
 
-/// `/live….h264`: Annex B, with the parameter sets as the camera sent them.
+/// `GET /live….h264`: Annex B, with the parameter sets as the camera sent them.
 pub(super) fn h264(camera: &Arc<Camera>, context: &Context) -> Response {
     let convert = |event| match event {
         Event::Frame(fragment) => vec![annex_b(&fragment)],
@@ -51,7 +51,7 @@ pub(super) fn h264(camera: &Arc<Camera>, context: &Context) -> Response {
     body(camera, context, "video/h264", convert)
 }
 
-/// A fragment's access unit with start codes; a key frame with the parameter sets in front.
+/// Returns the access unit of a fragment in Annex B format. Parameter sets precede a key frame.
 fn annex_b(fragment: &Fragment) -> Bytes {
     const START_CODE: [u8; 4] = [0, 0, 0, 1];
     let mp4 = fragment.mp4();

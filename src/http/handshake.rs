@@ -1,48 +1,99 @@
 //! The WebSocket handshake (RFC 6455, 4.2).
 
+use super::reply::ApiError;
 use headers::{HeaderMapExt, SecWebsocketAccept, SecWebsocketKey};
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper::{Method, StatusCode, Version};
+use std::fmt;
 
-/// The answer to a handshake (4.2.2), or why there is none and which status says so.
+/// Why a handshake was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HandshakeError {
+    /// `Upgrade: websocket` is missing.
+    NotWebSocket,
+    /// The request is not a GET request of HTTP/1.1.
+    NotGet,
+    /// `Connection: Upgrade` is missing.
+    NoConnectionUpgrade,
+    /// `Sec-WebSocket-Version` is not 13.
+    Version,
+    /// `Sec-WebSocket-Key` is missing or invalid.
+    Key,
+    /// The connection cannot be upgraded.
+    NotUpgradable,
+}
+
+impl HandshakeError {
+    /// Returns the status of the reply (4.2.2, 4.4).
+    pub fn status(self) -> StatusCode {
+        match self {
+            HandshakeError::NotWebSocket | HandshakeError::Version => StatusCode::UPGRADE_REQUIRED,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HandshakeError::NotWebSocket => "this address requires WebSocket (RFC 6455)",
+            HandshakeError::NotGet => "a WebSocket handshake must be a GET request of HTTP/1.1",
+            HandshakeError::NoConnectionUpgrade => {
+                "the WebSocket handshake has no 'Connection: Upgrade'"
+            }
+            HandshakeError::Version => {
+                "unsupported WebSocket version: Sec-WebSocket-Version must be 13"
+            }
+            HandshakeError::Key => "Sec-WebSocket-Key must be 16 bytes in base64",
+            HandshakeError::NotUpgradable => "this connection cannot be upgraded to WebSocket",
+        })
+    }
+}
+
+impl std::error::Error for HandshakeError {}
+
+impl From<HandshakeError> for ApiError {
+    fn from(error: HandshakeError) -> ApiError {
+        ApiError::new(error.status(), error.to_string())
+    }
+}
+
+/// Checks a handshake (4.2.1), and returns the value of `Sec-WebSocket-Accept` for the reply
+/// (4.2.2).
 ///
-/// On success, the value of `Sec-WebSocket-Accept`.
+/// # Errors
+///
+/// Fails if the request is not a valid handshake of WebSocket version 13.
 pub fn handshake(
     method: &Method,
     version: Version,
     headers: &HeaderMap,
-) -> Result<HeaderValue, (StatusCode, &'static str)> {
-    let bad = |why| Err((StatusCode::BAD_REQUEST, why));
+) -> Result<HeaderValue, HandshakeError> {
     if !has_token(headers, UPGRADE, "websocket") {
-        return Err((StatusCode::UPGRADE_REQUIRED, "this address speaks WebSocket (RFC 6455)"));
+        return Err(HandshakeError::NotWebSocket);
     }
     if method != Method::GET || version != Version::HTTP_11 {
-        return bad("a WebSocket handshake is a GET of HTTP/1.1");
+        return Err(HandshakeError::NotGet);
     }
     if !has_token(headers, CONNECTION, "upgrade") {
-        return bad("the handshake lacks 'Connection: Upgrade'");
+        return Err(HandshakeError::NoConnectionUpgrade);
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err((StatusCode::UPGRADE_REQUIRED, "only version 13 of WebSocket is spoken here"));
+        return Err(HandshakeError::Version);
     }
-    // 16 bytes in base64 (4.1): 24 characters, the last two padding.
+    // 16 bytes in base64 (4.1) are 24 characters, of which the last two are padding.
     let key = headers.get("sec-websocket-key").map(HeaderValue::as_bytes).unwrap_or_default();
     let is_base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
     if !(key.len() == 24 && key[..22].iter().all(is_base64) && key.ends_with(b"==")) {
-        return bad("the handshake's Sec-WebSocket-Key is not 16 bytes in base64");
+        return Err(HandshakeError::Key);
     }
-    let Some(key) = headers.typed_get::<SecWebsocketKey>() else {
-        return bad("the handshake has no Sec-WebSocket-Key");
-    };
-    let mut answer = HeaderMap::new();
-    answer.typed_insert(SecWebsocketAccept::from(key));
-    match answer.into_iter().next() {
-        Some((_, value)) => Ok(value),
-        None => bad("the handshake's Sec-WebSocket-Key cannot be answered"),
-    }
+    let key = headers.typed_get::<SecWebsocketKey>().ok_or(HandshakeError::Key)?;
+    let mut reply = HeaderMap::new();
+    reply.typed_insert(SecWebsocketAccept::from(key));
+    reply.into_iter().next().map(|(_, value)| value).ok_or(HandshakeError::Key)
 }
 
-/// Whether a comma-separated header has `token` in it, in any case.
+/// Returns whether a header, a comma-separated list, contains `token` in upper or lower case.
 pub(crate) fn has_token(headers: &HeaderMap, name: hyper::header::HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
@@ -68,36 +119,47 @@ mod tests {
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
 
-    fn shake(headers: &HeaderMap) -> Result<HeaderValue, (StatusCode, &'static str)> {
+    fn get(headers: &HeaderMap) -> Result<HeaderValue, HandshakeError> {
         handshake(&Method::GET, Version::HTTP_11, headers)
     }
 
     #[test]
-    fn the_example_of_the_standard() {
-        assert_eq!(shake(&headers(&GOOD)).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    fn accepts_the_example_of_the_standard() {
+        assert_eq!(get(&headers(&GOOD)).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
-    fn each_missing_part_has_its_own_answer() {
-        let mut texts = std::collections::HashSet::new();
-        for left_out in 0..4 {
-            let some: Vec<_> =
-                GOOD.iter().enumerate().filter(|(n, _)| *n != left_out).map(|(_, p)| *p).collect();
-            assert!(texts.insert(shake(&headers(&some)).unwrap_err().1));
+    fn distinguishes_missing_headers() {
+        use HandshakeError::{
+            Key, NoConnectionUpgrade, NotGet, NotWebSocket, Version as Unsupported,
+        };
+        let mut messages = std::collections::HashSet::new();
+        let expected = [
+            (NotWebSocket, StatusCode::UPGRADE_REQUIRED),
+            (NoConnectionUpgrade, StatusCode::BAD_REQUEST),
+            (Unsupported, StatusCode::UPGRADE_REQUIRED),
+            (Key, StatusCode::BAD_REQUEST),
+        ];
+        for (omitted, (error, status)) in expected.into_iter().enumerate() {
+            let mut pairs = GOOD.to_vec();
+            pairs.remove(omitted);
+            assert_eq!(get(&headers(&pairs)), Err(error));
+            assert_eq!(error.status(), status);
+            assert!(messages.insert(error.to_string()), "{error}");
         }
         let good = headers(&GOOD);
-        assert!(handshake(&Method::POST, Version::HTTP_11, &good).is_err());
-        assert!(handshake(&Method::GET, Version::HTTP_10, &good).is_err());
+        assert_eq!(handshake(&Method::POST, Version::HTTP_11, &good), Err(NotGet));
+        assert_eq!(handshake(&Method::GET, Version::HTTP_10, &good), Err(NotGet));
     }
 
     proptest! {
         #[test]
-        fn any_handshake(values in proptest::collection::vec("[ -~]{0,40}", 4)) {
+        fn never_panics(values in proptest::collection::vec("[ -~]{0,40}", 4)) {
             let mut map = HeaderMap::new();
             for ((name, _), value) in GOOD.iter().zip(&values) {
                 if let Ok(value) = value.parse() { map.insert(*name, value); }
             }
-            let _ = shake(&map);
+            let _ = get(&map);
         }
     }
 }

@@ -1,13 +1,14 @@
-//! Viewers over WebSocket.
+//! Viewers over WebSocket (RFC 6455).
 //!
-//! warp and hyper take the handshake; then the socket is taken over, and what goes out are the
-//! shared bytes of the fragments, as they are, with plain writes. A viewer costs a socket, a place in
-//! a row ([`super::fanout`]), and a task that sleeps until something unusual happens.
+//! warp and hyper receive the handshake. Then this module takes over the socket and writes the
+//! bytes of the fragments, which all viewers share. Each viewer has a socket, a place in a shard
+//! ([`crate::stream::fanout`]), and a task. The shard writes to a viewer that keeps up; the task
+//! sleeps until something else must be done.
 
 use crate::camera::Camera;
 use crate::http::Context;
 use crate::http::connections::ConnectionPermit;
-use crate::http::handshake::handshake;
+use crate::http::handshake::{HandshakeError, handshake};
 use crate::shutdown::Shutdown;
 use crate::stream::fanout::{Connection, Fanout};
 use crate::stream::{Event, Viewer};
@@ -29,37 +30,41 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use warp::reply::Response;
 
-/// A viewer that takes nothing for so long is gone.
+/// Time after which a viewer that accepts no data is considered gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a viewer is asked whether it is still there: below the 30 s after which home routers
-/// forget a quiet connection.
+/// How often a viewer is pinged: more often than every 30 s, after which home routers forget an
+/// idle connection.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Time for the peer to close after we have.
+/// Time that the client has to close the connection after the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Pieces that go into one write: well below the 1024 of Linux (IOV_MAX), and a second of frames.
+/// Maximum number of buffers in one write: more than a second of frames, and well below the limit
+/// of Linux (`IOV_MAX`, 1024).
 const MAX_SLICES: usize = 64;
 
-/// Which messages a viewer understands.
+/// The messages that a viewer understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// `/live`: text about the stream, then one binary message to start, then one a frame.
+    /// `/live`: a text message that describes the stream, then a binary message to start with, then
+    /// a binary message for each frame.
     Live,
-    /// `/video_websocket`, for pages of the Go BerryMSE: binary only, each fragment a message.
+    /// `/video_websocket`, for pages of the Go version of BerryMSE: only binary messages, one for
+    /// each fragment.
     Legacy,
 }
 
-/// What a viewer may ask. Any other text is ignored, so that newer pages get along with this server.
+/// A request from a viewer. Other text messages are ignored, so that newer pages work with this
+/// server.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Request {
-    /// What time it is here, and how old the newest frame: see [`time`].
+    /// Requests the time of the server and the age of the newest frame: see [`time`].
     Time { id: u64 },
 }
 
-/// Answers the handshake, and sends pictures once it is through.
+/// Replies to the handshake, and starts a task that serves the viewer.
 pub(super) fn accept(
     headers: &HeaderMap,
     upgrade: Option<(OnUpgrade, Arc<ConnectionPermit>)>,
@@ -67,11 +72,10 @@ pub(super) fn accept(
     fanout: &Arc<Fanout>,
     dialect: Dialect,
     context: &Context,
-) -> Result<Response, (StatusCode, &'static str)> {
-    // The door and the routes have let only GET through, and hyper upgrades only HTTP/1.1.
+) -> Result<Response, HandshakeError> {
+    // The routes accept only GET and HEAD here, and hyper upgrades only HTTP/1.1.
     let accept = handshake(&Method::GET, Version::HTTP_11, headers)?;
-    let (upgrade, permit) =
-        upgrade.ok_or((StatusCode::BAD_REQUEST, "this connection cannot be a WebSocket"))?;
+    let (upgrade, permit) = upgrade.ok_or(HandshakeError::NotUpgradable)?;
     let viewer = camera.stream.watch();
     let shutdown = context.shutdown.clone();
     let fanout = fanout.clone();
@@ -87,8 +91,8 @@ pub(super) fn accept(
         connection.remove();
         drop(permit);
         match end {
-            Ok(()) => log::debug!("a viewer of \"{name}\" left"),
-            Err(error) => log::debug!("a viewer of \"{name}\" is gone: {error}"),
+            Ok(()) => log::debug!("camera \"{name}\": a viewer left"),
+            Err(error) => log::debug!("camera \"{name}\": lost a viewer: {error}"),
         }
     });
     let mut response = Response::default();
@@ -100,7 +104,7 @@ pub(super) fn accept(
     Ok(response)
 }
 
-/// One viewer, from the handshake to the end.
+/// Serves a viewer from the handshake to the end of the connection.
 async fn serve_viewer(
     connection: &Connection,
     mut reader: Reader,
@@ -111,31 +115,32 @@ async fn serve_viewer(
 ) -> io::Result<()> {
     let ping = sleep(PING_INTERVAL);
     tokio::pin!(ping);
-    let mut answered = true;
-    // What is to be said besides pictures: pings, answers to pings and questions.
-    let mut words: Vec<u8> = vec![];
+    let mut pong_received = true;
+    // Messages to send besides frames: pings, pongs and replies to requests.
+    let mut messages: Vec<u8> = vec![];
     let code = 'open: loop {
-        // Also what came together with the handshake.
+        // On the first pass, this reads data that arrived together with the handshake.
         loop {
             match reader.next_message() {
                 Ok(None) => break,
-                Ok(Some(Message::Ping(payload))) => words.extend(websocket::pong(&payload)),
+                Ok(Some(Message::Ping(payload))) => messages.extend(websocket::pong(&payload)),
                 Ok(Some(Message::Close(code))) => break 'open code,
-                Ok(Some(Message::Pong)) => answered = true,
+                Ok(Some(Message::Pong)) => pong_received = true,
                 Ok(Some(Message::Text(text))) if dialect == Dialect::Live => {
                     if let Ok(Request::Time { id }) = serde_json::from_str(&text) {
-                        words.extend(websocket::text(&time(id, started, viewer.stream())));
+                        messages.extend(websocket::text(&time(id, started, viewer.stream())));
                     }
                 }
                 Ok(Some(Message::Text(_) | Message::Binary)) => {}
                 Err(code) => break 'open code,
             }
         }
-        let claimed = if words.is_empty() { connection.unsent() } else { Some(connection.claim()) };
+        let claimed =
+            if messages.is_empty() { connection.unsent() } else { Some(connection.claim()) };
         if let Some((next, unsent)) = claimed {
             send(&connection.socket, unsent.as_slice()).await?;
-            if !words.is_empty() {
-                send(&connection.socket, &[std::mem::take(&mut words).into()]).await?;
+            if !messages.is_empty() {
+                send(&connection.socket, &[std::mem::take(&mut messages).into()]).await?;
             }
             if viewer.position().is_some() {
                 viewer.resume(next);
@@ -150,7 +155,8 @@ async fn serve_viewer(
         }
         tokio::select! {
             () = connection.wake.notified() => {}
-            // Until there is a first picture, nobody else watches for it.
+            // The shard serves only viewers that have started, so the task waits for the first
+            // frame.
             event = viewer.next(), if viewer.position().is_none() => match event {
                 Some(event) => {
                     send_event(&connection.socket, event, dialect).await?;
@@ -165,10 +171,10 @@ async fn serve_viewer(
                 }
             }
             () = ping.as_mut() => {
-                if !std::mem::take(&mut answered) {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
+                if !std::mem::take(&mut pong_received) {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "no reply to a ping"));
                 }
-                words.extend(websocket::ping());
+                messages.extend(websocket::ping());
                 ping.as_mut().reset(Instant::now() + PING_INTERVAL);
             }
             () = shutdown.wait() => break status::GOING_AWAY,
@@ -178,7 +184,8 @@ async fn serve_viewer(
     send(&connection.socket, unsent.as_slice()).await?;
     send(&connection.socket, &[websocket::close(code).into()]).await?;
     socket2::SockRef::from(&connection.socket).shutdown(std::net::Shutdown::Write)?;
-    // What the peer still had to say is read, so that it gets our last words (no reset).
+    // Closing a socket with unread data resets the connection, and the client may lose the close
+    // frame. So read until the client closes.
     let drain = async {
         while connection.socket.readable().await.is_ok() {
             if !read(&connection.socket, &mut Reader::default()).unwrap_or(false) {
@@ -190,9 +197,9 @@ async fn serve_viewer(
     Ok(())
 }
 
-/// Reads what is there. False at the end.
+/// Reads available data into `reader`. Returns false if the client has closed the connection.
 fn read(socket: &TcpStream, reader: &mut Reader) -> io::Result<bool> {
-    // On the stack, and not across a wait: a viewer that says nothing needs no buffer.
+    // On the stack, and not held across an await, so that an idle viewer needs no buffer.
     let mut buffer = [0; 512];
     match socket.try_read(&mut buffer) {
         Ok(0) => Ok(false),
@@ -220,8 +227,9 @@ async fn send_event(to: &TcpStream, event: Event, dialect: Dialect) -> io::Resul
     }
 }
 
-/// The text about the stream, and one message with the init segment and all of the group: a
-/// browser appends it at once. The fragments are those that everybody has; nothing is copied.
+/// Returns the description of the stream as a text message, and one binary message with the init
+/// segment and the whole group, which browsers append in one step. The fragments are the shared
+/// ones, not copies.
 fn start(init: &Init, group: &[Fragment]) -> Vec<Bytes> {
     let group: Vec<Bytes> = group.iter().map(Fragment::mp4).collect();
     let len = init.segment.len() + group.iter().map(Bytes::len).sum::<usize>();
@@ -231,6 +239,7 @@ fn start(init: &Init, group: &[Fragment]) -> Vec<Bytes> {
     std::iter::once(head.into()).chain(group).collect()
 }
 
+/// Returns the init segment and each fragment of the group as binary messages.
 fn legacy_start(init: &Init, group: &[Fragment]) -> Vec<Bytes> {
     let mut head = websocket::Header::binary(init.segment.len()).to_vec();
     head.extend_from_slice(&init.segment);
@@ -238,7 +247,7 @@ fn legacy_start(init: &Init, group: &[Fragment]) -> Vec<Bytes> {
     std::iter::once(head.into()).chain(group).collect()
 }
 
-/// `{"type":"init",…}`
+/// Returns the description of the stream: `{"type":"init",…}`.
 fn description(init: &Init) -> String {
     let parameters = &init.parameters;
     serde_json::json!({
@@ -251,49 +260,51 @@ fn description(init: &Init) -> String {
     .to_string()
 }
 
-/// `{"type":"time",…}`: with it a viewer sets its clock by ours (as NTP does: the answer belongs to
-/// the middle between question and answer), and knows when one certain frame left. Our clock runs
-/// evenly, from the program's start; in ms, to the microsecond.
+/// Returns the reply to a time request: `{"type":"time",…}`. It states when the newest frame was
+/// published, and the current time, from which the viewer computes the offset between the clocks
+/// (as NTP does). All times are in ms since the start of the program, with a resolution of 1 µs, by
+/// a monotonic clock.
 fn time(id: u64, started: std::time::Instant, stream: &Stream) -> String {
     let ms =
         |at: std::time::Instant| at.saturating_duration_since(started).as_micros() as f64 / 1000.0;
-    let mut answer = serde_json::json!({"type": "time", "id": id});
+    let mut reply = serde_json::json!({"type": "time", "id": id});
     if let Some((time, published)) = stream.newest() {
-        answer["frame"] = serde_json::json!({"time": time, "published": ms(published)});
+        reply["frame"] = serde_json::json!({"time": time, "published": ms(published)});
     }
-    answer["now"] = ms(std::time::Instant::now()).into();
-    answer.to_string()
+    reply["now"] = ms(std::time::Instant::now()).into();
+    reply.to_string()
 }
 
-/// Writes all of it, one piece after the other, or finds that the viewer is gone.
+/// Writes all pieces in order. Fails if the connection breaks or accepts no data for
+/// [`WRITE_TIMEOUT`].
 async fn send(to: &TcpStream, pieces: &[Bytes]) -> io::Result<()> {
     let mut pieces: VecDeque<Bytes> = pieces.iter().cloned().collect();
     while !pieces.is_empty() {
-        let wrote = {
+        let result = {
             let slices: Vec<IoSlice<'_>> =
                 pieces.iter().take(MAX_SLICES).map(|piece| IoSlice::new(piece)).collect();
             to.try_write_vectored(&slices)
         };
-        let mut wrote = match wrote {
-            Ok(wrote) => wrote,
+        let mut written = match result {
+            Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // Not the whole has to go within this time, but something.
+                // The timeout restarts whenever some data is written.
                 match timeout(WRITE_TIMEOUT, to.writable()).await {
                     Ok(ready) => ready?,
                     Err(_) => {
-                        return Err(io::Error::new(io::ErrorKind::TimedOut, "it takes nothing"));
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, "accepts no data"));
                     }
                 }
                 continue;
             }
             Err(error) => return Err(error),
         };
-        while wrote > 0
+        while written > 0
             && let Some(piece) = pieces.front_mut()
         {
-            let part = wrote.min(piece.len());
+            let part = written.min(piece.len());
             piece.advance(part);
-            wrote -= part;
+            written -= part;
             if piece.is_empty() {
                 pieces.pop_front();
             }

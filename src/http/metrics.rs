@@ -1,4 +1,4 @@
-//! `/metrics`: figures for Prometheus (OpenMetrics text format 1.0).
+//! `/metrics`: metrics for Prometheus (OpenMetrics text format 1.0).
 
 use crate::camera::status::Status;
 use crate::http::Context;
@@ -22,10 +22,10 @@ pub(super) fn metrics(context: Arc<Context>) -> Response {
     let cameras = context.cameras.iter().map(|camera| camera.status()).collect();
     let uptime = context.started.elapsed().as_secs_f64();
     let streams = context.cameras.iter().map(|camera| camera.stream.clone()).collect();
-    registry.register_collector(Box::new(Figures { cameras, streams, uptime }));
+    registry.register_collector(Box::new(Metrics { cameras, streams, uptime }));
     let mut body = String::new();
     if text::encode(&mut body, &registry).is_err() {
-        return plain(StatusCode::INTERNAL_SERVER_ERROR, "the figures could not be written");
+        return plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode the metrics");
     }
     let mut response = Response::new(body.into());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -34,71 +34,79 @@ pub(super) fn metrics(context: Arc<Context>) -> Response {
 }
 
 #[derive(Debug)]
-struct Figures {
+struct Metrics {
     cameras: Vec<Status>,
     streams: Vec<Arc<Stream>>,
     uptime: f64,
 }
 
-impl Collector for Figures {
+impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let uptime = ConstGauge::new(self.uptime);
         let name = "uptime_seconds";
-        let of_uptime =
-            encoder.encode_descriptor(name, "Time since the start", None, uptime.metric_type())?;
+        let of_uptime = encoder.encode_descriptor(
+            name,
+            "Time since the program started",
+            None,
+            uptime.metric_type(),
+        )?;
         uptime.encode(of_uptime)?;
 
         let gauge = ConstGauge::new(0.0).metric_type();
         let counter = ConstCounter::new(0u64).metric_type();
-        type Figure = (&'static str, &'static str, bool, fn(&Status) -> f64);
-        let figures: [Figure; 11] = [
-            ("camera_up", "1 while the camera delivers pictures", false, |s| s.healthy().into()),
-            ("camera_framerate_hertz", "Frames a second, over 2 s", false, |s| s.framerate),
-            ("camera_bitrate_bits_per_second", "Bits a second, over 2 s", false, |s| {
+        type Metric = (&'static str, &'static str, bool, fn(&Status) -> f64);
+        let metrics: [Metric; 11] = [
+            ("camera_up", "1 if the camera delivers pictures, otherwise 0", false, |s| {
+                s.healthy().into()
+            }),
+            ("camera_framerate_hertz", "Frames per second, averaged over 2 s", false, |s| {
+                s.framerate
+            }),
+            ("camera_bitrate_bits_per_second", "Bits per second, averaged over 2 s", false, |s| {
                 s.bitrate as f64
             }),
-            ("camera_viewers", "Viewers now", false, |s| s.viewers as f64),
-            ("camera_width_pixels", "Width", false, |s| s.width.unwrap_or(0).into()),
+            ("camera_viewers", "Current number of viewers", false, |s| s.viewers as f64),
+            ("camera_width_pixels", "Width of the picture, 0 if unknown", false, |s| {
+                s.width.unwrap_or(0).into()
+            }),
             ("camera_frames", "Frames from the camera", true, |s| s.frames as f64),
-            ("camera_key_frames", "Key frames among them", true, |s| s.key_frames as f64),
+            ("camera_key_frames", "Key frames from the camera", true, |s| s.key_frames as f64),
             ("camera_damaged", "Access units that could not be used", true, |s| s.damaged as f64),
-            ("camera_early_cuts", "Access units sent before their end", true, |s| {
+            ("camera_early_cuts", "Access units sent before they were complete", true, |s| {
                 s.early_cuts as f64
             }),
-            ("camera_dropped_frames", "Frames left out for slow viewers", true, |s| {
+            ("camera_dropped_frames", "Frames dropped for slow viewers", true, |s| {
                 s.dropped as f64
             }),
-            ("camera_restarts", "How often the source was opened again", true, |s| {
-                s.restarts as f64
-            }),
+            ("camera_restarts", "Times the source was opened again", true, |s| s.restarts as f64),
         ];
-        for (name, help, counts, figure) in figures {
-            let kind = if counts { counter } else { gauge };
+        for (name, help, is_counter, value) in metrics {
+            let kind = if is_counter { counter } else { gauge };
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
             for status in &self.cameras {
                 let labels = [("camera", status.name.as_str())];
-                let value = figure(status);
+                let value = value(status);
                 let encoder = family.encode_family(&labels)?;
-                if counts {
+                if is_counter {
                     ConstCounter::new(value).encode(encoder)?;
                 } else {
                     ConstGauge::new(value).encode(encoder)?;
                 }
             }
         }
-        let help = "From the camera to the sockets of all viewers who are up to date";
+        let help = "Time from the camera to the sockets of all viewers that keep up";
         let mut family =
             encoder.encode_descriptor("delivery_seconds", help, None, MetricType::Histogram)?;
         for (status, stream) in self.cameras.iter().zip(&self.streams) {
             let (sum, counts) = stream.delays().read();
             let bounds = Delays::BOUNDS.map(|microseconds| microseconds as f64 / 1e6);
-            let classes: Vec<(f64, u64)> =
+            let buckets: Vec<(f64, u64)> =
                 bounds.into_iter().chain([f64::INFINITY]).zip(counts).collect();
             let labels = [("camera", status.name.as_str())];
             let count = counts.iter().sum();
             family
                 .encode_family(&labels)?
-                .encode_histogram::<NoLabelSet>(sum, count, &classes, None)?;
+                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The web server: the page, the streams, the API.
+//! The web server: the page, the streams and the API.
 //!
 //! ```text
 //! accept ─► access policy ─► warp routes ─┬─ site         the page and its script
@@ -27,4 +27,4 @@ mod site;
 
 pub(crate) use api::status::NO_CAMERA;
 pub use context::Context;
-pub use server::{Server, listen};
+pub use server::{ListenError, Server, listen};

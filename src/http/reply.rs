@@ -4,23 +4,26 @@ use crate::config::ConfigError;
 use crate::settings::SaveError;
 use crate::system::helper::HelperError;
 use hyper::StatusCode;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+};
 use serde_json::json;
 use std::io::ErrorKind;
 use warp::Reply;
 use warp::reply::Response;
 
-/// `Retry-After` of a server that has no room, in seconds.
+/// Value of `Retry-After` if a limit is reached, in seconds.
 pub(super) const RETRY_AFTER_SECONDS: u32 = 10;
 
-/// Why a request failed. Becomes the reply.
+/// Why a request failed. It is converted to the reply.
 #[derive(Debug)]
 pub(super) enum ApiError {
-    /// A status and one sentence of plain text.
+    /// A status with a message, as plain text.
     Status(StatusCode, String),
-    /// 405 Method Not Allowed, with the methods that are.
+    /// 405 Method Not Allowed, with the list of allowed methods.
     Method(&'static str),
-    /// 422 Unprocessable Content: an invalid configuration, as JSON with line and column.
+    /// 422 Unprocessable Content, for an invalid configuration. The reply is JSON with line and
+    /// column.
     Invalid(ConfigError),
     /// 503 Service Unavailable, with `Retry-After`.
     Busy(String),
@@ -35,10 +38,17 @@ impl ApiError {
         match self {
             ApiError::Status(status, message) => {
                 let mut response = plain(status, &message);
-                if status == StatusCode::UNAUTHORIZED {
-                    let challenge = "Basic realm=\"BerryMSE\", charset=\"UTF-8\"";
-                    let challenge = HeaderValue::from_static(challenge);
-                    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                let headers = response.headers_mut();
+                match status {
+                    StatusCode::UNAUTHORIZED => {
+                        let challenge = "Basic realm=\"BerryMSE\", charset=\"UTF-8\"";
+                        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+                    }
+                    StatusCode::UPGRADE_REQUIRED => {
+                        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                    }
+                    _ => {}
                 }
                 response
             }
@@ -50,9 +60,9 @@ impl ApiError {
             }
             ApiError::Invalid(error) => {
                 let (line, column) = error.at.unzip();
-                let answer = json!({ "error": error.message, "line": line, "column": column });
+                let reply = json!({ "error": error.message, "line": line, "column": column });
                 let status = StatusCode::UNPROCESSABLE_ENTITY;
-                warp::reply::with_status(warp::reply::json(&answer), status).into_response()
+                warp::reply::with_status(warp::reply::json(&reply), status).into_response()
             }
             ApiError::Busy(message) => {
                 let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, &message);
@@ -97,7 +107,7 @@ impl From<HelperError> for ApiError {
     }
 }
 
-/// A reply of one sentence.
+/// Returns a reply of plain text. A line break is appended to `message`.
 pub(super) fn plain(status: StatusCode, message: &str) -> Response {
     let mut response = Response::new(format!("{message}\n").into());
     *response.status_mut() = status;

@@ -4,10 +4,10 @@ use crate::http::api::{config, status, update, wifi};
 use crate::http::body::boxed;
 use crate::http::connections::ConnectionPermit;
 use crate::http::context::Context;
-use crate::http::reply::{ApiError, plain};
+use crate::http::reply::ApiError;
 use crate::http::{endless, live, metrics, site};
 use crate::stream::fanout::Fanout;
-use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_VERSION};
+use hyper::header::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, StatusCode};
 use std::convert::Infallible;
@@ -17,7 +17,7 @@ use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
-/// Everything that is served.
+/// Returns the routes of the whole server.
 pub(super) fn all(
     context: Arc<Context>,
     fanouts: Arc<[Arc<Fanout>]>,
@@ -31,7 +31,7 @@ pub(super) fn all(
             .and_then(|method| async move {
                 match method {
                     Method::GET | Method::HEAD => Ok(()),
-                    _ => Err(warp::reject::custom(NotReading)),
+                    _ => Err(warp::reject::custom(MethodNotAllowed)),
                 }
             })
             .untuple_one()
@@ -77,18 +77,18 @@ pub(super) fn all(
     routes.recover(recover).unify()
 }
 
-fn reply(result: Result<Response, ApiError>) -> Response {
-    result.unwrap_or_else(ApiError::into_response)
+fn reply(result: Result<Response, impl Into<ApiError>>) -> Response {
+    result.unwrap_or_else(|error| error.into().into_response())
 }
 
-/// The method is not one that only reads.
+/// Rejection of methods other than GET and HEAD.
 #[derive(Debug)]
-struct NotReading;
+struct MethodNotAllowed;
 
-impl warp::reject::Reject for NotReading {}
+impl warp::reject::Reject for MethodNotAllowed {}
 
 async fn recover(rejection: Rejection) -> Result<Response, Infallible> {
-    let error = match rejection.find::<NotReading>() {
+    let error = match rejection.find::<MethodNotAllowed>() {
         Some(_) => ApiError::Method("GET, HEAD"),
         None => ApiError::new(StatusCode::NOT_FOUND, "not found"),
     };
@@ -99,7 +99,7 @@ async fn site(path: FullPath, headers: HeaderMap) -> Result<Response, Rejection>
     site::file(path.as_str(), &headers).ok_or_else(warp::reject::not_found)
 }
 
-/// `/live…` and `/video_websocket`.
+/// `GET /live…` and `GET /video_websocket`
 async fn stream(
     context: Arc<Context>,
     fanouts: Arc<[Arc<Fanout>]>,
@@ -124,18 +124,8 @@ async fn stream(
     }
     Ok(match format {
         Format::WebSocket(dialect) => {
-            match live::accept(&headers, upgrade.zip(permit), camera, fanout, dialect, &context) {
-                Ok(response) => response,
-                Err((status, message)) => {
-                    let mut response = plain(status, message);
-                    if status == StatusCode::UPGRADE_REQUIRED {
-                        let headers = response.headers_mut();
-                        headers.insert("upgrade", HeaderValue::from_static("websocket"));
-                        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-                    }
-                    response
-                }
-            }
+            let connection = upgrade.zip(permit);
+            reply(live::accept(&headers, connection, camera, fanout, dialect, &context))
         }
         Format::Mp4 => endless::mp4(camera, &context),
         Format::H264 => endless::h264(camera, &context),
@@ -149,7 +139,8 @@ enum Format {
     H264,
 }
 
-/// Camera and format of a path: `/live`, `/live/front`, `/live.mp4`, `/live/front.h264`, …
+/// Returns camera and format of the path of a stream: `/live`, `/live/front`, `/live.mp4`,
+/// `/live/front.h264`, …
 fn parse(path: &str) -> Option<(Option<&str>, Format)> {
     if path == "/video_websocket" {
         return Some((None, Format::WebSocket(live::Dialect::Legacy)));
@@ -172,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_streams() {
+    fn parses_paths_of_streams() {
         let live = Format::WebSocket(live::Dialect::Live);
         assert_eq!(parse("/live"), Some((None, live)));
         assert_eq!(parse("/live/front"), Some((Some("front"), live)));

@@ -1,7 +1,7 @@
 //! Accepts connections and serves HTTP/1.1 on them.
 //!
-//! warp's own server neither sets socket options nor limits the time and the size of a request, so
-//! hyper serves here and warp routes.
+//! hyper serves the connections and warp routes the requests, because warp's own server neither
+//! sets socket options nor limits the time and the size of a request.
 
 use crate::http::Context;
 use crate::http::access;
@@ -15,33 +15,73 @@ use hyper::server::conn::http1;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 use tokio::net::{TcpListener, TcpStream};
 use warp::reply::Response;
 
-/// Room for what the kernel has not sent yet, bytes a connection (it doubles this for its own
-/// bookkeeping). A viewer's lag must show up here and not hide in megabytes of kernel memory: at
-/// 4 Mbit/s this is half a second.
-const SEND_BUFFER: usize = 256 * 1024;
+/// Size of a connection's send buffer, in bytes (the kernel doubles this for its bookkeeping): half
+/// a second at 4 Mbit/s. With a larger buffer the server would not notice the lag of a viewer.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
-/// What may lie in a socket without having been sent, bytes: a viewer that falls behind is to be
-/// noticed here, where it can skip, after a quarter of a second at 2 Mbit/s.
-const NOT_SENT: u32 = 64 * 1024;
+/// Maximum amount of unsent data in a socket, in bytes: a quarter of a second at 2 Mbit/s. The
+/// server keeps the rest, so that it can drop frames for a slow viewer.
+const MAX_UNSENT_BYTES: u32 = 64 * 1024;
 
-/// A connection on which nothing is taken any more, though there is something to take, is closed.
-const DEAD_PEER: Duration = Duration::from_secs(15);
+/// Time after which a connection is closed if the peer acknowledges no data (`TCP_USER_TIMEOUT`).
+const USER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What to do when no connection can be accepted for lack of file descriptors: they come back.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Delay after a failed accept. It may fail for lack of file descriptors, which other connections
+/// release.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Time for what is still being answered when the program ends.
-const DRAIN: Duration = Duration::from_secs(1);
+/// Time that open connections have to end when the server shuts down.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Opens the port. The error says what to do.
-pub fn listen(address: SocketAddr) -> Result<TcpListener, String> {
-    let open = || -> std::io::Result<TcpListener> {
+/// Why the server could not listen on an address.
+#[derive(Debug)]
+pub struct ListenError {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ListenError { address, error } = self;
+        write!(f, "cannot listen on {address}: ")?;
+        match error.kind() {
+            io::ErrorKind::AddrInUse => f.write_str(
+                "another program uses this address; stop that program, or choose another address \
+                 with --listen",
+            ),
+            io::ErrorKind::PermissionDenied => f.write_str(
+                "ports below 1024 require root or the capability CAP_NET_BIND_SERVICE; choose \
+                 another port with --listen",
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                f.write_str("this machine does not have this address")
+            }
+            _ => error.fmt(f),
+        }
+    }
+}
+
+impl Error for ListenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Opens a listening socket.
+///
+/// # Errors
+///
+/// Fails if the address is in use or not available, or if the port requires a capability.
+pub fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    let open = || -> io::Result<TcpListener> {
         let domain = socket2::Domain::for_address(address);
         let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
@@ -50,20 +90,7 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, String> {
         socket.listen(1024)?;
         TcpListener::from_std(socket.into())
     };
-    open().map_err(|error| {
-        let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "another program uses it; stop that, or choose another with --listen"
-            }
-            std::io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; or choose \
-                 another with --listen"
-            }
-            std::io::ErrorKind::AddrNotAvailable => "this machine has no such address",
-            _ => return format!("cannot listen on {address}: {error}"),
-        };
-        format!("cannot listen on {address}: {hint}")
-    })
+    open().map_err(|error| ListenError { address, error })
 }
 
 /// The web server.
@@ -73,12 +100,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Will serve `context` on `listener`.
+    /// Creates a server for `context` on `listener`. [`Server::run`] starts it.
     pub fn new(listener: TcpListener, context: Arc<Context>) -> Server {
         Server { listener, context }
     }
 
-    /// Serves until the context's shutdown.
+    /// Serves until the shutdown signal of the context.
     pub async fn run(self) {
         let context = &self.context;
         let fanouts = context
@@ -98,8 +125,8 @@ impl Server {
             let (stream, address) = match accepted {
                 Ok((stream, address)) => (stream, address.ip()),
                 Err(error) => {
-                    log::warn!("a connection could not be accepted: {error}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    log::warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     continue;
                 }
             };
@@ -119,26 +146,26 @@ impl Server {
             });
         }
         drop(self.listener);
-        // Viewers are told that the server goes, and downloads end.
+        // The shutdown signal makes viewers receive a close frame and ends downloads.
         let drained = async {
             while Arc::strong_count(&connections) > 1 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let _ = tokio::time::timeout(DRAIN, drained).await;
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
     }
 }
 
 fn set_options(stream: &TcpStream) {
-    // None of these is needed for a connection to work.
+    // The connection works without these options, so errors are ignored.
     let _ = stream.set_nodelay(true);
     let socket = socket2::SockRef::from(stream);
-    let _ = socket.set_send_buffer_size(SEND_BUFFER);
-    let _ = socket.set_tcp_notsent_lowat(NOT_SENT);
-    let _ = socket.set_tcp_user_timeout(Some(DEAD_PEER));
+    let _ = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
+    let _ = socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
 }
 
-/// One connection.
+/// Serves one connection.
 async fn serve<S>(
     stream: TcpStream,
     permit: Arc<ConnectionPermit>,
@@ -197,7 +224,7 @@ where
         }
         Ok(_) => match routes.call(request).await {
             Ok(response) => response,
-            // warp replies to everything, but its error type cannot say so.
+            // warp replies to every request, but its error type does not express that.
             Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
         },
     };
@@ -210,7 +237,7 @@ where
     response
 }
 
-/// On every answer: nothing is guessed, framed, cached or leaked unless a route says so.
+/// Headers of every reply, unless the route has set them.
 const HEADERS: [(&str, &str); 4] = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),

@@ -1,27 +1,27 @@
-//! One loop that gives each new frame to everybody who is up to date.
+//! Delivery of each new fragment to all viewers that are up to date.
 //!
-//! A task for each viewer that waits for the next frame, is woken, writes and waits again costs more
-//! in waking than in writing. So viewers who have everything sit in shards, and for each new fragment
-//! somebody goes from connection to connection and writes the shared bytes, with a plain non-blocking write: in
-//! the camera_shard shard the camera's own thread, as soon as it has made the fragment, so that nobody has to
-//! be woken at all; in the other shards a task.
+//! With a task for each viewer, waking the tasks would cost more than writing the data. Viewers
+//! that are up to date are therefore grouped into shards. For each new fragment, one loop writes
+//! the shared bytes to every connection of a shard, with non-blocking writes. The camera shard is
+//! served by the camera's thread as soon as it has built the fragment, without waking a task. A task
+//! serves each of the other shards.
 //!
 //! ```text
-//!             from connection to connection with one fragment
-//!             ┌──────┬──────┬──────┬──────┐  socket is full,       ┌─────────────────────────┐
-//! stream ───► │ connection │ connection │ connection │ connection │ ───────────────────►   │ the viewer's own task:  │
-//!             └──────┴──────┴──────┴──────┘  other parameters,     │ writes what is left,    │
-//!                        ▲                   frames missed         │ skips, starts again     │
-//!                        └──────────────────────────────────────── └─────────────────────────┘
-//!                                     everything is sent
+//!             one fragment to each connection in turn
+//!             ┌────────────┬────────────┬────────────┐ socket full,     ┌───────────────────────┐
+//! stream ───► │ connection │ connection │ connection │ ───────────────► │ task of the viewer:   │
+//!             └────────────┴────────────┴────────────┘ new parameters,  │ writes unsent bytes,  │
+//!                                ▲                     missed frames    │ skips frames, sends   │
+//!                                └───────────────────────────────────── │ init segments         │
+//!                                     everything sent                   └───────────────────────┘
 //! ```
 //!
-//! A socket belongs to one of the two at any time ([`Owner`]), so bytes never get mixed up. Nobody in
-//! a shard ever waits for anybody: what does not fit into a socket at once is its own task's business.
+//! At any time, only one of the two writes to a socket (`Owner`), so messages are never
+//! interleaved. A loop never waits for a viewer: if data does not fit into a socket, the viewer's
+//! task sends the rest.
 
 use crate::shutdown::Shutdown;
-use crate::stream::{Event, Viewer};
-use crate::stream::{Fragment, FragmentSink, Init, Stream};
+use crate::stream::{Event, Fragment, FragmentSink, Init, Stream, Viewer};
 use bytes::Bytes;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -30,65 +30,67 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-/// Rows behind the camera_shard one at the most: more cores than that are not kept busy by writing to
-/// sockets.
+/// Maximum number of shards that are served by tasks. Writing to sockets does not keep more cores
+/// busy.
 const MAX_TASK_SHARDS: usize = 4;
 
-/// Seats in the camera_shard shard: about 1 ms of writing on a PC's core, in which the camera's next frame
-/// would have to wait.
-const CAMERA_SHARD_CONNECTIONS: usize = 400;
+/// Maximum number of connections in the camera shard. Writing to them takes about 1 ms on a PC,
+/// which can delay the camera's next frame.
+const MAX_CAMERA_SHARD_CONNECTIONS: usize = 400;
 
 /// The shards of one camera.
 #[derive(Debug)]
 pub struct Fanout {
+    /// The shard that the camera's thread serves.
     camera_shard: Arc<Shard>,
-    shards: Vec<Arc<Shard>>,
-    /// Where the next viewer sits.
+    /// The shards that tasks serve.
+    task_shards: Vec<Arc<Shard>>,
+    /// Selects the task shard of the next viewer.
     next_shard: AtomicUsize,
 }
 
-/// Viewers whom the same loop serves.
+/// A group of viewers that one loop serves.
 #[derive(Debug, Default)]
 struct Shard {
     connections: Mutex<Vec<Arc<Connection>>>,
-    /// What the last fragment was to be played with.
+    /// The init segment of the newest fragment.
     init: Mutex<Weak<Init>>,
-    /// Somebody has sat down in an empty shard.
+    /// Notified when a connection is added.
     filled: Notify,
 }
 
 /// A viewer's place in a shard.
 #[derive(Debug)]
 pub struct Connection {
-    /// Read by the viewer's task; written by whoever has the owner.
+    /// The socket. The viewer's task reads from it; the owner writes to it.
     pub socket: TcpStream,
     owner: Mutex<Owner>,
-    /// The viewer's own task is to go on.
+    /// Wakes the viewer's task when it becomes the owner.
     pub wake: Notify,
     shard: Arc<Shard>,
 }
 
-/// Who writes to a socket.
+/// The part that writes to a socket.
 #[derive(Debug)]
 enum Owner {
-    /// The shard, fragment `next` first.
+    /// The shard, which continues with fragment `next`.
     Shard { next: u64 },
-    /// The viewer's own task; it goes on at fragment `next`, after what is left of the one before.
+    /// The viewer's task, which sends the unsent bytes and then continues with fragment `next`.
     Task { next: u64, unsent: Option<Bytes> },
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing behind these locks is left half done by a panic.
+    // No code panics while the data is inconsistent, so a poisoned lock can be used.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Fanout {
-    /// Makes the shards of `camera`; their tasks end with `shutdown`.
+    /// Creates the shards of `stream` and starts their tasks, which end on `shutdown`.
     pub fn start(stream: &Arc<Stream>, shutdown: &Shutdown) -> Fanout {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let shards: Vec<Arc<Shard>> =
+        let task_shards: Vec<Arc<Shard>> =
             (0..cores.min(MAX_TASK_SHARDS)).map(|_| Arc::new(Shard::default())).collect();
-        for shard in &shards {
+        for shard in &task_shards {
             let (shard, viewer, mut shutdown) = (shard.clone(), stream.observe(), shutdown.clone());
             tokio::spawn(async move {
                 tokio::select! {
@@ -99,10 +101,10 @@ impl Fanout {
         }
         let camera_shard = Arc::new(Shard::default());
         stream.set_sink(camera_shard.clone());
-        Fanout { camera_shard, shards, next_shard: AtomicUsize::new(0) }
+        Fanout { camera_shard, task_shards, next_shard: AtomicUsize::new(0) }
     }
 
-    /// A connection for a viewer whose own task has the owner.
+    /// Adds a connection for a viewer. The viewer's task is its owner at first.
     pub fn connect(&self, socket: TcpStream) -> Arc<Connection> {
         let connection = |shard: &Arc<Shard>| {
             Arc::new(Connection {
@@ -112,15 +114,15 @@ impl Fanout {
                 shard: shard.clone(),
             })
         };
-        let mut camera_shard = lock(&self.camera_shard.connections);
-        if camera_shard.len() < CAMERA_SHARD_CONNECTIONS {
+        let mut connections = lock(&self.camera_shard.connections);
+        if connections.len() < MAX_CAMERA_SHARD_CONNECTIONS {
             let connection = connection(&self.camera_shard);
-            camera_shard.push(connection.clone());
+            connections.push(connection.clone());
             return connection;
         }
-        drop(camera_shard);
+        drop(connections);
         let next_shard = self.next_shard.fetch_add(1, Ordering::Relaxed);
-        let shard = &self.shards[next_shard % self.shards.len()];
+        let shard = &self.task_shards[next_shard % self.task_shards.len()];
         let connection = connection(shard);
         lock(&shard.connections).push(connection.clone());
         shard.filled.notify_one();
@@ -136,7 +138,7 @@ impl FragmentSink for Shard {
         }
         let mut init = lock(&self.init);
         if init.as_ptr() != Arc::as_ptr(&fragment.init) {
-            // Other parameters: each viewer's own task tells it so.
+            // The init segment has changed: each viewer's task sends the new one.
             *init = Arc::downgrade(&fragment.init);
             connections.iter().for_each(|connection| connection.detach());
             return;
@@ -147,10 +149,10 @@ impl FragmentSink for Shard {
 }
 
 impl Shard {
-    /// Serves a shard that is not the camera_shard one.
+    /// Serves a shard in a task.
     async fn run(&self, mut viewer: Viewer) {
         loop {
-            // Nobody is there: nothing to be woken for.
+            // Without connections, do not wake up for every fragment.
             while lock(&self.connections).is_empty() {
                 self.filled.notified().await;
             }
@@ -163,25 +165,25 @@ impl Shard {
                     }
                     lock(&self.connections).iter().for_each(|connection| connection.detach());
                 }
-                Event::Dropped(_) => {} // whoever missed a frame is noticed by the number
+                Event::Dropped(_) => {} // try_send detects missed frames by their numbers
             }
         }
     }
 }
 
 impl Connection {
-    /// The shard has a fragment.
+    /// Sends `fragment` if the shard owns the socket and the viewer is up to date. Passes the
+    /// socket to the viewer's task if the write is incomplete, fails, or frames were missed.
     fn try_send(&self, fragment: &Fragment) {
         let mut owner = lock(&self.owner);
         let Owner::Shard { next } = *owner else { return };
         if next > fragment.number {
-            return; // its own task was faster
+            return; // the viewer's task has already sent it
         }
         let unsent = if next < fragment.number {
             None
         } else {
-            // Straight to the kernel: what the runtime knows of a socket is in memory of its own,
-            // and looking there for each viewer costs a twentieth of the whole.
+            // Bypass the runtime: accessing its state of each socket takes 5 % of the total time.
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match rustix::net::send(&self.socket, &fragment.message, flags) {
                 Ok(len) if len == fragment.message.len() => {
@@ -190,7 +192,7 @@ impl Connection {
                 }
                 Ok(len) => Some(fragment.message.slice(len..)),
                 Err(Errno::AGAIN) => Some(fragment.message.clone()),
-                // Its own task will find out what happened.
+                // The viewer's task will get the same error.
                 Err(_) => None,
             }
         };
@@ -198,7 +200,7 @@ impl Connection {
         self.wake.notify_one();
     }
 
-    /// Gives the socket to the viewer's own task.
+    /// Passes the socket to the viewer's task.
     fn detach(&self) {
         let mut owner = lock(&self.owner);
         if let Owner::Shard { next } = *owner {
@@ -207,7 +209,8 @@ impl Connection {
         }
     }
 
-    /// The viewer's own task takes what is left to write, and where to go on, if it has the owner.
+    /// Returns the number of the next fragment and takes the unsent bytes, if the viewer's task is
+    /// the owner. For the viewer's task.
     pub fn unsent(&self) -> Option<(u64, Option<Bytes>)> {
         match &mut *lock(&self.owner) {
             Owner::Task { next, unsent } => Some((*next, unsent.take())),
@@ -215,19 +218,21 @@ impl Connection {
         }
     }
 
-    /// The viewer's own task takes the socket, wherever the shard is: to write something of its own.
+    /// Makes the viewer's task the owner, so that it can write other messages. Returns the number
+    /// of the next fragment and the unsent bytes. For the viewer's task.
     pub fn claim(&self) -> (u64, Option<Bytes>) {
         let mut owner = lock(&self.owner);
-        let taken = match &mut *owner {
+        let claimed = match &mut *owner {
             Owner::Task { next, unsent } => (*next, unsent.take()),
             Owner::Shard { next } => (*next, None),
         };
-        *owner = Owner::Task { next: taken.0, unsent: None };
-        taken
+        *owner = Owner::Task { next: claimed.0, unsent: None };
+        claimed
     }
 
-    /// The viewer has everything before `next`: the shard may go on. False if there is more already,
-    /// which the shard may have passed by; then the viewer's own task keeps the owner.
+    /// Makes the shard the owner, because everything before fragment `next` has been sent. Returns
+    /// false if `next` has already been published and the shard may have passed it. The viewer's
+    /// task then stays the owner.
     pub fn hand_back(&self, next: u64, stream: &Stream) -> bool {
         *lock(&self.owner) = Owner::Shard { next };
         if stream.head() <= next {
@@ -243,14 +248,16 @@ impl Connection {
         }
     }
 
-    /// The viewer's own task, which has the owner, has sent everything before `next`.
+    /// Records that the viewer's task, which is the owner, has sent everything before fragment
+    /// `next`. `None` has no effect.
     pub fn claim_at(&self, next: Option<u64>) {
         if let Some(next) = next {
             *lock(&self.owner) = Owner::Task { next, unsent: None };
         }
     }
 
-    /// The viewer has left; its socket is closed with the last that knows of it.
+    /// Removes the connection from its shard. The socket is closed when the last reference is
+    /// dropped.
     pub fn remove(&self) {
         lock(&self.shard.connections).retain(|connection| !std::ptr::eq(&**connection, self));
     }

@@ -1,16 +1,17 @@
-//! The live edge: the fragments since the last key frame, and everybody who watches.
+//! The live edge of a camera: the newest fragments, and the viewers' positions in them.
 //!
 //! ```text
-//!             ┌──── window ────────────────────────┐
-//!   dropped   │ P P P P P P │ K P P P P P P P P ◄── publish()
+//!             ┌───────────── window ─────────────┐
+//!   removed   │ P P P P P P │ K P P P P P P P P ◄── publish()
 //!             └─────────────┴────────────────────┘
-//!               last group    current group: what a new viewer gets at once
+//!               previous      current group of pictures:
+//!               group         sent to a new viewer at once
 //! ```
 //!
-//! A viewer is a position in this row ([`Viewer`]). It takes what it has not had yet; nobody waits
-//! for it. One that falls so far behind that it lags by [`MAX_LAG`], or that its position is no
-//! longer window, goes on at the newest key frame and is told how many frames it lost. Fragments are
-//! shared [`Bytes`]: built once, by the camera, whatever the number of viewers.
+//! A [`Viewer`] is a position in the sequence of fragments. It reads at its own pace, and the
+//! camera never waits for it. If a viewer lags by more than [`MAX_LAG`], or its position has left
+//! the window, it resumes at the newest key frame and receives the number of dropped frames. All
+//! viewers share each fragment ([`Bytes`]), which the camera builds once.
 
 pub mod fanout;
 mod latency;
@@ -29,20 +30,21 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// At most this much of the current group of pictures is window, bytes; 32 s at 4 Mbit/s. A camera
-/// that sends no more key frames must not fill the memory.
+/// Maximum size of the fragments in the window, in bytes: 32 s at 4 Mbit/s. Bounds the memory if a
+/// camera stops sending key frames.
 const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
 
-/// At most this many fragments are window: 40 s at 30 frames a second. Fragments of a few bytes (a
-/// black picture) would otherwise add up to more bookkeeping than content.
+/// Maximum number of fragments in the window: 40 s at 30 frames per second. Bounds the overhead of
+/// very small fragments, such as those of black pictures.
 const MAX_GROUP_FRAGMENTS: usize = 1200;
 
-/// What a stream says of itself: made anew when its parameter sets change.
+/// The description of a stream, replaced when its parameter sets change.
 #[derive(Debug)]
 pub struct Init {
-    /// Size, codec, parameter sets.
+    /// The parameter sets, with picture size and codec.
     pub parameters: Arc<ParameterSets>,
-    /// Frame rate that the stream or its camera's configuration states, frames a second.
+    /// Frame rate that the stream declares or the camera's configuration expects, in frames per
+    /// second.
     pub framerate: f64,
     /// The init segment.
     pub segment: Bytes,
@@ -55,20 +57,20 @@ impl Init {
     }
 }
 
-/// One frame: built once, sent to everyone.
+/// One frame, built once and shared by all viewers.
 #[derive(Debug, Clone)]
 pub struct Fragment {
-    /// `[WebSocket header | moof | mdat]`.
+    /// A WebSocket message: `[WebSocket header | moof | mdat]`.
     pub message: Bytes,
-    /// Length of the WebSocket header, bytes.
+    /// Length of the WebSocket header, in bytes.
     header_len: usize,
-    /// Its number in the stream, from 0.
+    /// Number of the fragment in the stream, starting at 0.
     pub number: u64,
-    /// Playing can start here.
+    /// Whether this is a key frame, where playback can start.
     pub key: bool,
-    /// What it is to be played with.
+    /// The init segment that the fragment requires.
     pub init: Arc<Init>,
-    /// When it was published.
+    /// Time of publication.
     pub published: Instant,
 }
 
@@ -95,58 +97,64 @@ impl Fragment {
         }
     }
 
-    /// `moof` and `mdat`, without the WebSocket header.
+    /// Returns `moof` and `mdat`, without the WebSocket header.
     pub fn mp4(&self) -> Bytes {
         self.message.slice(self.header_len..)
     }
 
-    /// Its decode time, in 1/90000 s.
+    /// Returns the decode time, in 1/90000 s.
     pub fn decode_time(&self) -> u64 {
         fmp4::decode_time(&self.message[self.header_len..])
     }
 }
 
-/// One camera's stream.
+/// The stream of one camera.
 #[derive(Debug)]
 pub struct Stream {
     window: Mutex<Window>,
-    /// Number of the next fragment: what viewers wait for.
+    /// Number of the next fragment, which viewers wait for.
     head: watch::Sender<u64>,
     viewers: AtomicUsize,
     dropped: AtomicU64,
-    /// Somebody new watches.
+    /// Set when a viewer joins.
     key_wanted: AtomicBool,
     sink: OnceLock<Arc<dyn FragmentSink>>,
     delays: Delays,
 }
 
+/// The fragments that the stream keeps, and the state of the publisher.
 #[derive(Debug)]
 struct Window {
     fragments: VecDeque<Fragment>,
     /// Number of `fragments[0]`.
     first: u64,
-    /// Number of the newest key frame, while it is window and whoever is new may start at it.
+    /// Number of the newest key frame. `None` if it has left the window or the camera is
+    /// interrupted, so that new viewers cannot start at it.
     key: Option<u64>,
-    /// The one before the camera went away: viewers may still be in its group.
+    /// Newest key frame before an interruption. Viewers may still be reading its group.
     last_key: Option<u64>,
-    /// The camera is away; what comes next must be a key frame.
+    /// Whether the camera is interrupted. The next fragment must then be a key frame.
     interrupted: bool,
+    /// Total size of `fragments`, in bytes.
     bytes: usize,
     init: Option<Arc<Init>>,
     timeline: Timeline,
+    /// Sequence number of the newest fragment.
     sequence: u32,
 }
 
 impl Window {
+    /// Returns the number of the next fragment.
     fn next(&self) -> u64 {
         self.first + self.fragments.len() as u64
     }
 
+    /// Removes the fragments before `number`.
     fn drop_before(&mut self, number: u64) {
         while self.first < number
-            && let Some(gone) = self.fragments.pop_front()
+            && let Some(removed) = self.fragments.pop_front()
         {
-            self.bytes -= gone.message.len();
+            self.bytes -= removed.message.len();
             self.first += 1;
         }
         self.key = self.key.filter(|&key| key >= self.first);
@@ -179,15 +187,16 @@ impl Default for Stream {
 
 impl Stream {
     fn window(&self) -> MutexGuard<'_, Window> {
-        // Nothing in here panics half way; what a panic elsewhere left behind is whole.
+        // No code panics while the window is inconsistent, so a poisoned lock can be used.
         self.window.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Takes the next picture of the camera, captured at `time` on the camera's own clock, and
-    /// shows it to every viewer. `framerate`: what to expect where the stream does not say.
+    /// Publishes the next picture of the camera, which was captured at `time` on the camera's
+    /// clock. `framerate` is the expected frame rate, in frames per second, for streams that do not
+    /// declare one.
     ///
-    /// Returns the length of the fragment, or `None` where the picture can't be shown because no
-    /// key frame has come before it.
+    /// Returns the size of the fragment, in bytes, or `None` if the picture is discarded because no
+    /// key frame precedes it.
     pub fn publish(
         &self,
         data: &[u8],
@@ -201,7 +210,7 @@ impl Stream {
                 || init.parameters == *picture.parameters
         });
         let init = match known {
-            // After an interruption there is no group to add to.
+            // After an interruption, only a key frame can continue the stream.
             Some(init) if picture.key || !window.interrupted => init.clone(),
             _ if !picture.key => return None,
             _ => {
@@ -226,17 +235,17 @@ impl Stream {
         let next = window.next();
         if picture.key {
             window.interrupted = false;
-            // The group before this one stays for viewers who are only just behind.
-            let before = window.last_key.take();
-            if let Some(last) = window.key.replace(next - 1).or(before) {
-                window.drop_before(last);
+            // Keep the previous group for viewers that are slightly behind.
+            let last_key = window.last_key.take();
+            if let Some(previous) = window.key.replace(next - 1).or(last_key) {
+                window.drop_before(previous);
             }
         }
         if window.bytes > MAX_GROUP_BYTES || window.fragments.len() > MAX_GROUP_FRAGMENTS {
-            let enough = window.first + window.fragments.len() as u64 / 4;
+            let quarter = window.first + window.fragments.len() as u64 / 4;
             let first = window.first;
-            let until = window.key.filter(|&key| key > first).unwrap_or(enough);
-            window.drop_before(until);
+            let end = window.key.filter(|&key| key > first).unwrap_or(quarter);
+            window.drop_before(end);
         }
         drop(window);
         self.head.send_replace(next);
@@ -246,71 +255,70 @@ impl Stream {
         Some(len)
     }
 
-    /// `sink` is shown each fragment by the camera's own thread. There is one; a second is not
-    /// taken.
+    /// Sets the sink that receives each fragment in the camera's thread. Further calls have no
+    /// effect.
     pub fn set_sink(&self, sink: Arc<dyn FragmentSink>) {
         let _ = self.sink.set(sink);
     }
 
-    /// The camera is away: nobody new is shown old pictures. Viewers stay, and still get what they
-    /// have not had.
+    /// Marks the camera as interrupted. New viewers receive no old pictures. Existing viewers stay
+    /// connected and receive the remaining fragments.
     pub fn interrupt(&self) {
         let mut window = self.window();
         window.interrupted = true;
         window.last_key = window.key.take().or(window.last_key);
     }
 
-    /// What the stream says of itself, once a picture has come.
+    /// Returns the description of the stream, or `None` before the first picture.
     pub fn init(&self) -> Option<Arc<Init>> {
         self.window().init.clone()
     }
 
-    /// The newest frame: its decode time in 1/90000 s, and when it was published.
+    /// Returns the decode time of the newest frame, in 1/90000 s, and its time of publication.
     pub fn newest(&self) -> Option<(u64, Instant)> {
         self.window().fragments.back().map(|newest| (newest.decode_time(), newest.published))
     }
 
-    /// The frame rate that its timestamps show, frames a second.
+    /// Returns the measured frame rate, in frames per second.
     pub fn framerate(&self) -> f64 {
         self.window().timeline.framerate()
     }
 
-    /// Viewers at this moment.
+    /// Returns the current number of viewers.
     pub fn viewers(&self) -> usize {
         self.viewers.load(Ordering::Relaxed)
     }
 
-    /// Somebody new watches: a key frame would give them a picture sooner than what has gathered
-    /// since the last one. True once for any number of them.
+    /// Returns true, once, if viewers have joined since the last call. For them, a new key frame is
+    /// faster than the frames since the previous one.
     pub fn key_frame_wanted(&self) -> bool {
         self.key_wanted.swap(false, Ordering::Relaxed)
     }
 
-    /// Number of the next fragment.
+    /// Returns the number of the next fragment.
     pub fn head(&self) -> u64 {
         *self.head.borrow()
     }
 
-    /// Frames that were left out for viewers who were too slow, all of them together.
+    /// Returns the number of frames dropped for slow viewers, summed over all viewers.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// A fragment has been handed to the kernel for so many viewers.
+    /// Records that `fragment` has been passed to the kernel for `viewers` viewers.
     pub fn delivered(&self, fragment: &Fragment, viewers: usize) {
         self.delays.add(fragment.published.elapsed(), viewers as u64);
     }
 
-    /// How long that has taken.
+    /// Returns the delays from publication to delivery.
     pub fn delays(&self) -> &Delays {
         &self.delays
     }
 }
 
-/// Is shown each fragment in the camera's own thread, as soon as it is window: it must not wait for
-/// anything.
+/// A receiver of each new fragment in the camera's thread.
 pub trait FragmentSink: Send + Sync + std::fmt::Debug {
-    /// The newest fragment.
+    /// Delivers the newest fragment of `stream`. Must not block.
     fn deliver(&self, fragment: &Fragment, stream: &Stream);
 }
 
@@ -327,7 +335,7 @@ mod tests {
         Arc::new(params.activate(0).unwrap())
     }
 
-    /// Publishes frames whose one NAL unit is their number.
+    /// Publishes frames with a single NAL unit, whose content is the number of the frame.
     struct Camera {
         stream: Arc<Stream>,
         sets: Arc<ParameterSets>,
@@ -353,8 +361,8 @@ mod tests {
         }
     }
 
-    /// Everything the viewer can have now, as text: `init(1 2 3) 4 5 -7 12`.
-    fn taken(viewer: &mut Viewer) -> String {
+    /// All available events of the viewer, as text: `init(1 2 3) 4 5 -7 12`.
+    fn events(viewer: &mut Viewer) -> String {
         let number = |f: &Fragment| f.message.last().unwrap().to_string();
         let mut out = vec![];
         while let Some(event) = viewer.take() {
@@ -370,77 +378,81 @@ mod tests {
     }
 
     #[test]
-    fn a_new_viewer_gets_everything_since_the_key_frame_at_once() {
+    fn a_new_viewer_gets_the_whole_group_at_once() {
         let mut camera = Camera::new();
         camera.send("KPPKPP");
         let mut viewer = camera.stream.watch();
-        assert_eq!(taken(&mut viewer), "init(4 5 6)");
+        assert_eq!(events(&mut viewer), "init(4 5 6)");
         camera.send("PK");
-        assert_eq!(taken(&mut viewer), "7 8");
+        assert_eq!(events(&mut viewer), "7 8");
     }
 
     #[test]
-    fn nothing_is_shown_before_a_key_frame() {
+    fn a_stream_starts_with_a_key_frame() {
         let mut camera = Camera::new();
         let mut viewer = camera.stream.watch();
         camera.send("PPP");
-        assert_eq!(taken(&mut viewer), "");
+        assert_eq!(events(&mut viewer), "");
         camera.send("KP");
-        assert_eq!(taken(&mut viewer), "init(4 5)");
+        assert_eq!(events(&mut viewer), "init(4 5)");
     }
 
     #[test]
-    fn a_viewer_just_behind_a_new_key_frame_loses_nothing() {
+    fn a_viewer_slightly_behind_a_new_key_frame_loses_nothing() {
         let mut camera = Camera::new();
         camera.send("KP");
         let mut viewer = camera.stream.watch();
-        assert_eq!(taken(&mut viewer), "init(1 2)");
+        assert_eq!(events(&mut viewer), "init(1 2)");
         camera.send("PPKP");
-        assert_eq!(taken(&mut viewer), "3 4 5 6");
+        assert_eq!(events(&mut viewer), "3 4 5 6");
     }
 
     #[test]
-    fn a_viewer_far_behind_goes_on_at_the_newest_key_frame() {
+    fn a_viewer_far_behind_resumes_at_the_newest_key_frame() {
         let mut camera = Camera::new();
         camera.send("KP");
         let mut viewer = camera.stream.watch();
-        assert_eq!(taken(&mut viewer), "init(1 2)");
+        assert_eq!(events(&mut viewer), "init(1 2)");
         camera.send("PKPPKPKP");
-        assert_eq!(taken(&mut viewer), "-6 9 10");
+        assert_eq!(events(&mut viewer), "-6 9 10");
         camera.send("P");
-        assert_eq!(taken(&mut viewer), "11");
+        assert_eq!(events(&mut viewer), "11");
     }
 
     #[test]
-    fn other_parameter_sets_make_a_new_start() {
+    fn changed_parameter_sets_cause_a_new_start() {
         let mut camera = Camera::new();
         camera.send("KP");
         let mut viewer = camera.stream.watch();
-        assert_eq!(taken(&mut viewer), "init(1 2)");
+        assert_eq!(events(&mut viewer), "init(1 2)");
         camera.send("P");
         camera.sets = sets(80);
         camera.send("KPP");
-        assert_eq!(taken(&mut viewer), "3 init(4 5 6)");
-        assert_eq!(taken(&mut camera.stream.watch()), "init(4 5 6)");
+        assert_eq!(events(&mut viewer), "3 init(4 5 6)");
+        assert_eq!(events(&mut camera.stream.watch()), "init(4 5 6)");
     }
 
     #[test]
-    fn a_camera_that_comes_back_goes_on_without_a_new_start() {
+    fn viewers_continue_after_an_interruption_without_a_new_start() {
         let mut camera = Camera::new();
         camera.send("KP");
         let mut viewer = camera.stream.watch();
-        assert_eq!(taken(&mut viewer), "init(1 2)");
+        assert_eq!(events(&mut viewer), "init(1 2)");
         camera.send("P");
         camera.stream.interrupt();
-        assert_eq!(taken(&mut camera.stream.watch()), "", "no old picture for a new viewer");
-        assert_eq!(taken(&mut viewer), "3", "the last one is not lost");
+        assert_eq!(
+            events(&mut camera.stream.watch()),
+            "",
+            "a new viewer must not get an old picture"
+        );
+        assert_eq!(events(&mut viewer), "3", "the last frame must not be lost");
         camera.send("PPKP");
-        assert_eq!(taken(&mut viewer), "6 7");
-        assert_eq!(taken(&mut camera.stream.watch()), "init(6 7)");
+        assert_eq!(events(&mut viewer), "6 7");
+        assert_eq!(events(&mut camera.stream.watch()), "init(6 7)");
     }
 
     #[test]
-    fn a_camera_that_comes_and_goes_does_not_fill_the_memory() {
+    fn repeated_interruptions_use_bounded_memory() {
         let mut camera = Camera::new();
         for _ in 0..50 {
             camera.count = 0;
@@ -451,24 +463,24 @@ mod tests {
     }
 
     #[test]
-    fn a_camera_without_key_frames_does_not_fill_the_memory() {
+    fn a_stream_without_key_frames_uses_bounded_memory() {
         let mut camera = Camera::new();
         camera.send("K");
         let mut viewer = camera.stream.watch();
-        assert_eq!(taken(&mut viewer), "init(1)");
+        assert_eq!(events(&mut viewer), "init(1)");
         for _ in 0..20 {
             camera.count = 0;
             camera.send(&"P".repeat(200));
         }
         assert!(camera.stream.window().fragments.len() <= MAX_GROUP_FRAGMENTS);
-        assert_eq!(taken(&mut camera.stream.watch()), "", "nobody can start in mid-group");
-        assert_eq!(taken(&mut viewer), "");
+        assert_eq!(events(&mut camera.stream.watch()), "", "a viewer cannot start within a group");
+        assert_eq!(events(&mut viewer), "");
         camera.send("KP");
-        assert_eq!(taken(&mut viewer), "-4000 201 202");
+        assert_eq!(events(&mut viewer), "-4000 201 202");
     }
 
     #[tokio::test]
-    async fn a_viewer_waits_for_the_next_frame() {
+    async fn next_waits_for_the_next_frame() {
         let mut camera = Camera::new();
         camera.send("K");
         let mut viewer = camera.stream.watch();

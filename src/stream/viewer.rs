@@ -1,4 +1,4 @@
-//! A viewer: a position in the stream.
+//! Viewers: positions in a stream.
 
 use crate::stream::{Fragment, Init, Stream};
 use std::sync::Arc;
@@ -6,19 +6,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A viewer further behind than this goes on at the newest key frame: later than this the picture
-/// is no longer live.
+/// Maximum lag of a viewer behind the live edge. A viewer that lags by more resumes at the newest
+/// key frame.
 pub const MAX_LAG: Duration = Duration::from_secs(1);
 
-/// What a viewer is to be sent next.
+/// The next item to send to a viewer.
 #[derive(Debug)]
 pub enum Event {
-    /// The beginning, or other parameter sets: the init segment and everything since the last key
-    /// frame.
+    /// At the start and after a change of the parameter sets: the init segment, and the fragments
+    /// since the last key frame.
     Start(Arc<Init>, Vec<Fragment>),
     /// The next frame.
     Frame(Fragment),
-    /// So many frames were left out, because the viewer was too slow.
+    /// The number of frames that were dropped because the viewer was too slow.
     Dropped(u64),
 }
 
@@ -27,16 +27,18 @@ pub enum Event {
 pub struct Viewer {
     stream: Arc<Stream>,
     head: watch::Receiver<u64>,
-    /// Number of the next fragment; `None`: at the newest key frame.
+    /// Number of the next fragment. `None` means the newest key frame.
     next: Option<u64>,
+    /// The init segment that was sent last.
     init: Option<Arc<Init>>,
-    /// Frames left out that the viewer has not been told of.
+    /// Number of dropped frames not yet reported by [`Event::Dropped`].
     lost: u64,
+    /// Whether this is included in the number of viewers.
     counted: bool,
 }
 
 impl Stream {
-    /// A new viewer.
+    /// Adds a viewer, which starts at the newest key frame.
     pub fn watch(self: &Arc<Self>) -> Viewer {
         self.viewers.fetch_add(1, Ordering::Relaxed);
         self.key_wanted.store(true, Ordering::Relaxed);
@@ -45,7 +47,7 @@ impl Stream {
         viewer
     }
 
-    /// A reader that does not count as a viewer.
+    /// Like [`Stream::watch`], but not included in the number of viewers.
     pub fn observe(self: &Arc<Self>) -> Viewer {
         Viewer {
             stream: self.clone(),
@@ -67,9 +69,9 @@ impl Drop for Viewer {
 }
 
 impl Viewer {
-    /// What is to be sent next. Waits for it. `None`: the stream is no more.
+    /// Waits for the next event. Returns `None` if the stream no longer exists.
     ///
-    /// Cancel safe.
+    /// This method is cancel safe.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             self.head.borrow_and_update();
@@ -80,38 +82,38 @@ impl Viewer {
         }
     }
 
-    /// The stream that is watched.
+    /// Returns the stream.
     pub fn stream(&self) -> &Arc<Stream> {
         &self.stream
     }
 
-    /// Number of the next fragment, once the viewer has started.
+    /// Returns the number of the next fragment, or `None` if the viewer has not started.
     pub fn position(&self) -> Option<u64> {
         self.next
     }
 
-    /// Goes on at fragment `next`: somebody else has sent those before it.
+    /// Continues at fragment `next`, because the fragments before it have been sent elsewhere.
     pub fn resume(&mut self, next: u64) {
         self.next = Some(next);
     }
 
-    /// What is to be sent next, if there is something.
+    /// Returns the next event if one is available.
     pub fn take(&mut self) -> Option<Event> {
         let window = self.stream.window();
         if let Some(next) = self.next {
-            // Where to go on: here, or at the newest key frame.
-            let behind = |number: u64| {
+            // Continue here, or skip to the newest key frame.
+            let lag = |number: u64| {
                 let at = usize::try_from(number.checked_sub(window.first)?).ok()?;
                 Some(window.fragments.get(at)?.published.elapsed())
             };
-            let too_late = next < window.first || behind(next).is_some_and(|lag| lag > MAX_LAG);
-            if too_late && let Some(key) = window.key.filter(|&key| key > next) {
+            let too_slow = next < window.first || lag(next).is_some_and(|lag| lag > MAX_LAG);
+            if too_slow && let Some(key) = window.key.filter(|&key| key > next) {
                 self.lost += key - next;
                 self.next = Some(key);
             } else if next < window.first {
-                // No key frame to go on at: wait for the next one.
-                let now = window.next();
-                self.lost += now - next;
+                // Without a key frame in the window, wait for the next one.
+                let head = window.next();
+                self.lost += head - next;
                 self.next = None;
             }
         }
@@ -120,7 +122,8 @@ impl Viewer {
         let fragment = &window.fragments[at];
         let same = self.init.as_ref().is_some_and(|init| Arc::ptr_eq(init, &fragment.init));
         if self.lost > 0 {
-            // Set, so that no frame is counted twice if another key frame comes meanwhile.
+            // Set the position, so that no frame is counted twice if a key frame arrives before the
+            // next call.
             self.next = Some(next);
             if self.counted {
                 self.stream.dropped.fetch_add(self.lost, Ordering::Relaxed);

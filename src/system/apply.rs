@@ -1,40 +1,41 @@
-//! `berrymse apply`: the configuration becomes the machine's.
+//! `berrymse apply`: applies the configuration to the machine.
 
 use crate::config::Config;
 use crate::config::edit::span_of;
 use crate::config::error::{ConfigError, line_column};
+use crate::system::error::SystemError;
 use crate::system::files::{link, remove, write};
 use crate::system::last_good::{keep, load};
 use crate::system::wifi::files::wpa_supplicant;
 use crate::system::{journal, network};
 use std::path::{Path, PathBuf};
 
-/// Where everything is.
+/// The files that `apply` reads and writes.
 #[derive(Debug)]
 pub struct Paths {
-    /// The configuration.
+    /// The configuration file.
     pub config: PathBuf,
-    /// The last one that was good.
+    /// The last good configuration.
     pub last_good: PathBuf,
-    /// What counts as `/` for everything that is written.
+    /// Root directory of all written files, usually `/`.
     pub root: PathBuf,
 }
 
-/// How it went.
+/// The result of [`apply`].
 #[derive(Debug, Default)]
 pub struct Report {
-    /// What is wrong with the configuration. The rest of it has been applied.
+    /// Errors in the configuration. Everything else in it has been applied.
     pub problems: Vec<String>,
-    /// What could not be written.
+    /// Settings that could not be applied, such as files that could not be written.
     pub failures: Vec<String>,
 }
 
-/// Applies the configuration, as much of it as can be.
+/// Applies as much of the configuration as possible.
 pub fn apply(paths: &Paths) -> Report {
-    let mended = journal::recover(&paths.config, &paths.last_good);
+    let recovered = journal::recover(&paths.config, &paths.last_good);
     let found = load(&paths.config, &paths.last_good);
     let mut machine = Machine { root: &paths.root, report: Report::default() };
-    machine.check(&paths.config, mended.map(drop));
+    machine.check(&paths.config, recovered.map(drop));
     machine.report.problems.extend(found.problem);
     if let Some(text) = &found.text {
         machine.check(&paths.last_good, keep(&paths.last_good, text));
@@ -58,9 +59,13 @@ struct Machine<'a> {
 }
 
 impl Machine<'_> {
+    fn fail(&mut self, error: SystemError) {
+        self.report.failures.push(error.to_string());
+    }
+
     fn check(&mut self, path: &Path, result: std::io::Result<()>) {
         if let Err(error) = result {
-            self.report.failures.push(format!("{} cannot be written: {error}", path.display()));
+            self.fail(SystemError::Write { path: path.into(), error });
         }
     }
 
@@ -83,7 +88,7 @@ impl Machine<'_> {
         if self.root == Path::new("/")
             && let Err(error) = rustix::system::sethostname(name.as_bytes())
         {
-            self.report.failures.push(format!("the host name cannot be set: {error}"));
+            self.fail(SystemError::HostName(error.into()));
         }
     }
 
@@ -102,7 +107,7 @@ impl Machine<'_> {
         }
     }
 
-    /// The keys, and the mark that SSH is to be started.
+    /// Writes the keys, and the file that makes SSH start.
     fn ssh(&mut self, keys: &[String]) {
         if keys.is_empty() {
             self.remove("run/berrymse/ssh");
@@ -110,8 +115,8 @@ impl Machine<'_> {
             return;
         }
         let folder = self.root.join("root/.ssh");
-        let made = private_folder(&folder);
-        self.check(&folder, made);
+        let created = create_private_folder(&folder);
+        self.check(&folder, created);
         let keys: String = keys.iter().map(|key| format!("{}\n", key.trim())).collect();
         self.write("root/.ssh/authorized_keys", &keys, 0o600);
         self.write("run/berrymse/ssh", "", 0o644);
@@ -119,35 +124,35 @@ impl Machine<'_> {
 
     fn timezone(&mut self, config: &Path, text: &str, zone: Option<&str>) {
         let file = |zone: &str| Path::new("/usr/share/zoneinfo").join(zone);
-        let is_there = |zone: &str| {
+        let exists = |zone: &str| {
             self.root.join("usr/share/zoneinfo").join(zone).metadata().is_ok_and(|m| m.is_file())
         };
         let mut zone = zone.unwrap_or("UTC");
-        let mut there = is_there(zone);
-        if !there && zone != "UTC" {
+        let mut found = exists(zone);
+        if !found && zone != "UTC" {
             let span = span_of(text, &["system", "timezone"]);
             let error = ConfigError {
                 file: config.display().to_string(),
                 at: span.map(|span| line_column(text, span.start)),
                 message: format!(
-                    "this machine knows no time zone {zone:?}: until that is mended, its clock \
-                     shows UTC"
+                    "unknown time zone {zone:?}: the clock shows UTC until this is corrected"
                 ),
             };
             self.report.problems.push(error.to_string());
             zone = "UTC";
-            there = is_there(zone);
+            found = exists(zone);
         }
         self.write("etc/timezone", &format!("{zone}\n"), 0o644);
         let localtime = self.root.join("etc/localtime");
-        // Without that link, UTC is what everybody takes.
-        let result = if there { link(&localtime, &file(zone)) } else { remove(&localtime) };
+        // Without this link, programs use UTC.
+        let result = if found { link(&localtime, &file(zone)) } else { remove(&localtime) };
         self.check(&localtime, result);
     }
 }
 
-/// sshd and dropbear refuse keys in a folder that others may write to.
-fn private_folder(path: &Path) -> std::io::Result<()> {
+/// Creates a folder that only root can access. sshd and dropbear ignore keys in a folder that other
+/// users can write to.
+fn create_private_folder(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     if path.metadata()?.permissions().mode() & 0o777 != 0o700 {

@@ -1,4 +1,4 @@
-//! Files that are replaced at one blow: a power cut leaves the old text or the new one.
+//! Atomic file replacement: after a power cut, a file has its old or its new content.
 
 use rustix::fs::{Mode, OFlags, open};
 use std::fs::File;
@@ -6,10 +6,15 @@ use std::io::{Error, ErrorKind, Result, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Writes `bytes` to `path`, replacing what is there.
+/// Writes `bytes` to `path`, and replaces an existing file or symbolic link.
 ///
-/// The folder may belong to somebody with fewer rights than we have: nothing that lies there is
-/// followed or opened.
+/// The folder can belong to a user with fewer privileges. Therefore existing files are not opened,
+/// and symbolic links are not followed.
+///
+/// # Errors
+///
+/// The file or its folder cannot be written. The old content is unchanged unless the error is that
+/// of the last step, the sync of the folder.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let folder = path.parent().ok_or_else(|| Error::from(ErrorKind::InvalidInput))?;
     let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -19,9 +24,9 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(mode);
     let mut file = File::from(open(&new, flags, mode)?);
-    // The mode is set before anything is written, whatever the umask.
+    // Set the mode before writing: the umask must not matter.
     match rustix::fs::fchmod(&file, mode) {
-        // FAT knows no modes.
+        // FAT has no modes.
         Ok(()) | Err(rustix::io::Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
@@ -31,12 +36,13 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The same, unless that is what is there; makes the folder.
+/// Writes `bytes` to `path` with [`replace`], unless the file already has this content and mode.
+/// Creates the folder.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let there = std::fs::symlink_metadata(path).is_ok_and(|there| {
-        there.is_file() && there.permissions().mode() & 0o777 == mode && there.len() < 1 << 20
+    let comparable = std::fs::symlink_metadata(path).is_ok_and(|old| {
+        old.is_file() && old.permissions().mode() & 0o777 == mode && old.len() < 1 << 20
     });
-    if there && std::fs::read(path).is_ok_and(|old| old == bytes) {
+    if comparable && std::fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
     if let Some(folder) = path.parent() {
@@ -45,7 +51,7 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     replace(path, bytes, mode)
 }
 
-/// Makes `path` a link to `target`, unless it is one.
+/// Makes `path` a symbolic link to `target`, unless it already is.
 pub(super) fn link(path: &Path, target: &Path) -> Result<()> {
     if std::fs::read_link(path).is_ok_and(|old| old == target) {
         return Ok(());
@@ -57,7 +63,7 @@ pub(super) fn link(path: &Path, target: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, path)
 }
 
-/// Removes a file, if it is there.
+/// Removes a file if it exists.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -78,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_laid_in_the_way_is_not_followed() {
+    fn replaces_symbolic_links_without_following_them() {
         let folder = folder("link");
         let (victim, file) = (folder.join("victim"), folder.join("file"));
         std::fs::write(&victim, "untouched").unwrap();
@@ -95,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_that_is_too_open_is_put_right() {
+    fn corrects_the_mode_of_unchanged_files() {
         let folder = folder("mode");
         let file = folder.join("secret");
         std::fs::write(&file, "same").unwrap();

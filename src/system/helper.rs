@@ -1,17 +1,18 @@
-//! What only root may do: writing to /boot, and restarting the machine.
+//! The root helper: saves the configuration on `/boot` and restarts the machine.
 //!
-//! The server runs as a user of its own, who may do neither. `berrymse root-helper` runs as root and
-//! does these two things and nothing else, for whoever may open its socket. One request a
-//! connection: a line with the verb, then the text, to the end; one line comes back, `ok` or
-//! `error …`.
+//! The server runs as a separate user, who can do neither. `berrymse root-helper` runs as root and
+//! performs only these two tasks, for every process that can open its socket. Each connection carries
+//! one request: a line with the verb, then the text up to the end of the stream. The reply is one
+//! line, `ok` or `error …`.
 //!
 //! ```text
-//! save-config⏎ [server]⏎ …      ─► validated again, kept as the last good one, written to /boot
-//! reboot⏎                       ─► files written out, machine restarted
+//! save-config⏎ [server]⏎ …      ─► validate again, store as last good copy, write to /boot
+//! reboot⏎                       ─► write out all files, restart the machine
 //! ```
 
 use crate::config::remote::no_new_key;
-use crate::config::{Config, MAX_CONFIG};
+use crate::config::{Config, ConfigError, MAX_CONFIG};
+use crate::system::error::SystemError;
 use crate::system::files::replace;
 use crate::system::journal;
 use crate::system::last_good::{keep, load};
@@ -26,25 +27,25 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Writing to a worn card takes seconds; nothing takes this long.
+/// Time for a request. Writing to a worn card takes several seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Time for the answer to reach a browser before the machine goes down.
+/// Time for the reply to reach the browser before the machine shuts down.
 const REPLY_GRACE: Duration = Duration::from_millis(500);
 
-/// Why the helper did not do what it was asked to.
+/// Why a request to the helper failed.
 #[derive(Debug)]
 pub enum HelperError {
     /// This machine has no helper.
     Absent,
-    /// The helper does not answer.
+    /// The helper does not respond.
     Unreachable {
-        /// Its socket.
+        /// The socket of the helper.
         socket: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
-    /// The helper refused or failed; its message.
+    /// The helper rejected the request, or failed. Holds its message.
     Failed(String),
 }
 
@@ -55,7 +56,7 @@ impl fmt::Display for HelperError {
                 f.write_str("this machine cannot be restarted from here: only the appliance can")
             }
             HelperError::Unreachable { socket, error } => {
-                write!(f, "the root helper behind {} does not answer: {error}", socket.display())
+                write!(f, "the root helper behind {} does not respond: {error}", socket.display())
             }
             HelperError::Failed(message) => f.write_str(message),
         }
@@ -71,11 +72,12 @@ impl std::error::Error for HelperError {
     }
 }
 
-/// Asks the helper behind `socket`, and waits for its answer.
+/// Sends a request to the helper at `socket`, and waits for the reply.
 ///
 /// # Errors
 ///
-/// [`HelperError::Absent`] if there is no socket; it then does nothing.
+/// [`HelperError::Absent`] if the socket does not exist, [`HelperError::Unreachable`] if the helper
+/// does not reply within 30 s, [`HelperError::Failed`] if it rejects the request.
 pub fn ask(socket: &Path, verb: &str, text: &str) -> Result<(), HelperError> {
     if !socket.exists() {
         return Err(HelperError::Absent);
@@ -86,48 +88,52 @@ pub fn ask(socket: &Path, verb: &str, text: &str) -> Result<(), HelperError> {
         stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
         stream.write_all(format!("{verb}\n{text}").as_bytes())?;
         stream.shutdown(Shutdown::Write)?;
-        let mut answer = String::new();
-        stream.take(4096).read_to_string(&mut answer)?;
-        Ok(answer)
+        let mut reply = String::new();
+        stream.take(4096).read_to_string(&mut reply)?;
+        Ok(reply)
     };
-    let answer =
+    let reply =
         exchange().map_err(|error| HelperError::Unreachable { socket: socket.into(), error })?;
-    match answer.trim() {
+    match reply.trim() {
         "ok" => Ok(()),
-        answer => Err(HelperError::Failed(answer.strip_prefix("error ").unwrap_or(answer).into())),
+        reply => Err(HelperError::Failed(reply.strip_prefix("error ").unwrap_or(reply).into())),
     }
 }
 
-/// The helper.
+/// The root helper.
 #[derive(Debug)]
 pub struct Helper {
-    /// The configuration that it writes.
+    /// The configuration file that it writes.
     pub config: PathBuf,
-    /// Where it keeps the last good copy.
+    /// The last good copy.
     pub last_good: PathBuf,
-    /// What `apply` found wrong: void once there is a new configuration.
+    /// The errors that `apply` found. Deleted when a new configuration is saved.
     pub config_error: PathBuf,
     /// Restarts the machine.
-    pub reboot: fn() -> Result<(), String>,
+    pub reboot: fn() -> Result<(), SystemError>,
 }
 
 impl Helper {
-    /// Listens on `socket`, for root and for `group`. Returns only when it can't.
-    pub fn run(&self, socket: &Path, group: Option<&str>) -> Result<(), String> {
+    /// Serves requests of root and of the members of `group` on `socket`. Returns only on errors.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError::Listen`] if the socket cannot be created.
+    pub fn run(&self, socket: &Path, group: Option<&str>) -> Result<(), SystemError> {
         let listener = listen(socket, group)
-            .map_err(|error| format!("{} cannot be made: {error}", socket.display()))?;
+            .map_err(|error| SystemError::Listen { socket: socket.into(), error })?;
         loop {
-            // One after the other: two saves at a time would be one too many.
-            let answered = listener.accept().and_then(|(stream, _)| self.answer(stream));
-            if let Err(error) = answered {
-                log::warn!("a request to the helper: {error}");
+            // One at a time: saves must not overlap.
+            let result = listener.accept().and_then(|(stream, _)| self.handle(stream));
+            if let Err(error) = result {
+                log::warn!("helper request failed: {error}");
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
     }
 
-    /// One connection.
-    fn answer(&self, mut stream: UnixStream) -> std::io::Result<()> {
+    /// Handles one connection.
+    fn handle(&self, mut stream: UnixStream) -> std::io::Result<()> {
         stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
         stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
         let mut request = String::new();
@@ -136,17 +142,17 @@ impl Helper {
         let result = match verb {
             "save-config" => self.save(text),
             "reboot" => Ok(()),
-            verb => Err(format!("there is no {verb:?} here")),
+            verb => Err(SystemError::UnknownRequest(verb.into())),
         };
         match &result {
-            Ok(()) => log::info!("{verb}: done as asked"),
+            Ok(()) => log::info!("{verb}: done"),
             Err(error) => log::error!("{verb}: {error}"),
         }
-        let answer = match &result {
+        let reply = match &result {
             Ok(()) => "ok\n".into(),
-            Err(error) => format!("error {}\n", error.replace('\n', " ")),
+            Err(error) => format!("error {}\n", error.to_string().replace('\n', " ")),
         };
-        stream.write_all(answer.as_bytes())?;
+        stream.write_all(reply.as_bytes())?;
         drop(stream);
         if verb == "reboot" {
             std::thread::sleep(REPLY_GRACE);
@@ -155,24 +161,25 @@ impl Helper {
         Ok(())
     }
 
-    fn save(&self, text: &str) -> Result<(), String> {
-        // Whoever asks may be somebody who has taken the server over.
-        let new = Config::parse(text, "berrymse.toml").map_err(|error| error.to_string())?;
-        let now = load(&self.config, &self.last_good).config;
-        no_new_key(text, &new, now.system.ssh_keys.iter(), "").map_err(|error| error.message)?;
-        let cannot = |path: &Path| {
-            let path = path.display().to_string();
-            move |error: std::io::Error| format!("{path} cannot be written: {error}")
+    fn save(&self, text: &str) -> Result<(), SystemError> {
+        // Check again: an attacker may control the server.
+        let new = Config::parse(text, "berrymse.toml")?;
+        let current = load(&self.config, &self.last_good).config;
+        no_new_key(text, &new, current.system.ssh_keys.iter(), "")
+            .map_err(|error| ConfigError::new(error.message, None))?;
+        let cannot_write = |path: &Path| {
+            let path = path.to_path_buf();
+            move |error: io::Error| SystemError::Write { path, error }
         };
-        // First where a power cut does no harm.
-        journal::begin(&self.config, &self.last_good).map_err(cannot(&self.last_good))?;
+        // First the copy on `/data`, whose file system survives a power cut.
+        journal::begin(&self.config, &self.last_good).map_err(cannot_write(&self.last_good))?;
         let result = (|| {
-            keep(&self.last_good, text).map_err(cannot(&self.last_good))?;
+            keep(&self.last_good, text).map_err(cannot_write(&self.last_good))?;
             let folder = self.config.parent().unwrap_or(Path::new("/"));
-            let _writable = RemountedRw::make(folder).map_err(cannot(folder))?;
-            replace(&self.config, text.as_bytes(), 0o644).map_err(cannot(&self.config))
+            let _writable = RemountedRw::new(folder).map_err(cannot_write(folder))?;
+            replace(&self.config, text.as_bytes(), 0o644).map_err(cannot_write(&self.config))
         })();
-        journal::commit(&self.last_good).map_err(cannot(&self.last_good))?;
+        journal::commit(&self.last_good).map_err(cannot_write(&self.last_good))?;
         result?;
         let _ = super::files::remove(&self.config_error);
         Ok(())
@@ -184,7 +191,7 @@ fn listen(socket: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
         std::fs::create_dir_all(folder)?;
     }
     super::files::remove(socket)?;
-    // Nobody may come in before the group is set.
+    // No access for others until the group is set.
     let before = umask(Mode::from_raw_mode(0o177));
     let listener = UnixListener::bind(socket);
     umask(before);
@@ -195,7 +202,7 @@ fn listen(socket: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
     listener
 }
 
-/// group(5): `name:password:number:members`.
+/// Returns the number of a group (group(5): `name:password:number:members`).
 fn group_id(name: &str) -> std::io::Result<u32> {
     let groups = std::fs::read_to_string("/etc/group")?;
     let number = groups.lines().find_map(|line| {
@@ -205,18 +212,24 @@ fn group_id(name: &str) -> std::io::Result<u32> {
     number.ok_or_else(|| std::io::Error::new(ErrorKind::NotFound, format!("no group {name:?}")))
 }
 
-/// Restarts the machine. By init, which ends the programs first and keeps the time and the log: a machine
-/// without a clock would be earlier after its restart than before. If init has not within a minute (it takes
-/// seconds, also on a busy machine), all the same.
-pub fn reboot() -> Result<(), String> {
+/// Restarts the machine.
+///
+/// Asks init first, which stops all programs and saves the log and the time: without a real-time
+/// clock, the time would otherwise go backwards. Init needs a few seconds, also on a busy machine.
+/// After one minute the machine is restarted without init.
+///
+/// # Errors
+///
+/// [`SystemError::Reboot`] if the kernel refuses, for example because this process is not root.
+pub fn reboot() -> Result<(), SystemError> {
     match std::process::Command::new("reboot").status() {
         Ok(status) if status.success() => std::thread::sleep(Duration::from_secs(60)),
-        Ok(status) => log::warn!("reboot has ended with {status}"),
-        Err(error) => log::warn!("reboot cannot be run: {error}"),
+        Ok(status) => log::warn!("reboot failed: {status}"),
+        Err(error) => log::warn!("cannot run reboot: {error}"),
     }
     rustix::fs::sync();
     let command = rustix::system::RebootCommand::Restart;
-    rustix::system::reboot(command).map_err(|error| format!("it cannot be restarted: {error}"))
+    rustix::system::reboot(command).map_err(|error| SystemError::Reboot(error.into()))
 }
 
 #[cfg(test)]
@@ -225,7 +238,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
-    fn it_does_what_it_is_there_for_and_nothing_else() {
+    fn handles_its_two_requests_and_rejects_all_others() {
         static REBOOTED: AtomicBool = AtomicBool::new(false);
         let folder = std::env::temp_dir().join(format!("berrymse-helper-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
@@ -257,16 +270,16 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&config).unwrap(), text);
         assert_eq!(std::fs::read_to_string(&last_good).unwrap(), text);
         assert!(!config_error.exists());
-        for (verb, broken, says) in [
+        for (verb, text, expected) in [
             ("save-config", "[srever]\n", "berrymse.toml:1:2: no such key"),
-            ("save-config", "[system]\nssh_keys = ['ssh-rsa AAAA']\n", "a new SSH key"),
-            ("rm -r /", "", "there is no"),
-            ("", "", "there is no"),
+            ("save-config", "[system]\nssh_keys = ['ssh-rsa AAAA']\n", "new SSH key"),
+            ("rm -r /", "", "unknown request \"rm -r /\""),
+            ("", "", "unknown request \"\""),
         ] {
-            let Err(HelperError::Failed(why)) = ask(&socket, verb, broken) else {
+            let Err(HelperError::Failed(message)) = ask(&socket, verb, text) else {
                 panic!("{verb}")
             };
-            assert!(why.contains(says), "{why}");
+            assert!(message.contains(expected), "{message}");
         }
         assert_eq!(std::fs::read_to_string(&config).unwrap(), text);
         assert!(!REBOOTED.load(Ordering::SeqCst));
@@ -278,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_by_name() {
+    fn finds_groups_by_name() {
         assert_eq!(group_id("root").unwrap(), 0);
         assert!(group_id("no such group").is_err());
     }

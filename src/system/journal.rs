@@ -1,7 +1,9 @@
-//! Saving the configuration on FAT, which has no journal: after a power cut its file may be the old one,
-//! the new one, or cut short at any place, even empty, which would be a valid configuration. So while it
-//! is written, what it was before lies beside the last good copy, which is written first; whoever finds
-//! that at the next start knows that the file is not to be trusted, and what it should be.
+//! A journal for the configuration file, because FAT has none.
+//!
+//! After a power cut, a file on FAT can have its old or its new content, or be truncated anywhere. An
+//! empty file would even be a valid configuration. Therefore the last good copy is written first, and
+//! while the configuration file is being written, its previous content is stored beside that copy. If
+//! that journal exists at the next start, the file cannot be trusted and is restored.
 
 use crate::system::files::{remove, replace, write};
 use crate::system::mounts::RemountedRw;
@@ -9,41 +11,41 @@ use std::fs::{File, read};
 use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
-/// The file beside the last good copy.
+/// Returns the path of the journal, beside the last good copy.
 fn journal(last_good: &Path) -> PathBuf {
     last_good.with_extension("before")
 }
 
-/// From now on, `config` may be anything.
+/// Creates the journal. From now on, `config` can have any content.
 pub(super) fn begin(config: &Path, last_good: &Path) -> Result<()> {
-    // One that cannot be read is no reason not to write another. There are passwords in it.
+    // An unreadable file must not prevent saving. Mode 0600, because it contains passwords.
     write(&journal(last_good), &read(config).unwrap_or_default(), 0o600)
 }
 
-/// It is whole, or has not been touched.
+/// Removes the journal: `config` is complete, or was not changed.
 pub(super) fn commit(last_good: &Path) -> Result<()> {
     remove(&journal(last_good))?;
     File::open(last_good.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
-/// Puts `config` right if the power went while it was saved. Whether it did.
+/// Restores `config` after a power cut that interrupted saving. Returns whether it was changed.
 ///
-/// A file that is neither a part of the old one nor of the new one was edited outside since then, and
-/// stays.
+/// A file that is neither the start of the old content nor of the new content was edited elsewhere
+/// since then, and stays as it is.
 pub(super) fn recover(config: &Path, last_good: &Path) -> Result<bool> {
     let before = match read(journal(last_good)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         before => before?,
     };
     let wanted = match read(last_good) {
-        // The first one that is good was about to be written.
+        // The power cut happened before the first good copy was written.
         Err(error) if error.kind() == ErrorKind::NotFound => before.clone(),
         wanted => wanted?,
     };
-    let there = read(config).unwrap_or_default();
-    let recover = there != wanted && (wanted.starts_with(&there) || before.starts_with(&there));
+    let found = read(config).unwrap_or_default();
+    let recover = found != wanted && (wanted.starts_with(&found) || before.starts_with(&found));
     if recover {
-        let _writable = RemountedRw::make(config.parent().unwrap_or(Path::new("/")))?;
+        let _writable = RemountedRw::new(config.parent().unwrap_or(Path::new("/")))?;
         replace(config, &wanted, 0o644)?;
     }
     commit(last_good)?;
@@ -56,41 +58,41 @@ mod tests {
     use std::fs::{create_dir_all, remove_dir_all, remove_file};
 
     #[test]
-    fn whenever_the_power_goes_the_file_is_whole_afterwards() {
-        let folder = std::env::temp_dir().join(format!("berrymse-saving-{}", std::process::id()));
+    fn restores_the_file_after_a_power_cut_at_any_time() {
+        let folder = std::env::temp_dir().join(format!("berrymse-journal-{}", std::process::id()));
         let _ = remove_dir_all(&folder);
         create_dir_all(folder.join("data")).unwrap();
         let (config, last_good) = (folder.join("berrymse.toml"), folder.join("data/berrymse.toml"));
         let (old, new) = ("[[camera]]\nname = \"old\"\n", "[[camera]]\nname = \"newer\"\n");
-        let after = |there: Option<&str>, kept: &str| {
+        let after = |left: Option<&str>, kept: &str| {
             std::fs::write(&config, old).unwrap();
             std::fs::write(&last_good, old).unwrap();
             begin(&config, &last_good).unwrap();
             std::fs::write(&last_good, kept).unwrap();
-            match there {
-                Some(there) => std::fs::write(&config, there).unwrap(),
+            match left {
+                Some(left) => std::fs::write(&config, left).unwrap(),
                 None => remove_file(&config).unwrap(),
             }
-            let mended = recover(&config, &last_good).unwrap();
-            assert!(!recover(&config, &last_good).unwrap(), "once");
-            (mended, std::fs::read_to_string(&config).unwrap())
+            let recovered = recover(&config, &last_good).unwrap();
+            assert!(!recover(&config, &last_good).unwrap(), "recovered twice");
+            (recovered, std::fs::read_to_string(&config).unwrap())
         };
-        // Before the copy is written, and after.
+        // A power cut before the copy is written, and after.
         assert_eq!(after(Some(old), old), (false, old.into()));
         assert_eq!(after(Some(old), new), (true, new.into()));
-        // The file, as FAT leaves it.
+        // States of the file that FAT can leave.
         for left in [None, Some(""), Some("[[camera]]\n"), Some(&old[..20]), Some(&new[..22])] {
             assert_eq!(after(left, new), (true, new.into()), "{left:?}");
         }
         assert_eq!(after(Some(new), new), (false, new.into()));
-        // Somebody had the card in a reader.
+        // The file was edited on another computer.
         let edited = "[[camera]]\nname = \"else\"\n";
         assert_eq!(after(Some(edited), new), (false, edited.into()));
-        // There has never been a good one.
+        // There was no good copy yet.
         begin(&config, &last_good).unwrap();
         remove_file(&last_good).unwrap();
         assert!(!recover(&config, &last_good).unwrap());
-        // It was saved without any power cut.
+        // Without a power cut, an empty file stays.
         std::fs::write(&config, "").unwrap();
         assert!(!recover(&config, &last_good).unwrap());
         remove_dir_all(folder).unwrap();

@@ -1,4 +1,5 @@
-//! The configuration that counts when the file is broken: the last good copy, or the one as shipped.
+//! The fallback for an invalid configuration file: the last good copy, or the configuration as
+//! shipped.
 
 use crate::config::Config;
 use crate::config::error::ConfigError;
@@ -6,31 +7,31 @@ use crate::paths;
 use crate::system::files::write;
 use std::path::{Path, PathBuf};
 
-/// The file that every image starts with.
+/// The configuration file of a new image.
 const SHIPPED: &str = include_str!("../../appliance/berrymse.toml");
 
-/// The configuration that counts.
+/// The configuration in force.
 #[derive(Debug)]
 pub struct Found {
-    /// What is obeyed.
+    /// The configuration.
     pub config: Config,
-    /// The file that it was looked for in, where there is one.
+    /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
-    /// The file's own text, where that is what is obeyed.
+    /// The text of the file, if the configuration comes from the file.
     pub text: Option<String>,
-    /// What is wrong with the file, and what is obeyed in its place.
+    /// The error in the file, and which configuration is in force instead.
     pub problem: Option<String>,
 }
 
-/// Reads `file`; when it is missing or broken, the copy in `last_good`; when there is none, the
-/// configuration as shipped, but without a camera: whoever asked for a password is not to be shown
-/// without one for a typo.
+/// Loads `file`. If it is missing or invalid, loads the copy in `last_good`. If that also fails,
+/// returns the configuration as shipped, but without a camera: a typo must not publish the pictures
+/// of a camera that was protected by a password.
 pub fn load(file: &Path, last_good: &Path) -> Found {
     let found = |config, text, problem| Found { config, file: Some(file.into()), text, problem };
     let read = |path: &Path| {
         let text = Config::read(path)?;
         let file = path.display().to_string();
-        // A valid configuration, but nobody's: what a card that was pulled out leaves of it.
+        // Valid, but not intended: a card that is removed too early can leave an empty file.
         if text.trim_matches(|c: char| c.is_whitespace() || c == '\0').is_empty() {
             return Err(ConfigError { file, at: None, message: "the file is empty".into() });
         }
@@ -42,26 +43,27 @@ pub fn load(file: &Path, last_good: &Path) -> Found {
         Err(error) => error,
     };
     let (config, instead) = match read(last_good) {
-        Ok((config, _)) => (config, "the last good one is in force"),
-        Err(_) => (as_shipped(), "there is no camera, and the router is asked for an address"),
+        Ok((config, _)) => (config, "the last good configuration is in force"),
+        Err(_) => (as_shipped(), "there is no camera, and the address comes from DHCP"),
     };
-    found(config, None, Some(format!("{error}\nUntil that is mended, {instead}.")))
+    found(config, None, Some(format!("{error}\nUntil this is corrected, {instead}.")))
 }
 
-/// What `apply` found wrong at the machine's start, beyond the file itself.
+/// Returns the errors that `berrymse apply` found when the machine started. It checks more than the
+/// file itself.
 pub fn problem_at_start() -> Option<String> {
     let text = std::fs::read_to_string(paths::CONFIG_ERROR).ok()?;
     Some(text.trim().to_string()).filter(|text| !text.is_empty())
 }
 
-/// The configuration as shipped, without a camera.
+/// Returns the configuration as shipped, without a camera.
 pub fn as_shipped() -> Config {
     let shipped = Config::parse(SHIPPED, "berrymse.toml").unwrap_or_default();
     Config { cameras: vec![], ..shipped }
 }
 
-/// Keeps `text` as the last good configuration, for whoever its folder is for: there are passwords
-/// in it.
+/// Stores `text` as the last good configuration, readable for the group of its folder only, because
+/// it contains passwords.
 pub(crate) fn keep(path: &Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     write(path, text.as_bytes(), 0o640)?;
@@ -78,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_shipped_the_page_is_where_people_look_for_it() {
+    fn shipped_configuration_listens_on_port_80_without_a_camera() {
         let config = as_shipped();
         assert_eq!(config.server.listen.port(), 80);
         assert_eq!(config.cameras, []);

@@ -1,29 +1,34 @@
-//! The machine's name in the local network: `http://berrymse.local/`, and the page in the list of
-//! web sites that browsers and phones show (mDNS and DNS-SD: RFC 6762, RFC 6763).
+//! The host name in the local network, such as `berrymse.local` (mDNS, RFC 6762), and the page in the
+//! list of web sites that browsers and phones discover (DNS-SD, RFC 6763).
 
+use crate::system::error::SystemError;
 use mdns_sd::{IfKind, ServiceDaemon, ServiceInfo};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What is announced: a web page.
+/// The announced service: a web page.
 const SERVICE: &str = "_http._tcp.local.";
 
-/// Time to tell everybody that it is gone.
-const GOODBYE: Duration = Duration::from_millis(500);
+/// Time to send the goodbye packets (RFC 6762, 10.1).
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Answers for the machine's name, until it is dropped.
+/// Responds to queries for the host name until it is dropped.
 pub struct Announcement {
     daemon: ServiceDaemon,
     name: String,
 }
 
 impl Announcement {
-    /// Announces the page at `address` as `host`.local, on all interfaces, also those that come up
-    /// later.
-    pub fn start(host: &str, address: SocketAddr) -> Result<Announcement, String> {
+    /// Announces the page at `address` as `host`.local on all interfaces, including those that come
+    /// up later.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError::Announce`] if the responder cannot be started or the name is invalid.
+    pub fn start(host: &str, address: SocketAddr) -> Result<Announcement, SystemError> {
         let start = || {
             let daemon = ServiceDaemon::new()?;
-            // Who is on this machine has localhost; nobody else should be told 127.0.0.1.
+            // Programs on this machine use localhost. Others must not receive 127.0.0.1.
             daemon.disable_interface([IfKind::LoopbackV4, IfKind::LoopbackV6].to_vec())?;
             let full_host = format!("{host}.local.");
             let page = [("path", "/")];
@@ -32,22 +37,22 @@ impl Announcement {
             daemon.register(info.enable_addr_auto())?;
             Ok::<_, mdns_sd::Error>(Announcement { daemon, name })
         };
-        start().map_err(|error| format!("{host}.local cannot be announced: {error}"))
+        start().map_err(|error| SystemError::Announce { host: host.into(), error })
     }
 }
 
 impl Drop for Announcement {
     fn drop(&mut self) {
         if let Ok(done) = self.daemon.unregister(&self.name) {
-            let _ = done.recv_timeout(GOODBYE);
+            let _ = done.recv_timeout(GOODBYE_TIMEOUT);
         }
         if let Ok(done) = self.daemon.shutdown() {
-            let _ = done.recv_timeout(GOODBYE);
+            let _ = done.recv_timeout(GOODBYE_TIMEOUT);
         }
     }
 }
 
-/// The name that the kernel knows the machine by.
+/// Returns the host name that the kernel has, in lower case and without a domain.
 pub fn host_name() -> String {
     let uname = rustix::system::uname();
     let name = uname.nodename().to_string_lossy();

@@ -1,10 +1,12 @@
-//! What the configuration sets on the machine: host name, network, Wi-Fi, SSH keys, time zone.
+//! Settings of the machine: host name, network, Wi-Fi, SSH keys and time zone.
 //!
-//! `berrymse apply` does it early at every start of the appliance, as root. Everything is written
-//! anew from the configuration alone, so nothing of an earlier one is left, and what has not changed
-//! is not written again. The radio is kept by `berrymse wifi`, which obeys a change at once.
+//! `berrymse apply` runs as root, early in every start of the appliance. It derives all files from
+//! the configuration alone, so that nothing remains of an earlier configuration, and does not write
+//! files that have not changed. `berrymse wifi` manages the wireless interface and applies changes
+//! at once.
 
 mod apply;
+pub mod error;
 mod files;
 pub mod helper;
 mod journal;
@@ -16,5 +18,6 @@ pub mod notify;
 pub mod wifi;
 
 pub use apply::{Paths, Report, apply};
+pub use error::SystemError;
 pub use files::replace;
 pub use last_good::{Found, as_shipped, load, problem_at_start};

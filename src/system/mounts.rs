@@ -4,19 +4,20 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::mount::{MountFlags, mount_remount};
 use std::path::Path;
 
-/// A file system that is usually mounted read-only, writable until this is dropped.
+/// Makes a read-only file system writable until it is dropped. Does nothing if the file system is
+/// already writable.
 pub(crate) struct RemountedRw<'a> {
     folder: &'a Path,
     before: Option<MountFlags>,
 }
 
 impl RemountedRw<'_> {
-    pub(super) fn make(folder: &Path) -> std::io::Result<RemountedRw<'_>> {
+    pub(super) fn new(folder: &Path) -> std::io::Result<RemountedRw<'_>> {
         let now = statvfs(folder)?.f_flag;
         if !now.contains(StatVfsMountFlags::RDONLY) {
             return Ok(RemountedRw { folder, before: None });
         }
-        // All of them, or they would be taken away.
+        // A remount clears all flags that it does not name.
         let mut before = MountFlags::RDONLY;
         for (is, flag) in [
             (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
@@ -38,7 +39,7 @@ impl Drop for RemountedRw<'_> {
         if let Some(before) = self.before
             && let Err(error) = mount_remount(self.folder, before, "")
         {
-            log::error!("{} stays writable: {error}", self.folder.display());
+            log::error!("cannot remount {} read-only: {error}", self.folder.display());
         }
     }
 }

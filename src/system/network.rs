@@ -1,22 +1,23 @@
-//! The files that BusyBox' ifup and udhcpd and wpa_supplicant read.
+//! Configuration files of the wired network: those of BusyBox's ifup and of the resolver.
 
 use crate::config::{Address, Network};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-/// The name of a machine that has been given none.
+/// Default host name.
 pub const HOSTNAME: &str = "berrymse";
 
-/// In front of every file that is written: whoever looks at it must know where to change it.
+/// First line of every generated file. It says where to make changes.
 pub const HEAD: &str = "# Written by `berrymse apply` at every start, from berrymse.toml.\n";
 
-/// `/etc/network/interfaces`: the cable. The radio is `berrymse wifi`'s.
+/// Returns `/etc/network/interfaces` for the wired interface. `berrymse wifi` configures the wireless
+/// interface.
 pub fn interfaces(network: &Network, hostname: &str) -> String {
     let network = network.without_wifi();
     let mut text = format!("{HEAD}\nauto lo\niface lo inet loopback\n\nauto eth0\niface eth0 ");
     let _ = match network.address {
-        // -b: a cable that comes later gets its address then. The router is told the name, and may
-        // name a time server.
+        // -b: continue in the background, for a cable that is plugged in later. The client sends its
+        // host name and requests time servers (option 42).
         Address::Dhcp => {
             write!(text, "inet dhcp\n\thostname {hostname}\n\tudhcpc_opts -b -O ntpsrv\n")
         }
@@ -35,7 +36,7 @@ pub fn interfaces(network: &Network, hostname: &str) -> String {
     text
 }
 
-/// `/etc/resolv.conf`, where the router does not tell the name servers.
+/// Returns `/etc/resolv.conf`. `None` if the name servers come from DHCP.
 pub fn resolv_conf(network: &Network) -> Option<String> {
     if network.address == Address::Dhcp {
         return None;
@@ -54,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anything_the_cable_asks_the_router() {
+    fn defaults_to_dhcp_on_the_wired_interface() {
         let text = interfaces(&network(""), "cam");
         assert!(text.contains("auto eth0\niface eth0 inet dhcp\n\thostname cam\n"), "{text}");
         assert!(!text.contains("wlan0") && !text.contains("gateway"), "{text}");
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_address_belongs_to_one_interface() {
+    fn assigns_a_fixed_address_to_one_interface_only() {
         let fixed =
             "address = \"192.168.1.10/20\"\ngateway = \"192.168.1.1\"\ndns = [\"9.9.9.9\"]\n";
         let stanza = "inet static\n\taddress 192.168.1.10\n\tnetmask 255.255.240.0\n\t\

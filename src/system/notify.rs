@@ -1,5 +1,7 @@
-//! What systemd is told, where it has started us: that we are ready, and that we are still alive
-//! (sd_notify(3): a datagram with `NAME=value` lines to the socket in `NOTIFY_SOCKET`).
+//! Notifications to systemd: the service is ready, and the service is alive.
+//!
+//! The protocol is that of sd_notify(3): datagrams with `NAME=value` lines to the socket that
+//! `NOTIFY_SOCKET` names.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -12,14 +14,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// A server that has not answered by then does not work.
+/// Time in which the server must respond to a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Tells systemd, if it listens: `READY=1`, `STOPPING=1`, `STATUS=…`, a line each.
+/// Sends `lines` to systemd: `READY=1`, `STOPPING=1`, `STATUS=…`. Does nothing if systemd did not
+/// start this process.
 pub fn tell(lines: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, lines) {
-        log::warn!("systemd cannot be told {lines:?}: {error}");
+        log::warn!("cannot notify systemd of {lines:?}: {error}");
     }
 }
 
@@ -32,8 +35,8 @@ fn send(socket: &OsStr, lines: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Tells systemd again and again that the server at `address` answers, as long as it does. Ends at
-/// once where systemd does not ask for it (`WatchdogSec=`).
+/// Notifies the watchdog of systemd periodically while the server at `address` responds. Returns at
+/// once if the service has no watchdog (`WatchdogSec=`).
 pub async fn watchdog(address: SocketAddr) {
     let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
     let for_another =
@@ -42,19 +45,19 @@ pub async fn watchdog(address: SocketAddr) {
         return;
     };
     loop {
-        if answers(address).await {
+        if responds(address).await {
             tell("WATCHDOG=1");
         } else {
-            log::error!("the server does not answer itself");
+            log::error!("the server does not respond to its own request");
         }
-        // Three tries before systemd's patience ends.
+        // Three attempts within the limit.
         tokio::time::sleep(Duration::from_micros(limit / 3)).await;
     }
 }
 
-/// Whether something comes back, whatever it is. A refusal for want of room is an answer, too: the
-/// server must not be killed because it has many viewers.
-async fn answers(address: SocketAddr) -> bool {
+/// Returns whether the server responds in any way. 503 Service Unavailable and a closed connection
+/// also count: the server must not be killed because it has many viewers.
+async fn responds(address: SocketAddr) -> bool {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         stream
@@ -82,23 +85,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_is_an_answer() {
+    async fn a_closed_connection_is_a_response() {
         let (listener, address) = listener().await;
         let server = async { drop(listener.accept().await.unwrap()) };
-        assert!(tokio::join!(answers(address), server).0);
+        assert!(tokio::join!(responds(address), server).0);
     }
 
-    // With its clock standing still but for timeouts, so that nobody waits.
+    // The clock is paused and advances only to the next timeout, so the test does not wait.
     #[tokio::test(start_paused = true)]
-    async fn silence_is_none() {
+    async fn silence_is_not_a_response() {
         let (_listener, address) = listener().await;
-        assert!(!answers(address).await);
+        assert!(!responds(address).await);
     }
 
     #[tokio::test]
-    async fn nobody_there_is_none() {
+    async fn a_refused_connection_is_not_a_response() {
         let (listener, address) = listener().await;
         drop(listener);
-        assert!(!answers(address).await);
+        assert!(!responds(address).await);
     }
 }

@@ -4,33 +4,36 @@
 //! {"version": "1.3.0", "url": "berrymse-1.3.0.raucb"}
 //! ```
 //!
-//! The url may be relative to the address of the announcement. Other fields are ignored. Only the
-//! version and the signature in the bundle itself decide whether it is installed.
+//! The URL can be relative to that of the announcement. Other fields are ignored. Only the version and
+//! the signature in the bundle itself decide whether it is installed.
 
+use crate::update::error::UpdateError;
 use serde::Deserialize;
 
-/// What is announced. Other fields may be there and mean nothing here.
+/// The newest version and its bundle.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
-pub(crate) struct Manifest {
+pub(crate) struct Announcement {
     pub(super) version: String,
+    /// URL of the bundle.
     pub(super) url: String,
 }
 
-pub(crate) fn read(text: &str, from: &str) -> Result<Manifest, String> {
-    let mut manifest: Manifest = serde_json::from_str(text)
-        .map_err(|error| format!("{from} is no announcement of an update: {error}"))?;
-    if !manifest.url.contains("://") {
-        // Beside the announcement.
+/// Parses the announcement `text`, which was fetched from `from`.
+pub(crate) fn parse(text: &str, from: &str) -> Result<Announcement, UpdateError> {
+    let mut announcement: Announcement = serde_json::from_str(text)
+        .map_err(|error| UpdateError::Announcement { url: from.into(), error })?;
+    if !announcement.url.contains("://") {
+        // Relative to the announcement.
         let folder = from.rsplit_once('/').map_or(from, |(folder, _)| folder);
-        manifest.url = format!("{folder}/{}", manifest.url.trim_start_matches("./"));
+        announcement.url = format!("{folder}/{}", announcement.url.trim_start_matches("./"));
     }
-    match is_web_address(&manifest.url) {
-        true => Ok(manifest),
-        false => Err(format!("{from} names {:?}, which is no web address", manifest.url)),
+    match is_web_address(&announcement.url) {
+        true => Ok(announcement),
+        false => Err(UpdateError::AnnouncedUrl { url: from.into(), bundle: announcement.url }),
     }
 }
 
-/// What RAUC may be sent to fetch: it would open files, too.
+/// Returns whether `url` is an http or https address. RAUC would also open local files.
 pub fn is_web_address(url: &str) -> bool {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     rest.is_some_and(|rest| !rest.is_empty())
@@ -42,17 +45,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn announcements() {
+    fn accepts_relative_and_absolute_web_addresses_only() {
         let from = "https://example.org/cam/berrymse.json";
         let url = |url: &str| {
-            read(&format!("{{\"version\": \"1.3\", \"url\": {url:?}, \"sha256\": \"\"}}"), from)
-                .map(|manifest| manifest.url)
+            parse(&format!("{{\"version\": \"1.3\", \"url\": {url:?}, \"sha256\": \"\"}}"), from)
+                .map(|announcement| announcement.url)
         };
         assert_eq!(url("new.raucb").unwrap(), "https://example.org/cam/new.raucb");
         assert_eq!(url("http://other/x").unwrap(), "http://other/x");
         for bad in ["file:///etc/shadow", "http://", "https://a b/"] {
             assert!(url(bad).is_err(), "{bad}");
         }
-        assert!(read("<html>", from).unwrap_err().contains("no announcement"));
+        let error = parse("<html>", from).unwrap_err();
+        assert!(error.to_string().contains("not a valid announcement"), "{error}");
     }
 }

@@ -1,22 +1,24 @@
-//! Updates of the whole system, through RAUC (rauc.io).
+//! Updates of the whole system with RAUC (rauc.io).
 //!
-//! RAUC checks signatures, writes the slot that does not run and tells the boot loader to start it
-//! next. Here is what is around that: a bundle comes as an upload or from an address, its version
-//! is compared with the running one, progress and errors are told in plain words. Whether the new
-//! system is kept is decided after its start, by `berrymse health`.
+//! RAUC verifies signatures, writes the inactive slot and makes the boot loader start it next. This
+//! module receives bundles as uploads or from a URL, compares their version with the running one, and
+//! reports progress and errors. After the restart, `berrymse health` decides whether the new system
+//! is kept.
 //!
 //! ```text
 //! upload ──► file on /data ─┐
-//!                           ├─► looked into ──► version newer? ──► installed ──► restart
-//! address ──────────────────┘   (signature)
+//!                           ├─► inspect ─────► newer version? ──► install ──► restart
+//! URL ──────────────────────┘   (signature)
 //! ```
 
 pub mod announcement;
+pub mod error;
 pub mod rauc;
 pub mod report;
 pub mod schedule;
 pub mod updater;
 pub mod version;
 
+pub use error::UpdateError;
 pub use report::{FellBack, Report};
 pub use updater::{Permit, Updater};

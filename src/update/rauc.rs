@@ -1,4 +1,4 @@
-//! RAUC over D-Bus: what it knows, what it is asked, and its errors in plain words.
+//! RAUC's D-Bus interface, `de.pengutronix.rauc.Installer`, and explanations of its errors.
 
 use serde::Serialize;
 use std::collections::HashMap;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use zbus::proxy::CacheProperties;
 use zbus::zvariant::{OwnedValue, Value};
 
-/// A bundle at an address is looked into before RAUC answers: that may take a while.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time for a reply. RAUC downloads parts of a remote bundle before it replies.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 type Dict = HashMap<String, OwnedValue>;
 
-/// RAUC's interface, as far as it is used.
+/// The part of RAUC's interface that is used here.
 #[zbus::proxy(
     interface = "de.pengutronix.rauc.Installer",
     default_service = "de.pengutronix.rauc",
@@ -34,42 +34,39 @@ pub(super) trait Installer {
     fn compatible(&self) -> zbus::Result<String>;
 }
 
-/// A connection to RAUC. The error says why there is none.
-pub(super) async fn connect() -> Result<InstallerProxy<'static>, String> {
-    let connection = async {
-        let connection =
-            zbus::connection::Builder::system()?.method_timeout(CONNECT_TIMEOUT).build().await?;
-        InstallerProxy::builder(&connection).cache_properties(CacheProperties::No).build().await
-    };
-    connection.await.map_err(|error| format!("this machine has no D-Bus to reach RAUC by: {error}"))
+/// Connects to the system bus. Succeeds even if RAUC does not run.
+pub(super) async fn connect() -> zbus::Result<InstallerProxy<'static>> {
+    let connection =
+        zbus::connection::Builder::system()?.method_timeout(CALL_TIMEOUT).build().await?;
+    InstallerProxy::builder(&connection).cache_properties(CacheProperties::No).build().await
 }
 
-/// One of the systems that the machine can start.
+/// A system that the machine can start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Slot {
-    /// Its name, such as `rootfs.0`.
+    /// Name of the slot, such as `rootfs.0`.
     pub name: String,
-    /// What the boot loader calls it, such as `A`.
+    /// Name of the slot in the boot loader, such as `A`.
     pub bootname: String,
-    /// It is the one that runs.
+    /// Whether this system is running.
     pub booted: bool,
-    /// It will be started next.
+    /// Whether this system will be started next.
     pub primary: bool,
-    /// `good`, or `bad`: it is not started any more.
+    /// `good`, or `bad` if it is no longer started.
     pub state: String,
-    /// The version that was installed there; unknown for the one that came with the card.
+    /// Installed version. `None` for the system that was installed with the card image.
     pub version: Option<String>,
-    /// When, as RFC 3339.
+    /// Time of the installation (RFC 3339).
     pub installed: Option<String>,
 }
 
-/// The systems that there are.
+/// Returns the systems that the machine can start, by boot name.
 pub(super) async fn slots(rauc: &InstallerProxy<'_>) -> zbus::Result<Vec<Slot>> {
-    // Boot loaders that were never told have none.
+    // The call fails if the boot loader has no primary slot yet.
     let primary = rauc.get_primary().await.unwrap_or_default();
     let mut slots = vec![];
     for (name, status) in rauc.get_slot_status().await? {
-        // A slot without such a name is part of another.
+        // A slot without a boot name is part of another slot.
         let Some(bootname) = text(&status, "bootname") else { continue };
         slots.push(Slot {
             booted: text(&status, "state").as_deref() == Some("booted"),
@@ -85,20 +82,22 @@ pub(super) async fn slots(rauc: &InstallerProxy<'_>) -> zbus::Result<Vec<Slot>> 
     Ok(slots)
 }
 
-/// What a bundle says about itself; RAUC has checked its signature.
+/// Properties of a bundle. RAUC has verified its signature.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Bundle {
+    /// Type of device that the bundle is for.
     pub compatible: String,
     pub version: Option<String>,
 }
 
+/// Verifies the bundle at `source`, a path or URL, and returns its properties.
 pub(super) async fn inspect(rauc: &InstallerProxy<'_>, source: &str) -> zbus::Result<Bundle> {
     let info = rauc.inspect_bundle(source, HashMap::new()).await?;
-    let update = info.get("update").map(|update| layers(update));
+    let update = info.get("update").map(|update| unwrap_variants(update));
     let field = |name: &str| {
         let Some(Value::Dict(update)) = update else { return None };
         let is_it = |key: &Value<'_>| matches!(key, Value::Str(key) if key.as_str() == name);
-        match layers(update.iter().find(|(key, _)| is_it(key))?.1) {
+        match unwrap_variants(update.iter().find(|(key, _)| is_it(key))?.1) {
             Value::Str(text) => Some(text.to_string()),
             _ => None,
         }
@@ -109,8 +108,8 @@ pub(super) async fn inspect(rauc: &InstallerProxy<'_>, source: &str) -> zbus::Re
     })
 }
 
-/// RAUC wraps some values more than once.
-fn layers<'a>(mut value: &'a Value<'a>) -> &'a Value<'a> {
+/// Removes nested variants. RAUC wraps some values more than once.
+fn unwrap_variants<'a>(mut value: &'a Value<'a>) -> &'a Value<'a> {
     while let Value::Value(inner) = value {
         value = inner;
     }
@@ -118,14 +117,14 @@ fn layers<'a>(mut value: &'a Value<'a>) -> &'a Value<'a> {
 }
 
 fn text(dict: &Dict, key: &str) -> Option<String> {
-    match layers(dict.get(key)?) {
+    match unwrap_variants(dict.get(key)?) {
         Value::Str(text) if !text.is_empty() => Some(text.to_string()),
         _ => None,
     }
 }
 
-/// RAUC's own words out of a D-Bus error.
-pub(super) fn said(error: &zbus::Error) -> String {
+/// Returns RAUC's own message in a D-Bus error.
+pub(super) fn message(error: &zbus::Error) -> String {
     match error {
         zbus::Error::MethodError(_, Some(message), _) => message.clone(),
         zbus::Error::FDO(error) => error.to_string(),
@@ -133,48 +132,49 @@ pub(super) fn said(error: &zbus::Error) -> String {
     }
 }
 
-/// Whether RAUC is not there at all.
+/// Returns whether RAUC does not run and is not started by D-Bus.
 pub(super) fn is_absent(error: &zbus::Error) -> bool {
     let text = error.to_string();
     ["ServiceUnknown", "NameHasNoOwner", "Spawn.", "was not provided by any .service files"]
         .iter()
-        .any(|sign| text.contains(sign))
+        .any(|words| text.contains(words))
 }
 
-/// RAUC was there, and has ended before it answered.
-pub(super) fn has_ended(error: &zbus::Error) -> bool {
+/// Returns whether RAUC exited before it replied.
+pub(super) fn has_exited(error: &zbus::Error) -> bool {
     error.to_string().contains("NoReply")
 }
 
-/// What RAUC's error means, and what to do about it.
-pub fn plain_words(error: &str) -> &'static str {
+/// Explains an error message of RAUC, and says what to do about it.
+pub fn explain(error: &str) -> &'static str {
     let has = |words: &[&str]| {
         let error = error.to_ascii_lowercase();
         words.iter().any(|word| error.contains(word))
     };
-    // The first that fits: the innermost reason is the most telling.
+    // The order matters: messages are nested, and the innermost cause is the most useful.
     if has(&["not yet valid", "has expired", "certificate expired"]) {
-        "the update's certificate is not valid today: is the clock right? It needs the network"
+        "the update's certificate is not valid at this time: check that the clock is right, which \
+         requires a network connection"
     } else if has(&["compatible mismatch", "does not match compatible"]) {
         "the update is for another device"
     } else if has(&["no space left", "not enough space", "too small", "does not fit"]) {
-        "there is not enough room for the update"
+        "not enough space for the update"
     } else if has(&["format 'plain'"]) {
-        "the update is of a format that this machine does not take: it has to be a verity bundle"
+        "the update has a format that this machine does not accept: it must be a verity bundle"
     } else if has(&["not responding"]) && has(&["https:"]) {
-        // It says no more than that.
-        "the update cannot be downloaded: the server does not answer, or has a certificate that this \
+        // RAUC reports no further details.
+        "cannot download the update: the server does not respond, or has a certificate that this \
          machine does not trust"
     } else if has(&["verity", "input/output error", "corrupt", "checksum", "digest"])
         && !has(&["signature verification failed"])
     {
         "the update is damaged: download it again"
     } else if has(&["verify error", "self signed", "self-signed", "issuer certificate", "signer"]) {
-        "the update is not signed by anybody whom this machine trusts"
+        "the update is not signed with a certificate that this machine trusts"
     } else if has(&["invalid bundle", "signature size", "identifier", "not a bundle", "magic"])
         || has(&["no signature", "signature verification failed", "failed to decode"])
     {
-        "this is no signed update, or it was cut short or changed on its way: download it again"
+        "this is not a signed update, or it was truncated or changed: download it again"
     } else if has(&[
         "not responding",
         "resolve host",
@@ -183,11 +183,11 @@ pub fn plain_words(error: &str) -> &'static str {
         "timed out",
     ]) || has(&["http", "curl", "download", "nbd"])
     {
-        "the update cannot be downloaded"
+        "cannot download the update"
     } else if has(&["already processing", "busy"]) {
-        "an update is being installed already"
+        "another update is already being installed"
     } else {
-        "the update failed; nothing has changed on the running system"
+        "the update failed; the running system is unchanged"
     }
 }
 
@@ -195,10 +195,10 @@ pub fn plain_words(error: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    /// As RAUC 1.8 to 1.15 word them.
+    /// Messages of RAUC 1.8 to 1.15.
     #[test]
-    fn errors_in_plain_words() {
-        for (error, means) in [
+    fn explains_messages_of_rauc() {
+        for (error, expected) in [
             (
                 "signature verification failed: Verify error: self-signed certificate in \
                  certificate chain",
@@ -210,9 +210,9 @@ mod tests {
                 "trusts",
             ),
             ("signature verification failed: Verify error: certificate is not yet valid", "clock"),
-            ("Signature size (6504122418421497188) exceeds bundle size", "no signed update"),
-            ("Invalid bundle identifier: hsqs", "no signed update"),
-            ("Invalid bundle format: Signature size is 0", "no signed update"),
+            ("Signature size (6504122418421497188) exceeds bundle size", "not a signed update"),
+            ("Invalid bundle identifier: hsqs", "not a signed update"),
+            ("Invalid bundle format: Signature size is 0", "not a signed update"),
             ("Bundle format 'plain' not allowed", "format"),
             (
                 "Failed to stream bundle https://example.org/x.raucb: failed to configure streaming: \
@@ -228,15 +228,15 @@ mod tests {
               support in kernel.",
                 "damaged",
             ),
-            ("Failed to write file: No space left on device", "room"),
+            ("Failed to write file: No space left on device", "space"),
             (
                 "Failed to stream bundle: failed to configure streaming: Could not resolve host",
-                "downloaded",
+                "download",
             ),
             ("Already processing a different method", "already"),
-            ("something new", "nothing has changed"),
+            ("something new", "unchanged"),
         ] {
-            assert!(plain_words(error).contains(means), "{error}: {}", plain_words(error));
+            assert!(explain(error).contains(expected), "{error}: {}", explain(error));
         }
     }
 }

@@ -4,88 +4,88 @@ use crate::update::rauc::Slot;
 use serde::Serialize;
 use std::path::Path;
 
-/// A newer version that was announced.
+/// An announced version that is newer than the running one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Offer {
-    /// Its version.
+    /// Version.
     pub version: String,
-    /// The bundle.
+    /// URL of the bundle.
     pub url: String,
 }
 
-/// What is being done.
+/// The state of an update.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Nothing.
+    /// No update is in progress.
     #[default]
     Idle,
     /// A bundle is being uploaded.
     Receiving,
-    /// RAUC looks into it.
+    /// RAUC inspects the bundle.
     Checking,
-    /// RAUC writes it.
+    /// RAUC installs the bundle.
     Installing,
-    /// It will run after a restart.
+    /// The new system will run after a restart.
     Installed,
-    /// It went wrong.
+    /// The update failed.
     Failed,
 }
 
-/// The new system did not prove itself.
+/// A new system that failed its health check, so that the old one was started again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FellBack {
-    /// Its version.
+    /// Version of the new system.
     pub version: Option<String>,
-    /// What is known of it.
+    /// Why it failed.
     pub why: String,
 }
 
-/// All there is to say, for `GET /api/update`.
+/// The state of updates, for `GET /api/update`.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// This machine can be updated.
+    /// Whether this machine can be updated.
     pub available: bool,
-    /// Why it cannot.
+    /// Why this machine cannot be updated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// The running system's version.
+    /// Version of the running system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The kind of device that bundles must be for.
+    /// Type of this device, which bundles must match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compatible: Option<String>,
-    /// What is being done.
+    /// State of the current or last update.
     pub state: Phase,
-    /// How far that is, per cent.
+    /// Progress of the upload or installation, in per cent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<i32>,
-    /// RAUC's word for where it is.
+    /// Current step of the installation, as RAUC describes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// The version that is being installed or has been.
+    /// Version of the current or last update.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub installing: Option<String>,
-    /// What went wrong, in plain words.
+    /// Why the update failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// As RAUC says it.
+    /// RAUC's own error message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// The systems that there are.
+    /// The systems that the machine can start.
     pub slots: Vec<Slot>,
-    /// The last update did not prove itself.
+    /// The last update, if it failed its health check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fell_back: Option<FellBack>,
-    /// A newer version is there.
+    /// A newer version, if one was announced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
-    /// Why that could not be found out.
+    /// Why the last check for a newer version failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check_error: Option<String>,
 }
 
-/// The version of the system that runs.
+/// Returns the version of the running system.
 pub(crate) fn running(slots: &[Slot]) -> String {
     let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     image_version(&os_release)
@@ -93,25 +93,26 @@ pub(crate) fn running(slots: &[Slot]) -> String {
         .unwrap_or_else(|| env!("CARGO_PKG_VERSION").into())
 }
 
-/// os-release(5): `IMAGE_VERSION="1.2.3"`.
+/// Returns the version in a file such as `/etc/os-release` (os-release(5): `IMAGE_VERSION="1.2.3"`).
 pub(crate) fn image_version(os_release: &str) -> Option<String> {
     let value = os_release.lines().find_map(|line| line.strip_prefix("IMAGE_VERSION="))?;
     let value = value.trim().trim_matches(['"', '\'']);
     Some(value.to_string()).filter(|value| !value.is_empty())
 }
 
-/// The newest system is not the one that runs, and is not started any more.
-pub(crate) fn fell_back(slots: &[Slot], why: &Path) -> Option<FellBack> {
+/// Returns the newest system if it is not the running one and is no longer started. `reason` is the
+/// file with the last error of its health check.
+pub(crate) fn fell_back(slots: &[Slot], reason: &Path) -> Option<FellBack> {
     let booted = slots.iter().find(|slot| slot.booted)?;
     let newer =
         |slot: &&Slot| !slot.booted && slot.state == "bad" && slot.installed > booted.installed;
     let bad = slots.iter().find(newer)?;
-    let why = std::fs::read_to_string(why).unwrap_or_default();
-    let why = match why.trim() {
+    let reason = std::fs::read_to_string(reason).unwrap_or_default();
+    let reason = match reason.trim() {
         "" => "it did not start, or its cameras delivered no picture in time",
-        why => why,
+        reason => reason,
     };
-    Some(FellBack { version: bad.version.clone(), why: why.into() })
+    Some(FellBack { version: bad.version.clone(), why: reason.into() })
 }
 
 #[cfg(test)]
@@ -131,22 +132,22 @@ mod tests {
     }
 
     #[test]
-    fn only_a_newer_system_that_is_given_up_has_fallen_back() {
-        let why = Path::new("/nonexistent");
+    fn reports_only_newer_systems_that_failed() {
+        let reason = Path::new("/nonexistent");
         let (old, new) = (Some("2026-01-01T00:00:00Z"), Some("2026-02-01T00:00:00Z"));
-        let fell = |a, b| fell_back(&[a, b], why).is_some();
+        let fell = |a, b| fell_back(&[a, b], reason).is_some();
         assert!(fell(slot("A", true, "good", old), slot("B", false, "bad", new)));
         assert!(fell(slot("A", true, "good", None), slot("B", false, "bad", new)));
-        // Installed, and not started yet.
+        // Installed, but not started yet.
         assert!(!fell(slot("A", true, "good", old), slot("B", false, "good", new)));
-        // The card has never had a second system.
+        // There has never been a second system.
         assert!(!fell(slot("A", true, "good", None), slot("B", false, "bad", None)));
-        // The old one was given up later.
+        // The old system failed later.
         assert!(!fell(slot("A", false, "bad", old), slot("B", true, "good", new)));
     }
 
     #[test]
-    fn the_image_says_its_version() {
+    fn reads_the_version_of_the_image() {
         let version = |text| image_version(text);
         assert_eq!(version("NAME=x\nIMAGE_VERSION=\"1.2\"\n").as_deref(), Some("1.2"));
         assert_eq!(version("NAME=x\nVERSION=1\nIMAGE_VERSION=\n"), None);

@@ -1,16 +1,16 @@
-//! Looking for a newer version by itself, and installing it at night.
+//! Automatic checks for updates, and automatic installation in a time window.
 //!
-//! `[update] url` names a small JSON file: `{"version": "1.3.0", "url": "berrymse-1.3.0.raucb"}`.
-//! The bundle's own version and signature are what counts in the end; this file only says that
-//! there is something to look at.
+//! `[update] url` names the announcement, a small JSON file (see
+//! [`announcement`](super::announcement)). It only says that there is a bundle: the version and the
+//! signature in the bundle decide whether it is installed.
 
 use crate::config;
 use crate::config::{Check, Install};
 use crate::fetch::fetch;
 use crate::system::helper::ask;
-use crate::update::announcement::read;
-use crate::update::report::Offer;
-use crate::update::report::{Phase, running};
+use crate::update::announcement::{Announcement, parse};
+use crate::update::error::UpdateError;
+use crate::update::report::{Offer, Phase, running};
 use crate::update::updater::Updater;
 use crate::update::version;
 use std::cmp::Ordering;
@@ -21,85 +21,91 @@ use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The first look comes within this time after the start: when the power comes back, a thousand
-/// machines must not ask in the same second.
+/// Time within which the first check happens after the start. It is random, so that a thousand
+/// machines do not send their requests in the same second after a power failure.
 const FIRST_CHECK_WITHIN: Duration = Duration::from_secs(30 * 60);
 
-/// From one look to the next, and up to so much more.
-const CHECK_INTERVAL: (Duration, Duration) =
-    (Duration::from_secs(23 * 3600), Duration::from_secs(2 * 3600));
+/// Minimum time from one check to the next.
+const CHECK_INTERVAL: Duration = Duration::from_secs(23 * 3600);
 
-/// How long after the window's start an installation begins, at the most.
+/// Maximum random time added to the interval.
+const MAX_CHECK_DELAY: Duration = Duration::from_secs(2 * 3600);
+
+/// Maximum random time from the start of the window to the start of an installation.
 const MAX_START_DELAY: Duration = Duration::from_secs(20 * 60);
 
-/// Looks and installs as `config` says. `helper` restarts the machine once a new system is there.
+/// Checks for updates and installs them as configured. `helper` is the socket of the root helper,
+/// which restarts the machine after an installation.
 pub async fn run(updater: Arc<Updater>, config: config::Update, helper: PathBuf) {
     let Some(url) = config.url.filter(|_| config.check == Check::Daily) else { return };
-    let mut wait = up_to(FIRST_CHECK_WITHIN);
+    let mut wait = random_up_to(FIRST_CHECK_WITHIN);
     loop {
         tokio::time::sleep(wait).await;
-        match updater.look(&url).await {
+        match updater.check_for_update(&url).await {
             Ok(Some(offer)) => {
-                log::info!("version {} is there: {}", offer.version, offer.url);
+                log::info!("version {} is available: {}", offer.version, offer.url);
                 if config.install == Install::Auto && updater.is_new(&offer).await {
-                    wait_for(config.window).await;
+                    wait_for_window(config.window).await;
                     if updater.install_offer(offer).await {
                         restart(helper.clone()).await;
                     }
                 }
             }
-            Ok(None) => log::debug!("no newer version is there"),
-            Err(why) => log::warn!("whether there is a newer version is not known: {why}"),
+            Ok(None) => log::debug!("no newer version is available"),
+            Err(error) => log::warn!("cannot check for a newer version: {error}"),
         }
-        wait = CHECK_INTERVAL.0 + up_to(CHECK_INTERVAL.1);
+        wait = CHECK_INTERVAL + random_up_to(MAX_CHECK_DELAY);
     }
 }
 
 async fn restart(helper: PathBuf) {
-    let asked = tokio::task::spawn_blocking(move || ask(&helper, "reboot", "")).await;
-    if let Ok(Err(why)) = asked {
-        log::error!("the machine was not restarted for the update: {why:?}");
+    let result = tokio::task::spawn_blocking(move || ask(&helper, "reboot", "")).await;
+    if let Ok(Err(error)) = result {
+        log::error!("cannot restart the machine after the update: {error}");
     }
 }
 
 impl Updater {
-    /// Asks whether there is a newer version.
-    pub async fn look(&self, url: &str) -> Result<Option<Offer>, String> {
-        let found = match fetch(url).await {
-            Ok(text) => read(&text, url),
-            Err(why) => Err(why),
+    /// Checks whether the announcement at `url` names a newer version.
+    ///
+    /// # Errors
+    ///
+    /// The announcement cannot be fetched or is invalid.
+    pub async fn check_for_update(&self, url: &str) -> Result<Option<Offer>, UpdateError> {
+        let announced = match fetch(url).await {
+            Ok(text) => parse(&text, url),
+            Err(error) => Err(UpdateError::Fetch(error)),
         };
-        let now = self.report().await;
-        let running = now.version.unwrap_or_else(|| running(&now.slots));
+        let report = self.report().await;
+        let running = report.version.unwrap_or_else(|| running(&report.slots));
         let mut state = self.state();
-        match found {
-            Ok(manifest) => {
-                let newer = version::compare(&manifest.version, &running) == Ordering::Greater;
+        match announced {
+            Ok(Announcement { version, url }) => {
+                let is_newer = version::compare(&version, &running) == Ordering::Greater;
                 state.check_error = None;
-                state.offer =
-                    newer.then_some(Offer { version: manifest.version, url: manifest.url });
+                state.offer = is_newer.then_some(Offer { version, url });
                 Ok(state.offer.clone())
             }
-            Err(why) => {
-                state.check_error = Some(why.clone());
-                Err(why)
+            Err(error) => {
+                state.check_error = Some(error.to_string());
+                Err(error)
             }
         }
     }
 
-    /// Not one that has been installed and waits for a restart, and not one that has failed.
+    /// Returns whether the offer is neither installed already nor known to have failed.
     async fn is_new(&self, offer: &Offer) -> bool {
         let report = self.report().await;
-        let fell_back = report.fell_back.and_then(|fell| fell.version);
-        let waiting = report.installing.filter(|_| report.state == Phase::Installed);
-        let known = |version: Option<String>| version.as_deref() == Some(&offer.version);
-        report.available && !known(fell_back) && !known(waiting)
+        let failed = report.fell_back.and_then(|failed| failed.version);
+        let installed = report.installing.filter(|_| report.state == Phase::Installed);
+        let is_offer = |version: Option<String>| version.as_deref() == Some(&offer.version);
+        report.available && !is_offer(failed) && !is_offer(installed)
     }
 
-    /// Whether it is installed now.
+    /// Installs the offer. Returns whether that succeeded.
     async fn install_offer(self: &Arc<Self>, offer: Offer) -> bool {
         match self.begin() {
-            // On its own: a new configuration does not stop what RAUC has begun.
+            // In a separate task, so that a new configuration does not interrupt it.
             Some(permit) => {
                 let task = tokio::spawn(async move { permit.install(&offer.url, false).await });
                 task.await.unwrap_or_default()
@@ -109,24 +115,28 @@ impl Updater {
     }
 }
 
-/// Waits until the local time is inside of the window, and some minutes more.
-async fn wait_for(window: Option<(u16, u16)>) {
+/// Waits until the local time is in the window, and then for a random time, so that many machines do
+/// not start at once.
+async fn wait_for_window(window: Option<(u16, u16)>) {
     let Some(window) = window else { return };
     if !is_inside(window, minute_of_day()) {
         while !is_inside(window, minute_of_day()) {
             tokio::time::sleep(MINUTE).await;
         }
-        tokio::time::sleep(up_to(MAX_START_DELAY.min(MINUTE * u32::from(length(window)) / 2)))
-            .await;
+        tokio::time::sleep(random_up_to(
+            MAX_START_DELAY.min(MINUTE * u32::from(length(window)) / 2),
+        ))
+        .await;
     }
 }
 
+/// Returns the local time, in minutes after midnight.
 fn minute_of_day() -> u16 {
     let now = jiff::Zoned::now();
     now.hour() as u16 * 60 + now.minute() as u16
 }
 
-/// Windows may go past midnight.
+/// Returns whether `minute` is in the window, which can extend past midnight.
 fn is_inside((from, to): (u16, u16), minute: u16) -> bool {
     match from < to {
         true => (from..to).contains(&minute),
@@ -134,15 +144,16 @@ fn is_inside((from, to): (u16, u16), minute: u16) -> bool {
     }
 }
 
+/// Returns the length of the window, in minutes.
 fn length((from, to): (u16, u16)) -> u16 {
     (to + 24 * 60 - from) % (24 * 60)
 }
 
-/// Any time up to `most`.
-fn up_to(most: Duration) -> Duration {
-    // The standard library's hash maps are seeded from the system's randomness.
+/// Returns a random time from 0 to `max`.
+fn random_up_to(max: Duration) -> Duration {
+    // The hash maps of the standard library are seeded with random numbers of the system.
     let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
-    most.mul_f64(random as f64 / u64::MAX as f64)
+    max.mul_f64(random as f64 / u64::MAX as f64)
 }
 
 #[cfg(test)]
@@ -150,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_may_go_past_midnight() {
+    fn accepts_windows_past_midnight() {
         let night = (23 * 60, 5 * 60);
         for (minute, inside) in
             [(23 * 60, true), (0, true), (299, true), (300, false), (720, false)]
@@ -162,9 +173,9 @@ mod tests {
     }
 
     #[test]
-    fn not_everybody_at_once() {
+    fn spreads_checks_over_time() {
         let waits: std::collections::BTreeSet<_> =
-            (0..100).map(|_| up_to(FIRST_CHECK_WITHIN)).collect();
+            (0..100).map(|_| random_up_to(FIRST_CHECK_WITHIN)).collect();
         assert!(waits.len() > 90 && waits.iter().all(|wait| *wait <= FIRST_CHECK_WITHIN));
         assert!(
             *waits.last().unwrap() > FIRST_CHECK_WITHIN / 2

@@ -1,5 +1,6 @@
-//! Installs updates, one at a time.
+//! Installation of updates, one at a time.
 
+use crate::update::error::UpdateError;
 use crate::update::rauc::{InstallerProxy, Slot};
 use crate::update::report::{Offer, Phase, Report, fell_back, running};
 use crate::update::{rauc, version};
@@ -9,58 +10,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// In it: an upload, until it is installed. The folder is the server's own; the one above is root's,
-/// because the last good configuration lies there.
+/// File in the data directory for an upload, until it is installed. The server owns the folder. The
+/// data directory belongs to root, because it contains the last good configuration.
 pub(crate) const UPLOAD: &str = "upload/bundle.raucb";
 
-/// In it: what `berrymse health` said last before a system was given up.
+/// File in the data directory with the last message of `berrymse health` before a system was given up.
 pub(crate) const HEALTH_ERROR: &str = "health-error";
 
-/// How often RAUC is asked whether it still works, should it not say when it is done.
+/// Interval of queries for RAUC's state, in case its signal is lost.
 pub(crate) const RAUC_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A question that everybody waits for on the page.
+/// Time for a reply that the page waits for.
 pub(crate) const RAUC_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why there is no new system.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// In plain words.
-    pub message: String,
-    /// As RAUC says it.
-    pub detail: Option<String>,
-}
-
-impl Failure {
-    fn new(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), detail: None }
-    }
-
-    fn of_rauc(error: &zbus::Error) -> Failure {
-        match error {
-            error if rauc::is_absent(error) => Failure::new(RAUC_ABSENT),
-            error if rauc::has_ended(error) => Failure::new(RAUC_CRASHED),
-            error => Failure::from_words(rauc::said(error)),
-        }
-    }
-
-    fn from_words(detail: String) -> Failure {
-        Failure { message: rauc::plain_words(&detail).into(), detail: Some(detail) }
-    }
-}
-
-pub(crate) const RAUC_ABSENT: &str =
-    "RAUC does not run here: only the appliance is updated this way";
-
-/// It was there before: the appliance's init starts it again.
-pub(crate) const RAUC_RESTARTING: &str =
-    "RAUC, which installs the updates, has stopped: it is started again in a moment";
-
-/// Reading a damaged block of a bundle may end it, where it has mapped the bundle into its memory.
-const RAUC_CRASHED: &str = "RAUC stopped in the middle of the update, as it may if the update is damaged: \
-                         the running system is as it was; download the update again";
-
-/// Updates, from one configuration to the next.
+/// The state of updates. It outlives changes of the configuration.
 #[derive(Debug, Default)]
 pub struct Updater {
     upload: PathBuf,
@@ -71,21 +34,21 @@ pub struct Updater {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     phase: Phase,
-    /// Bytes of an upload: those that came, and all of them.
+    /// Received and total size of an upload, in bytes.
     received: (u64, Option<u64>),
     version: Option<String>,
-    failure: Option<Failure>,
-    /// As they were last seen: RAUC does not tell while it installs.
+    failure: Option<UpdateError>,
+    /// Slots as RAUC last reported them. It does not report them during an installation.
     slots: Vec<Slot>,
     pub(super) offer: Option<Offer>,
     pub(super) check_error: Option<String>,
 }
 
 impl Updater {
-    /// With what is to outlive them in `data`.
+    /// Creates the updater. `data` is the directory for files that outlive a restart.
     pub fn new(data: &Path) -> Arc<Updater> {
         let (upload, health_error) = (data.join(UPLOAD), data.join(HEALTH_ERROR));
-        // What a power cut has left.
+        // A power cut can leave an upload behind.
         let _ = std::fs::remove_file(&upload);
         Arc::new(Updater { upload, health_error, state: Mutex::default() })
     }
@@ -94,12 +57,12 @@ impl Updater {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where an upload is to be written.
+    /// Returns the file for an upload.
     pub fn upload(&self) -> &Path {
         &self.upload
     }
 
-    /// The right to update: one at a time. `None`: somebody else has it.
+    /// Starts an update. `None` if another one is in progress.
     pub fn begin(self: &Arc<Self>) -> Option<Permit> {
         let mut state = self.state();
         if matches!(state.phase, Phase::Receiving | Phase::Checking | Phase::Installing) {
@@ -110,36 +73,46 @@ impl Updater {
         Some(Permit { updater: self.clone(), used: false })
     }
 
-    /// So much of an upload is there.
+    /// Records the progress of an upload: received and total size, in bytes.
     pub fn received(&self, bytes: u64, of: Option<u64>) {
         self.state().received = (bytes, of);
     }
 
-    /// Whether RAUC is there. The error says why it is not.
-    pub async fn available(&self) -> Result<(), String> {
-        let asked = async { rauc::connect().await?.compatible().await.map_err(describe_error) };
-        let late = |_| Err("RAUC does not answer".into());
-        tokio::time::timeout(RAUC_REPLY_TIMEOUT, asked).await.unwrap_or_else(late).map(drop)
+    /// Checks whether RAUC is available.
+    ///
+    /// # Errors
+    ///
+    /// RAUC cannot be reached, or does not reply within 5 s.
+    pub async fn available(&self) -> Result<(), UpdateError> {
+        let query = async {
+            let rauc = rauc::connect().await.map_err(UpdateError::no_bus)?;
+            rauc.compatible().await.map_err(UpdateError::from_query)
+        };
+        let reply = tokio::time::timeout(RAUC_REPLY_TIMEOUT, query).await;
+        reply.unwrap_or(Err(UpdateError::RaucTimeout)).map(drop)
     }
 
-    /// All there is to say.
+    /// Returns the state of updates.
     pub async fn report(&self) -> Report {
-        let asked = async {
-            let rauc = rauc::connect().await?;
-            self.ask(&rauc).await.map_err(describe_error)
+        let query = async {
+            let rauc = rauc::connect().await.map_err(UpdateError::no_bus)?;
+            self.query(&rauc).await.map_err(UpdateError::from_query)
         };
-        let why = match tokio::time::timeout(RAUC_REPLY_TIMEOUT, asked).await {
+        let error = match tokio::time::timeout(RAUC_REPLY_TIMEOUT, query).await {
             Ok(Ok(report)) => return report,
-            Ok(Err(why)) => why,
-            Err(_) => "RAUC does not answer".into(),
+            Ok(Err(error)) => error,
+            Err(_) => UpdateError::RaucTimeout,
         };
         let known = self.known();
-        let was_there = !known.slots.is_empty();
-        let why = if was_there && why == RAUC_ABSENT { RAUC_RESTARTING.into() } else { why };
-        Report { why: Some(why), ..known }
+        let error = match error {
+            // It ran before, so init starts it again.
+            UpdateError::NoRauc if !known.slots.is_empty() => UpdateError::RaucRestarting,
+            error => error,
+        };
+        Report { why: Some(error.to_string()), ..known }
     }
 
-    /// What there is to say without asking anybody.
+    /// Returns the state of updates without querying RAUC.
     fn known(&self) -> Report {
         let state = self.state();
         let mut report = Report {
@@ -151,8 +124,8 @@ impl Updater {
             ..Report::default()
         };
         if let Some(failure) = &state.failure {
-            report.error = Some(failure.message.clone());
-            report.detail = failure.detail.clone();
+            report.error = Some(failure.to_string());
+            report.detail = failure.detail().map(String::from);
         }
         report.progress = match state.phase {
             Phase::Receiving => {
@@ -165,8 +138,9 @@ impl Updater {
         report
     }
 
-    async fn ask(&self, rauc: &InstallerProxy<'_>) -> zbus::Result<Report> {
-        // First what was done here, then what RAUC says: so a system that is installed is among the slots.
+    async fn query(&self, rauc: &InstallerProxy<'_>) -> zbus::Result<Report> {
+        // First the local state, then that of RAUC: a system that was just installed is then in the
+        // slots.
         let known = self.known();
         let compatible = rauc.compatible().await?;
         let operation = rauc.operation().await?;
@@ -188,48 +162,45 @@ impl Updater {
             ..known
         };
         if report.state == Phase::Idle && report.error.is_none() {
-            // Somebody installs by other means, or did before this program was started anew.
+            // Another program installs an update, or this program was restarted since then.
             if operation == "installing" {
                 report.state = Phase::Installing;
             } else if !last_error.is_empty() {
-                report.error = Some(rauc::plain_words(&last_error).into());
+                report.error = Some(rauc::explain(&last_error).into());
                 report.detail = Some(last_error);
             }
         }
         if report.state == Phase::Installing {
-            // 100 is still that of looking into the bundle, or already the end.
+            // 100 belongs to the inspection before or to the end.
             report.progress = Some(percent).filter(|percent| *percent < 100);
             report.step = Some(step);
         }
         Ok(report)
     }
 
-    /// Installs what is at `source`, a path or an address. Goes on by itself.
+    /// Starts to install the bundle at `source`, a path or URL, in the background.
     pub fn install(permit: Permit, source: String, downgrade: bool) {
         tokio::spawn(async move { permit.install(&source, downgrade).await });
     }
 
-    async fn try_install(&self, source: &str, downgrade: bool) -> Result<(), Failure> {
-        let of_rauc = |error: zbus::Error| Failure::of_rauc(&error);
-        let rauc = rauc::connect().await.map_err(Failure::new)?;
-        let slots = rauc::slots(&rauc).await.map_err(of_rauc)?;
-        let bundle = rauc::inspect(&rauc, source).await.map_err(of_rauc)?;
+    async fn try_install(&self, source: &str, downgrade: bool) -> Result<(), UpdateError> {
+        let rauc = rauc::connect().await.map_err(UpdateError::no_bus)?;
+        let slots = rauc::slots(&rauc).await.map_err(UpdateError::from_call)?;
+        let bundle = rauc::inspect(&rauc, source).await.map_err(UpdateError::from_call)?;
         self.state().version = bundle.version.clone();
-        let own = rauc.compatible().await.map_err(of_rauc)?;
-        if bundle.compatible != own {
-            let other = bundle.compatible;
-            return Err(Failure::new(format!(
-                "the update is for another device: for {other:?}, and this is {own:?}"
-            )));
+        let machine = rauc.compatible().await.map_err(UpdateError::from_call)?;
+        if bundle.compatible != machine {
+            return Err(UpdateError::WrongDevice { bundle: bundle.compatible, machine });
         }
-        check_version(bundle.version.as_deref(), &running(&slots), downgrade)
-            .map_err(Failure::new)?;
+        check_version(bundle.version.as_deref(), &running(&slots), downgrade)?;
         self.state().phase = Phase::Installing;
-        let mut completed = rauc.receive_completed().await.map_err(of_rauc)?;
-        let mut ends = rauc.inner().receive_owner_changed().await.map_err(of_rauc)?;
+        let mut completed = rauc.receive_completed().await.map_err(UpdateError::from_call)?;
+        let owner_changes = rauc.inner().receive_owner_changed().await;
+        let mut owner_changes = owner_changes.map_err(UpdateError::from_call)?;
         log::info!("installing version {}", bundle.version.unwrap_or_default());
-        rauc.install_bundle(source, Default::default()).await.map_err(of_rauc)?;
-        let mut idle = 0;
+        let started = rauc.install_bundle(source, Default::default()).await;
+        started.map_err(UpdateError::from_call)?;
+        let mut idle_polls = 0;
         let result = loop {
             tokio::select! {
                 done = completed.next() => {
@@ -237,31 +208,33 @@ impl Updater {
                         break done.result;
                     }
                 }
-                // The next one, which init starts, knows nothing of this update and of no error.
-                Some(_) = ends.next() => return Err(Failure::new(RAUC_CRASHED)),
+                // RAUC exited. After its restart it reports neither this update nor an error.
+                Some(_) = owner_changes.next() => return Err(UpdateError::RaucCrashed),
                 _ = tokio::time::sleep(RAUC_POLL_INTERVAL) => {}
             }
-            let operation =
-                rauc.operation().await.map_err(|error| match rauc::is_absent(&error) {
-                    true => Failure::new(RAUC_CRASHED),
-                    false => of_rauc(error),
-                })?;
-            // Its word may have been missed.
+            let operation = rauc.operation().await.map_err(|error| match error {
+                error if rauc::is_absent(&error) => UpdateError::RaucCrashed,
+                error => UpdateError::from_call(error),
+            })?;
+            // The signal may have been lost.
             match operation.as_str() {
-                "idle" if idle > 1 => {
+                "idle" if idle_polls > 1 => {
                     break i32::from(!rauc.last_error().await.unwrap_or_default().is_empty());
                 }
-                "idle" => idle += 1,
-                _ => idle = 0,
+                "idle" => idle_polls += 1,
+                _ => idle_polls = 0,
             }
         };
         match result {
             0 => Ok(()),
-            _ => Err(Failure::from_words(rauc.last_error().await.unwrap_or_default())),
+            _ => {
+                let detail = rauc.last_error().await.unwrap_or_default();
+                Err(UpdateError::Rauc { detail, error: None })
+            }
         }
     }
 
-    fn finish(&self, result: Result<(), Failure>) {
+    fn finish(&self, result: Result<(), UpdateError>) {
         let _ = std::fs::remove_file(&self.upload);
         let mut state = self.state();
         state.phase = match &result {
@@ -269,51 +242,44 @@ impl Updater {
             Err(_) => Phase::Failed,
         };
         match &result {
-            Ok(()) => log::info!("the update is installed: it runs after a restart"),
+            Ok(()) => log::info!("update installed: restart the machine to use it"),
             Err(failure) => log::error!(
-                "no update: {}{}",
-                failure.message,
-                failure.detail.as_ref().map(|said| format!(" ({said})")).unwrap_or_default()
+                "update failed: {failure}{}",
+                failure.detail().map(|detail| format!(" ({detail})")).unwrap_or_default()
             ),
         }
         state.failure = result.err();
     }
 }
 
-pub(crate) fn describe_error(error: zbus::Error) -> String {
-    match rauc::is_absent(&error) {
-        true => RAUC_ABSENT.into(),
-        false => rauc::said(&error),
-    }
-}
-
-/// The right to update. Dropped without having been used, the update has failed.
+/// Permission to perform one update. If it is dropped without being used, the update has failed.
 pub struct Permit {
     updater: Arc<Updater>,
     used: bool,
 }
 
 impl Permit {
+    /// Installs the bundle at `source`, a path or URL. Returns whether that succeeded.
     pub(super) async fn install(mut self, source: &str, downgrade: bool) -> bool {
         self.updater.state().phase = Phase::Checking;
         let result = self.updater.try_install(source, downgrade).await;
-        let good = result.is_ok();
+        let installed = result.is_ok();
         self.end(result);
-        good
+        installed
     }
 
-    /// It has failed.
+    /// Ends the update with the error `message`.
     pub fn fail(mut self, message: &str) {
-        self.end(Err(Failure::new(message)));
+        self.end(Err(UpdateError::Upload(message.into())));
     }
 
-    /// Nothing was to be done.
+    /// Ends the update without a result.
     pub fn give_back(mut self) {
         self.used = true;
         self.updater.state().phase = Phase::Idle;
     }
 
-    fn end(&mut self, result: Result<(), Failure>) {
+    fn end(&mut self, result: Result<(), UpdateError>) {
         self.used = true;
         self.updater.finish(result);
     }
@@ -322,26 +288,23 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if !self.used {
-            self.updater.finish(Err(Failure::new("the upload ended early: try it again")));
+            self.updater.finish(Err(UpdateError::UploadEnded));
         }
     }
 }
 
-/// Whether a bundle of `version` may be installed where `running` runs. The error says why not.
+/// Checks whether a bundle of `version` may replace `running`.
 pub(crate) fn check_version(
     version: Option<&str>,
     running: &str,
     downgrade: bool,
-) -> Result<(), String> {
+) -> Result<(), UpdateError> {
     match version {
         _ if downgrade => Ok(()),
-        None => Err("the update does not say its version: it is installed only if downgrades are \
-                     allowed"
-            .into()),
-        Some(version) if version::compare(version, running) == Ordering::Less => Err(format!(
-            "the update's version, {version}, is older than {running}, which runs: it is installed \
-             only if downgrades are allowed"
-        )),
+        None => Err(UpdateError::NoVersion),
+        Some(version) if version::compare(version, running) == Ordering::Less => {
+            Err(UpdateError::Older { version: version.into(), running: running.into() })
+        }
         Some(_) => Ok(()),
     }
 }
@@ -351,18 +314,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rauc_that_ends_instead_of_answering_broke_off() {
-        let said = "Message recipient disconnected from message bus without replying";
-        let error = zbus::Error::FDO(Box::new(zbus::fdo::Error::NoReply(said.into())));
-        assert_eq!(Failure::of_rauc(&error), Failure::new(RAUC_CRASHED));
-    }
-
-    #[test]
-    fn older_versions_and_none_need_to_be_asked_for() {
+    fn rejects_older_and_missing_versions_unless_downgrades_are_allowed() {
         assert!(check_version(Some("1.2"), "1.2", false).is_ok());
         assert!(check_version(Some("1.10"), "1.9", false).is_ok());
-        assert!(check_version(Some("1.1"), "1.2", false).unwrap_err().contains("older than 1.2"));
+        let error = check_version(Some("1.1"), "1.2", false).unwrap_err().to_string();
+        assert!(error.contains("1.1, which is older than the running 1.2"), "{error}");
         assert!(check_version(Some("1.1"), "1.2", true).is_ok());
-        assert!(check_version(None, "1.2", false).unwrap_err().contains("version"));
+        assert!(matches!(check_version(None, "1.2", false), Err(UpdateError::NoVersion)));
     }
 }

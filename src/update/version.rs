@@ -1,9 +1,9 @@
-//! Which of two versions is the newer one.
+//! Comparison of versions.
 
 use std::cmp::Ordering;
 
-/// Compares as Semantic Versioning does (semver.org, 11), but takes whatever people write: `v1.2`,
-/// `2026.11.22`, `1.10.0-rc2`. What follows a `+` does not count.
+/// Compares versions as Semantic Versioning does (semver.org, 11), but accepts any text: `v1.2`,
+/// `2026.11.22`, `1.10.0-rc2`. Ignores build metadata after a `+`.
 pub fn compare(a: &str, b: &str) -> Ordering {
     let (a, a_pre) = split(a);
     let (b, b_pre) = split(b);
@@ -16,7 +16,7 @@ pub fn compare(a: &str, b: &str) -> Ordering {
     })
 }
 
-/// The version proper, and what makes it less than that.
+/// Splits a version into the version core and the pre-release version.
 fn split(version: &str) -> (&str, Option<&str>) {
     let version = version.trim().trim_start_matches(['v', 'V']);
     let version = version.split('+').next().unwrap_or_default();
@@ -26,12 +26,13 @@ fn split(version: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// Compares dot-separated identifiers.
 fn parts(mut a: &str, mut b: &str) -> Ordering {
     loop {
         let (first, a_rest) = next(a);
         let (second, b_rest) = next(b);
         let order = match (number(first), number(second)) {
-            // Any number of digits: compared without reading them as one.
+            // Compare digits as text, so that numbers of any length work.
             (Some(a), Some(b)) => a.len().cmp(&b.len()).then(a.cmp(b)),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
@@ -44,13 +45,14 @@ fn parts(mut a: &str, mut b: &str) -> Ordering {
     }
 }
 
-/// Digits without leading zeros; what is missing counts as 0.
+/// Returns the digits without leading zeros. A missing number counts as 0. `None` if `part` is not a
+/// number.
 fn number(part: &str) -> Option<&str> {
     let digits = part.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| part.trim_start_matches('0'))
 }
 
-/// The first run of digits or of others, and the rest, without the dot between.
+/// Splits off the first run of digits or of other characters. Removes the dot after it.
 fn next(text: &str) -> (&str, &str) {
     let digit = text.starts_with(|c: char| c.is_ascii_digit());
     let end = text.find(|c: char| c == '.' || c.is_ascii_digit() != digit).unwrap_or(text.len());
@@ -64,7 +66,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn newer_versions_are_newer() {
+    fn orders_versions() {
         let order = [
             "0.9",
             "1.0.0-alpha",
@@ -91,7 +93,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_other_way_round_it_is_the_other_way_round(
+        fn comparison_is_antisymmetric(
             a in "[0-9a-z.+-]{0,9}", b in "[0-9a-z.+-]{0,9}",
         ) {
             prop_assert_eq!(compare(&a, &b), compare(&b, &a).reverse());

@@ -1,4 +1,4 @@
-"""`./ci/bench start`: how long a start takes, until a viewer has the first picture."""
+"""`./ci/bench start`: measures the time from power on to the first picture at a viewer."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ RUNS = int(os.environ.get("RUNS", "5"))
 
 
 class Watch(threading.Thread):
-    """When a word first stands on the console: seconds of time.monotonic."""
+    """Records when each word first appears on the console (time.monotonic)."""
 
     def __init__(self, machine, words):
         super().__init__(daemon=True)
@@ -28,11 +28,11 @@ class Watch(threading.Thread):
 
 
 def first_picture(machine):
-    """When somebody who asks all the time has the first whole fragment."""
+    """Requests the stream repeatedly. Returns the time of the first complete fragment."""
     while True:
         try:
-            # QEMU takes the connection at once, and asks the machine again only after seconds if it is not
-            # there yet: so each attempt is a short one.
+            # QEMU accepts the connection immediately. If the machine is not ready, QEMU retries only after
+            # seconds, so each attempt has a short timeout.
             picture = machine.stream(20_000, timeout=0.5)
             if b"moof" in picture and b"mdat" in picture:
                 return time.monotonic()
@@ -40,13 +40,13 @@ def first_picture(machine):
             time.sleep(0.02)
 
 
-# When programs started, in seconds since the kernel did: field 22 of /proc/PID/stat, in hundredths.
+# Start times of programs, in seconds since the start of the kernel (field 22 of /proc/PID/stat, in 1/100 s).
 STEPS = r"""
 dmesg | sed -n 's/^\[ *\([0-9.]*\)\] Run \(.*init\) as init process.*/\1 \2/p'
 for pid in $(ls /proc | grep '^[0-9]'); do
     stat=$(cat /proc/$pid/stat 2>/dev/null) || continue
     set -- ${stat##*) }
-    # Kernel threads are children of 2.
+    # Kernel threads are children of process 2.
     [ "$2" = 2 ] || [ "$pid" -le 2 ] ||
         echo "$(awk "BEGIN { print ${20} / 100 }") $(tr '\0\n' '  ' </proc/$pid/cmdline | cut -c 1-50)"
 done | sort -n
@@ -57,7 +57,7 @@ def test_start(tmp_path, capsys):
     machine = Machine(BUILT, tmp_path)
     machine.allow_ssh()
     rows = []
-    # The first one grows the data partition, and is told apart.
+    # The first start grows the data partition and is reported separately.
     for run in range(RUNS + 1):
         begin = time.monotonic()
         machine.power_on()
@@ -72,7 +72,7 @@ def test_start(tmp_path, capsys):
             steps = machine.ssh(STEPS)
         machine.power_off()
     with capsys.disabled():
-        print(f"\nWhat started when, in the last one:\n{steps}")
+        print(f"\nStart times of programs in the last run:\n{steps}")
         for number, (kernel, picture) in enumerate(rows):
             what = "first start" if number == 0 else f"start {number}"
             print(f"{what:12}  power -> kernel {kernel:5.1f} s   kernel -> first fragment at a viewer {picture:5.1f} s")

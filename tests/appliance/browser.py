@@ -1,4 +1,4 @@
-"""A Chromium that a test drives, by WebDriver (w3.org/TR/webdriver2): plain HTTP to Debian's chromedriver."""
+"""Controls Chromium with WebDriver (w3.org/TR/webdriver2), by HTTP requests to Debian's chromedriver."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ import urllib.request
 
 from machine import free_port
 
-# What an answer calls an element.
+# Key of an element reference in a response.
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
 
@@ -42,7 +42,7 @@ class Browser:
                     return
             except OSError:
                 time.sleep(0.2)
-        raise AssertionError("chromedriver does not start")
+        raise AssertionError("chromedriver has not started within 60 s")
 
     def _ask(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
@@ -57,7 +57,7 @@ class Browser:
         self._ask("POST", "/url", {"url": url})
 
     def run(self, script, *arguments):
-        """What `script` returns in the page."""
+        """Runs `script` in the page and returns its result."""
         return self._ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def text(self, selector):
@@ -76,7 +76,7 @@ class Browser:
     def wait(self, what, seconds, condition):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            # A page that is just being loaded has no answer.
+            # Requests fail while a page is loading.
             try:
                 result = condition()
             except AssertionError:

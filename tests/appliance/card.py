@@ -1,8 +1,8 @@
-"""A memory card that can lose its power.
+"""A memory card that can lose power.
 
-It speaks the NBD protocol with QEMU. What is written counts as kept only after a flush, as with a real
-card's cache: when the power goes, of all that was written since then some is there, some isn't, and some
-is there in part, as a die decides. Killing QEMU alone would not show that: the host keeps its writes.
+Serves QEMU by the NBD protocol. As in the cache of a real card, written data is persistent only after a
+flush. After a power cut, each write since the last flush is kept, lost or kept partially, at random.
+Killing QEMU alone would not test this, because the host keeps all writes.
 """
 
 import os
@@ -25,10 +25,10 @@ _FLAGS = 1 | 4 | 8
 
 
 class Card:
-    """The card in `path`, served at the Unix socket `address`.
+    """The card image at `path`, served at the Unix socket `address`.
 
-    `on_write(offset, length)` is asked at every write, before it is done; if it returns true, the power
-    is cut: from then on nothing is answered, and `cut` is set.
+    `on_write(offset, length)` is called before every write. If it returns true, the power is cut: `cut` is
+    set, and no further requests are answered.
     """
 
     def __init__(self, path, address, write_speed=None):
@@ -41,7 +41,7 @@ class Card:
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR)
         self._size = os.fstat(self._file).st_size
-        # Since the last flush: what was there before, by sector, and what was written, in order.
+        # Since the last flush: the previous content of each sector, and the writes in order.
         self._kept = {}
         self._pending = []
         self._listener = socket.socket(socket.AF_UNIX)
@@ -51,33 +51,33 @@ class Card:
         self._listener.listen()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def power_off(self, dice=None, share=None):
-        """The end of this card's power. With dice, what was not flushed is lost, or not: `share` of it
-        is kept, or as the dice fall."""
+    def power_off(self, rng=None, share=None):
+        """Cuts the power. With `rng`, unflushed writes are lost: each is kept with the probability `share`,
+        or with a random one. Returns a report."""
         with self._lock:
             self.cut.set()
             self._listener.close()
-            report = "nothing was pending"
-            if dice is not None and self._pending:
-                report = self._lose(dice, share)
+            report = "no unflushed writes"
+            if rng is not None and self._pending:
+                report = self._lose(rng, share)
             os.fsync(self._file)
             os.close(self._file)
         return report
 
-    def _lose(self, dice, share):
+    def _lose(self, rng, share):
         for sector, data in self._kept.items():
             os.pwrite(self._file, data, sector * SECTOR)
-        # Everything from "all is lost" to "all is there".
-        share = dice.choice([0, 1, dice.random()]) if share is None else share
+        # From no writes kept to all writes kept.
+        share = rng.choice([0, 1, rng.random()]) if share is None else share
         kept = torn = 0
         for offset, data in self._pending:
-            if dice.random() < share:
-                if len(data) > SECTOR and dice.random() < 0.2:
-                    data = data[: dice.randrange(len(data) // SECTOR) * SECTOR]
+            if rng.random() < share:
+                if len(data) > SECTOR and rng.random() < 0.2:
+                    data = data[: rng.randrange(len(data) // SECTOR) * SECTOR]
                     torn += 1
                 os.pwrite(self._file, data, offset)
                 kept += 1
-        return f"of {len(self._pending)} writes that were not flushed {kept} are there, {torn} of them in part"
+        return f"{kept} of {len(self._pending)} unflushed writes kept, {torn} of them partially"
 
     def _accept(self):
         while not self.cut.is_set():
@@ -138,7 +138,7 @@ class Card:
             elif kind == _WRITE:
                 self.writes += 1
                 if self.on_write and self.on_write(offset, length):
-                    # It was on its way: it may get there.
+                    # This write is pending as well and may be kept.
                     self._write(offset, data)
                     self.cut.set()
                     return False
@@ -158,7 +158,7 @@ class Card:
 
 
 def receive(connection, length):
-    """Exactly that many bytes."""
+    """Receives exactly `length` bytes."""
     parts = []
     while length:
         part = connection.recv(min(length, 1 << 20))
@@ -169,6 +169,6 @@ def receive(connection, length):
     return b"".join(parts)
 
 
-def dice(seed):
-    """The same falls for the same seed."""
+def seeded_rng(seed):
+    """A random number generator with a fixed seed."""
     return random.Random(seed)

@@ -1,4 +1,4 @@
-"""Run by `./ci/image/appliance test`, which builds what is needed and sets APPLIANCE to where it is."""
+"""Fixtures. `./ci/image/appliance test` builds the required files, sets APPLIANCE to their folder and runs pytest."""
 
 import http.server
 import os
@@ -12,20 +12,20 @@ import pytest
 from machine import Machine
 
 BUILT = Path(os.environ["APPLIANCE"])
-# This machine, as it is seen from QEMU's user network.
+# Address of the host in QEMU's user network.
 HOST = "10.0.2.2"
 
 
 def pytest_collection_modifyitems(items):
-    """The devices with the longest lives first, so that nobody waits for one of them at the end."""
+    """Starts the longest groups first, to shorten the total time."""
     longest = ["bad", "refused", "update"]
 
-    def when(item):
+    def position(item):
         group = item.get_closest_marker("xdist_group")
         name = group.args[0] if group and group.args else ""
         return longest.index(name) if name in longest else len(longest)
 
-    items.sort(key=when)
+    items.sort(key=position)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def machine(tmp_path, request):
 
 
 class Depot(http.server.ThreadingHTTPServer):
-    """Bundles over HTTP, in parts if asked (RAUC streams them). Counts what it sends."""
+    """Serves bundles over HTTP with range requests, which RAUC uses for streaming. Counts the bytes sent."""
 
     daemon_threads = True
 
@@ -48,7 +48,7 @@ class Depot(http.server.ThreadingHTTPServer):
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate, key)
-            # Each visitor's own thread shakes hands.
+            # The thread of each connection performs the handshake.
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def __enter__(self):
@@ -63,7 +63,7 @@ class Depot(http.server.ThreadingHTTPServer):
         return f"{self.scheme}://{HOST}:{self.server_port}/{name}"
 
     def handle_error(self, request, client_address):
-        # Whoever does not trust us hangs up.
+        # Clients that do not trust the certificate close the connection.
         pass
 
 
@@ -109,7 +109,7 @@ def depot():
 
 
 def make_certificate(folder):
-    """A certificate for the host, and its key: nobody trusts it yet."""
+    """Creates a self-signed certificate for the host, which no device trusts yet. Returns certificate and key."""
     certificate, key = folder / "host.pem", folder / "host.key"
     subprocess.run(
         [

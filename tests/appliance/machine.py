@@ -1,8 +1,7 @@
-"""The machine that is tested: what can be done with it from outside.
+"""Control of the machine under test: power, card, console and network.
 
-Everything that is particular to QEMU is in this class: its power, its card, its console, the way to its
-network. A real board, driven by labgrid for instance (PowerProtocol, USBSDMuxDriver, SerialDriver), needs
-the same methods, and the tests stay as they are.
+Everything specific to QEMU is in this class. For tests on a real board, for example with labgrid
+(PowerProtocol, USBSDMuxDriver, SerialDriver), implement the same methods; the tests need no changes.
 """
 
 import hashlib
@@ -19,8 +18,8 @@ from pathlib import Path
 from card import Card
 
 LAYOUT = Path(__file__).parents[2] / "appliance/layout"
-# Where the host is busy with other things, everything may take so many times as long.
-PATIENCE = float(os.environ.get("PATIENCE", "1"))
+# Factor for all timeouts, for hosts with other load.
+TIMEOUT_FACTOR = float(os.environ.get("PATIENCE", "1"))
 
 
 class Machine:
@@ -33,26 +32,26 @@ class Machine:
         self.qemu = None
         self.card = None
         self.http_port, self.ssh_port = free_port(), free_port()
-        # A new card, bigger than the image.
+        # A new card, larger than the image.
         subprocess.run(["cp", "--sparse=always", self.built / "card.img", self.card_file], check=True)
         subprocess.run(["truncate", "-s", size, self.card_file], check=True)
         self.key = self.folder / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
-        self.seen = 0
+        self.power_cycles = 0
         self.ssh_options = []
 
-    # Its card, while it is off.
+    # Access to the card while the machine is off.
 
     def _mtools(self, *arguments, **options):
         command, *rest = arguments
-        start, _ = self.place("boot")
+        start, _ = self.partition("boot")
         return subprocess.run(
             [command, "-i", f"{self.card_file}@@{start}", *rest], check=True, capture_output=True, **options
         ).stdout
 
     @staticmethod
-    def place(name):
-        """Where a partition is, and its size, as the layout says."""
+    def partition(name):
+        """Returns offset and size of a partition according to the layout, in bytes."""
         for line in LAYOUT.read_text().splitlines():
             if line.split()[:1] == [name]:
                 start, size = line.split()[3:5]
@@ -60,11 +59,11 @@ class Machine:
         raise KeyError(name)
 
     def content(self, *partitions):
-        """What is in them, as a checksum. (Also while it runs.)"""
+        """Returns a checksum of partitions. Also works while the machine is on."""
         sums = hashlib.sha256()
         with self.card_file.open("rb") as card:
             for name in partitions:
-                start, size = self.place(name)
+                start, size = self.partition(name)
                 card.seek(start)
                 sums.update(card.read(size))
         return sums.hexdigest()
@@ -76,18 +75,20 @@ class Machine:
         self._mtools("mcopy", "-o", "-", "::berrymse.toml", input=text.encode())
 
     def allow_ssh(self, more=""):
-        """Puts a configuration with the tests' key on the card, and `more` of its lines."""
+        """Writes a configuration with the key of the tests and the lines `more` to the card."""
         key = (self.folder / "key.pub").read_text().strip()
         camera = "" if "[[camera]]" in more else '[[camera]]\nname = "camera"\n'
         self.write_config(f'{camera}{more}\n[server]\nlisten = "0.0.0.0:80"\n[system]\nhostname = "tested"\nssh_keys = ["{key}"]\n')
 
-    # Its power.
+    # Power.
 
     def power_on(self, write_speed=None, on_write=None, wire=None, skip_waiting=False):
-        """`wire`: a Unix socket that Ethernet frames go to, instead of a way out and back in.
-        `skip_waiting`: time is what the processor has computed, and passes at once where it has nothing
-        to do. So a minute of waiting costs nothing, and a busy host does not make it slow; but whoever
-        waits for somebody outside may find that he has waited long."""
+        """Switches the machine on.
+
+        `wire` is a Unix socket for Ethernet frames, in place of QEMU's user network. With `skip_waiting`, the
+        guest's time counts instructions and skips idle periods, so that waiting takes no real time and the
+        load of the host has no effect. Waiting for replies from outside may then take long in guest time.
+        """
         assert self.qemu is None
         address = self.folder / "card.socket"
         self.card = Card(self.card_file, address, write_speed)
@@ -97,7 +98,7 @@ class Machine:
             [
                 "qemu-system-aarch64", "-L", self.built / "tools/usr/share/qemu", "-display", "none", "-monitor", "none",
                 "-drive", f"file=nbd+unix:///?socket={address},format=raw,id=card,cache=writeback,if={self.card_bus}",
-                *self.hardware(skip_waiting), *self.network(net), "-serial", f"file:{self.console_file}.{self.seen}",
+                *self.hardware(skip_waiting), *self.network(net), "-serial", f"file:{self.console_file}.{self.power_cycles}",
             ],
             stdin=subprocess.DEVNULL,
         )
@@ -105,7 +106,7 @@ class Machine:
     card_bus = "none"
 
     def hardware(self, skip_waiting):
-        """QEMU's words for what this is; its card is there, its network and its console come next."""
+        """QEMU options for the hardware, except card, network and console."""
         processor = ["-smp", "2", "-accel", "tcg,thread=multi"]
         if skip_waiting:
             processor = ["-smp", "1", "-accel", "tcg,thread=single", "-icount", "shift=2,sleep=off"]
@@ -115,47 +116,47 @@ class Machine:
         ]
 
     def network(self, net):
-        """`net`: where its cable leads."""
+        """QEMU options for the network card. `net` is the network backend."""
         return ["-netdev", f"{net},id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
 
     def forward(self):
-        """The way in: what QEMU's user network hands on."""
+        """Port forwarding options of QEMU's user network."""
         return f"hostfwd=tcp:127.0.0.1:{self.http_port}-:80,hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"
 
-    def power_off(self, dice=None, share=None):
-        """At once. Says what became of what was not flushed."""
+    def power_off(self, rng=None, share=None):
+        """Cuts the power. Returns a report on the unflushed writes."""
         if self.qemu is None:
             return ""
         self.qemu.kill()
         self.qemu.wait()
         self.qemu = None
-        report = self.card.power_off(dice, share)
-        self.seen += 1
+        report = self.card.power_off(rng, share)
+        self.power_cycles += 1
         return report
 
-    # What it says and does.
+    # Console, HTTP and SSH.
 
     def console(self):
-        """Everything since it was switched on."""
-        file = Path(f"{self.console_file}.{self.seen}")
+        """The console output since power on."""
+        file = Path(f"{self.console_file}.{self.power_cycles}")
         return file.read_text(errors="replace") if file.exists() else ""
 
     def starts(self):
-        """The slots that U-Boot has started since then, in order."""
+        """The slots that U-Boot has started since power on, in order."""
         return re.findall(r"BerryMSE: slot ([AB]), \S+ more attempts", self.console())
 
     def wait(self, what, seconds, condition):
-        end = time.monotonic() + seconds * PATIENCE
+        end = time.monotonic() + seconds * TIMEOUT_FACTOR
         while time.monotonic() < end:
             result = condition()
             if result:
                 return result
-            assert self.qemu.poll() is None, "QEMU has ended"
+            assert self.qemu.poll() is None, "QEMU has exited"
             time.sleep(0.5)
         raise AssertionError(f"not within {seconds} s: {what}\n{self.console()[-3000:]}")
 
     def http(self, path, method="GET", body=None, timeout=5, headers=None):
-        """Status and text; 0 if nobody answers."""
+        """Sends a request. Returns status and text; the status is 0 without a response."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.http_port}{path}", method=method, headers=headers or {},
             data=body.encode() if isinstance(body, str) else body,
@@ -169,7 +170,7 @@ class Machine:
             return 0, ""
 
     def stream(self, size, timeout=20):
-        """The first bytes of the picture."""
+        """Returns the first `size` bytes of the stream."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/live.mp4", timeout=timeout) as answer:
             return answer.read(size)
 
@@ -177,12 +178,12 @@ class Machine:
         return json.loads(self.http("/api/status")[1])
 
     def update(self):
-        """How its update stands; nothing where it can't say that."""
+        """Returns the update status; empty if it is not available."""
         status, text = self.http("/api/update")
         return json.loads(text) if status == 200 else {}
 
     def start_update(self, url=None, upload=None, downgrade=False):
-        """As the page does it."""
+        """Starts an update in the same way as the page."""
         if url:
             body, headers = json.dumps({"url": url, "downgrade": downgrade}), {"Content-Type": "application/json"}
         else:
@@ -192,7 +193,7 @@ class Machine:
         assert status == 202, f"{status} {text}"
 
     def wait_update(self, seconds=300):
-        """Until it is installed or has failed. What it says then, and how far it was seen to be."""
+        """Waits until the update is installed or has failed. Returns the final status and the progress values."""
         seen = []
 
         def ended():
@@ -201,27 +202,27 @@ class Machine:
                 seen.append(now.get("progress"))
             return now if now.get("state") in ("installed", "failed") else None
 
-        return self.wait("the end of the update", seconds, ended), seen
+        return self.wait("end of the update", seconds, ended), seen
 
     def wait_healthy(self, seconds=150):
-        self.wait("it streams", seconds, lambda: self.http("/healthz")[0] == 200)
+        self.wait("healthy cameras", seconds, lambda: self.http("/healthz")[0] == 200)
 
     def wait_good(self, slot=None, seconds=150):
-        """Until the slot that runs is marked good."""
+        """Waits until the running slot is marked good."""
         def good():
             since_start = re.split("U-Boot 20|BerryMSE: slot ", self.console())[-1]
             return re.search(r"slot ([AB]) is good", since_start)
-        found = self.wait("the slot is good", seconds, good).group(1)
-        assert slot in (None, found), f"it runs from slot {found}"
+        found = self.wait("the good mark of the slot", seconds, good).group(1)
+        assert slot in (None, found), f"running from slot {found}"
 
     def ssh(self, command, check=True, timeout=120, data=None):
         result = subprocess.run(
             [
                 "ssh", "-q", "-i", self.key, "-p", str(self.ssh_port), "-o", "StrictHostKeyChecking=no",
-                "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={20 * PATIENCE:.0f}",
+                "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={20 * TIMEOUT_FACTOR:.0f}",
                 *self.ssh_options, "root@127.0.0.1", command,
             ],
-            capture_output=True, timeout=timeout * PATIENCE, input=data,
+            capture_output=True, timeout=timeout * TIMEOUT_FACTOR, input=data,
         )
         text = (result.stdout + result.stderr).decode(errors="replace")
         assert not check or result.returncode == 0, f"{command}: {result.returncode}\n{text}"
@@ -241,15 +242,15 @@ class Machine:
 
 
 class RaspberryPi3(Machine):
-    """QEMU's Raspberry Pi 3B: its SD card's controller, its U-Boot, its watchdog for restarts, a network card
-    on its USB. With Debian's kernel, no firmware, no camera, no encoder."""
+    """QEMU's Raspberry Pi 3B: SD card controller, U-Boot, watchdog for restarts and USB network card. With
+    Debian's kernel, but without firmware, camera and encoder."""
 
     card_bus = "sd"
 
     def __init__(self, built, folder):
         super().__init__(built, folder)
-        # Debian's U-Boot for it starts USB first, after which Linux finds no network card there: not with
-        # an environment of its own.
+        # By default, Debian's U-Boot starts USB, after which Linux finds no USB network card. A separate
+        # environment prevents this.
         environment = self.built / "raspi3b/uboot.env"
         if environment.exists():
             self._mtools("mcopy", "-o", environment, "::uboot.env")
@@ -257,17 +258,17 @@ class RaspberryPi3(Machine):
     def hardware(self, skip_waiting):
         files = self.built / "raspi3b"
         return [
-            # Several threads are several times slower here.
+            # Multiple threads are several times slower here.
             "-M", "raspi3b", "-accel", "tcg,thread=single", "-kernel", files / "u-boot.bin", "-dtb", files / "board.dtb",
-            # What the firmware would hand on. QEMU's watchdog starts the machine again as soon as it is
-            # opened; and one emulated core at a time is no hurry.
+            # The kernel command line that the firmware would pass. QEMU's watchdog resets the machine as soon
+            # as it is opened, and the emulation is slow.
             "-append", "console=ttyS1,115200 berrymse.watchdog=off berrymse.patience=180",
-            # The first serial line is the Bluetooth chip's.
+            # The first serial port belongs to the Bluetooth chip.
             "-serial", "null",
         ]
 
     def network(self, net):
-        # An address of a vendor: Linux calls others usb0.
+        # A vendor's address: with others, Linux names the interface usb0.
         return ["-netdev", f"{net},id=net", "-device", "usb-net,netdev=net,mac=40:54:00:12:34:56"]
 
 

@@ -1,8 +1,7 @@
-"""The only other machine in the network of the one that is tested: it gives it an address, and then knocks
-at all its doors.
+"""The only other host in the network of the machine under test: a DHCP server and port scanner.
 
-It speaks Ethernet with QEMU (`-netdev stream`), because through QEMU's own network only those ports can be
-reached that were named before. A port scan needs nothing of it but one packet there and one back.
+Exchanges Ethernet frames with QEMU (`-netdev stream`), because QEMU's user network reaches only forwarded
+ports. A port scan requires one packet in each direction per port.
 """
 
 import socket
@@ -27,9 +26,9 @@ class Neighbor:
         self._connection = None
         self._lock = threading.Lock()
         self.their_mac = None
-        # TCP ports that took a connection, and those that refused one; UDP ports that nobody is behind.
+        # TCP ports that accepted and refused a connection; UDP ports that are closed.
         self.tcp_open, self.tcp_closed, self.udp_closed = set(), set(), set()
-        # mDNS answers, as they came.
+        # Received mDNS responses.
         self.names = []
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -55,7 +54,7 @@ class Neighbor:
         self._send(_IP, head[:10] + struct.pack(">H", checksum(head)) + head[12:] + data, mac)
 
     def _send_udp(self, port, data, from_port, source=OWN, to=THEIRS, mac=None):
-        # A checksum of 0: none.
+        # A checksum of 0 means none.
         self._send_ip(_UDP, struct.pack(">HHHH", from_port, port, 8 + len(data), 0) + data, source, to, mac)
 
     def _receive(self, frame):
@@ -79,11 +78,11 @@ class Neighbor:
             elif inner[13] & _RST:
                 self.tcp_closed.add(from_port)
         elif protocol == _ICMP and inner[:2] == b"\3\3":
-            # Behind its own header: what it is about.
+            # The ICMP header precedes the packet that it refers to.
             self.udp_closed.add(struct.unpack(">H", inner[8 + 20 + 2 :][:2])[0])
 
     def _lease(self, question, mac):
-        """DHCP (RFC 2131): there is one address, for whoever asks."""
+        """DHCP server (RFC 2131) with a single address for every client."""
         options, place = {}, 240
         while place < len(question) and question[place] != 255:
             length = question[place + 1]
@@ -95,8 +94,8 @@ class Neighbor:
         self.their_mac = mac
         answer = bytearray(question[:236])
         answer[0], answer[16:20], answer[20:24] = 2, THEIRS, OWN
-        said = {53: bytes([kind]), 54: OWN, 51: struct.pack(">I", 86400), 1: b"\xff\xff\xff\0", 3: OWN, 6: OWN}
-        text = b"".join(bytes([number, len(value)]) + value for number, value in said.items())
+        values = {53: bytes([kind]), 54: OWN, 51: struct.pack(">I", 86400), 1: b"\xff\xff\xff\0", 3: OWN, 6: OWN}
+        text = b"".join(bytes([number, len(value)]) + value for number, value in values.items())
         self._send_udp(68, bytes(answer) + b"\x63\x82\x53\x63" + text + b"\xff", 67, mac=mac)
 
     def _send_tcp(self, port, flags, number=0, from_port=40000):
@@ -105,27 +104,27 @@ class Neighbor:
         self._send_ip(_TCP, head[:16] + struct.pack(">H", checksum(pseudo + head)) + head[18:])
 
     def scan_tcp(self, ports, seconds=120):
-        """Knocks at each port until it has said yes or no. Those that take a connection."""
+        """Sends SYN to each port until it responds. Returns the ports that accept connections."""
         end = time.monotonic() + seconds
         left = set(ports)
         while left and time.monotonic() < end:
             for count, port in enumerate(sorted(left)):
                 self._send_tcp(port, _SYN, number=1)
-                # As many at a time as fit into its network card.
+                # The network card has space for this number of packets.
                 if count % 128 == 127:
                     time.sleep(0.01)
             time.sleep(1)
             left -= self.tcp_open | self.tcp_closed
-        assert not left, f"{len(left)} ports say nothing at all, such as {sorted(left)[:10]}"
+        assert not left, f"{len(left)} ports do not respond, such as {sorted(left)[:10]}"
         return self.tcp_open & set(ports)
 
     def scan_udp(self, ports, seconds=60):
-        """Those that somebody is behind: the kernel does not say that nobody is."""
+        """Returns the ports that the kernel does not report as closed."""
         end = time.monotonic() + seconds
         left = set(ports)
         while left and time.monotonic() < end:
             for port in sorted(left):
-                # It tells one address so only once a second, and all of them at most a thousand times.
+                # The kernel limits these reports to one per second per address, and 1000 per second in total.
                 source = bytes([10, 10, port >> 8, port & 255])
                 self._send_udp(port, b"who is there?", 40001, source)
                 time.sleep(0.002)
@@ -136,7 +135,7 @@ class Neighbor:
         return left
 
     def ask_name(self, name):
-        """Asks everybody who has that name (mDNS, RFC 6762)."""
+        """Sends a query for a host name to all hosts (mDNS, RFC 6762)."""
         labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
         question = struct.pack(">HHHHHH", 0, 0, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">HH", 1, 1)
         mac = bytes.fromhex("01005e0000fb")

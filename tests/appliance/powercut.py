@@ -1,11 +1,11 @@
-"""The power goes at any moment, and the next start is a good one.
+"""Power cuts at random moments, each followed by a successful start.
 
-`./ci/image/appliance powercut N`: N cuts, over everything that writes, on POWER_LIVES devices at a time. Which
-write a cut meets, how fast the card is, and what of the unflushed writes is lost, is rolled from
-POWER_SEED, so that a failure can be had again. What became of each stands in $APPLIANCE/powercut.log.
+`./ci/image/appliance powercut N` performs N cuts during operations that write, on POWER_LIVES devices in
+parallel. The write at which the power is cut, the speed of the card and the lost writes are random, derived
+from POWER_SEED, so that a failure can be reproduced. Results are appended to $APPLIANCE/powercut.log.
 
-After each cut: the machine starts by itself and streams, its configuration is in force, what was in /data
-and flushed is there, and the slot is marked good.
+After each cut, the machine must start and stream without intervention, with its configuration and the
+flushed data in /data, and mark its slot good.
 """
 
 import os
@@ -13,7 +13,7 @@ import re
 import time
 
 import pytest
-from card import dice
+from card import seeded_rng
 from conftest import BUILT
 from machine import Machine
 
@@ -24,14 +24,14 @@ MOMENTS = ["first-start", "install", "slot-switch", "mark-good", "config"]
 # The two copies of the boot state: appliance/layout.
 BOOT_STATE = [range(4 << 20, 5 << 20), range(8 << 20, 9 << 20)]
 
-# So many writes an update makes, at least.
+# Minimum number of writes of an update.
 INSTALL_WRITES = 100
-# Bytes a second that a card writes; None: as fast as it can.
-SPEEDS = [None, 4_000_000, 1_500_000]
+# Write speeds of the card, in bytes per second. None means unlimited.
+WRITE_SPEEDS = [None, 4_000_000, 1_500_000]
 
 
 def of_life(number):
-    """Those of one device, one after the other."""
+    """Groups the tests of one device, which run in sequence."""
     return pytest.mark.xdist_group(f"life {number % LIVES}")
 
 
@@ -41,16 +41,16 @@ cuts = [
 ]
 
 
-class Die:
-    """Cuts at the n-th write that counts, counted from when it is armed."""
+class Cutter:
+    """Cuts the power at a random write of those selected by `counts`, starting when it is armed."""
 
-    def __init__(self, roll, most, what=lambda offset: True):
-        self.left = roll.randint(1, most)
-        self.what = what
+    def __init__(self, rng, max_writes, counts=lambda offset: True):
+        self.left = rng.randint(1, max_writes)
+        self.counts = counts
         self.armed = False
 
     def __call__(self, offset, _length):
-        if self.armed and self.what(offset):
+        if self.armed and self.counts(offset):
             self.left -= 1
         return self.armed and self.left <= 0
 
@@ -69,7 +69,7 @@ def configuration(name):
 
 
 class Life:
-    """One device, through all of its power cuts."""
+    """A device that is reused for several power cuts."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -77,7 +77,7 @@ class Life:
         self.cameras = {"camera"}
 
     def fresh(self, number):
-        """A new card, with what has to survive on it."""
+        """Creates a machine with a new card and configuration."""
         if self.machine:
             self.machine.power_off()
         folder = self.folder / str(number)
@@ -88,7 +88,7 @@ class Life:
         return self.machine
 
     def settled(self, number):
-        """A machine that runs, with something precious in /data."""
+        """Returns a running machine with a file in /data that must be preserved."""
         machine = self.machine or self.fresh(number)
         if machine.qemu is None:
             machine.power_on()
@@ -108,7 +108,7 @@ def life(tmp_path_factory):
 
 
 def wait_cut(machine, seconds):
-    """Until the die has fallen; false if there were not so many writes."""
+    """Waits for the power cut. Returns false if there were too few writes."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and not machine.card.cut.is_set():
         time.sleep(0.1)
@@ -116,53 +116,53 @@ def wait_cut(machine, seconds):
 
 
 @of_life(0)
-def test_the_card_forgets_what_was_not_flushed(life):
-    """Or the cuts below would show nothing: killing QEMU alone keeps every write."""
+def test_card_loses_unflushed_writes(life):
+    """Verifies the simulated card. Killing QEMU alone would keep every write."""
     machine = life.settled("control")
-    start, _ = machine.place("root-b")
+    start, _ = machine.partition("root-b")
     write = "dd if=/dev/urandom of=/dev/berrymse/root-b bs=64k count=8 oflag=direct conv=notrunc"
 
-    def there():
+    def read_slot():
         with machine.card_file.open("rb") as card:
             card.seek(start)
             return card.read(512 << 10)
 
-    blank = there()
+    blank = read_slot()
     machine.ssh(f"{write},fsync")
-    flushed = there()
+    flushed = read_slot()
     assert flushed != blank
     machine.ssh(write)
-    # The card has taken it, and would give it back to whoever reads it ...
-    assert there() != flushed
-    note(f"control: {machine.power_off(dice(SEED), share=0)}")
-    # ... but it is gone with the power.
-    assert there() == flushed
+    # The card has received the data and returns it to readers ...
+    assert read_slot() != flushed
+    note(f"control: {machine.power_off(seeded_rng(SEED), share=0)}")
+    # ... but loses it with the power.
+    assert read_slot() == flushed
     machine.power_on()
     machine.wait_good()
 
 
 @pytest.mark.parametrize("number, moment", cuts)
-def test_the_power_goes(life, depot, number, moment):
-    roll = dice(f"{SEED} {number}")
+def test_starts_after_a_power_cut(life, depot, number, moment):
+    rng = seeded_rng(f"{SEED} {number}")
     precious = moment != "first-start"
-    # Another one than last time: what is there already is not written again.
+    # Alternate the bundle, because identical data is not written again.
     bundle = depot.url(("good.raucb", "next.raucb")[number // len(MOMENTS) % 2 ^ MOMENTS.index(moment) % 2])
-    write_speed = roll.choice(SPEEDS)
+    write_speed = rng.choice(WRITE_SPEEDS)
     if moment == "first-start":
         machine = life.fresh(number)
-        die = Die(roll, 45)
-        die.armed = True
-        machine.power_on(write_speed, die)
+        cutter = Cutter(rng, 45)
+        cutter.armed = True
+        machine.power_on(write_speed, cutter)
         wait_cut(machine, 40)
     else:
         machine = life.settled(number)
         if moment == "install":
-            die = Die(roll, INSTALL_WRITES)
+            cutter = Cutter(rng, INSTALL_WRITES)
         elif moment == "config":
-            die = Die(roll, 12)
+            cutter = Cutter(rng, 12)
         else:
-            die = Die(roll, 4, is_boot_state)
-        machine.card.on_write = die
+            cutter = Cutter(rng, 4, is_boot_state)
+        machine.card.on_write = cutter
         machine.card.write_speed = write_speed
         if moment == "config":
             name = f"camera-{number}"
@@ -170,19 +170,19 @@ def test_the_power_goes(life, depot, number, moment):
             assert status == 200
             changed = re.sub(r'^name = "[^"]*"', f'name = "{name}"', text, count=1, flags=re.M)
             life.cameras.add(name)
-            die.armed = True
+            cutter.armed = True
             status, _ = machine.http("/api/config", "PUT", changed, timeout=15)
             if status == 200:
-                # Who was told that it is saved can rely on it.
+                # After a successful response, the new configuration must be kept.
                 life.cameras = {name}
             wait_cut(machine, 10)
         else:
-            # Installed once only for all that need it; then the power goes when the next one starts.
+            # For mark-good, the power is cut during the start of the new system.
             if moment == "mark-good":
                 before = machine.card.writes
                 assert "status 0" in machine.ssh(f"rauc install {bundle} 2>&1; echo status $?", timeout=300)
                 note(f"{number}: {machine.card.writes - before} writes for an update")
-            die.armed = True
+            cutter.armed = True
             if moment == "mark-good":
                 machine.reboot()
                 wait_cut(machine, 60)
@@ -191,8 +191,8 @@ def test_the_power_goes(life, depot, number, moment):
                 wait_cut(machine, 60)
     met = machine.card.cut.is_set()
     writes = machine.card.writes
-    lost = machine.power_off(roll)
-    note(f"{number} {moment}: cut {'at a write' if met else 'in quiet'} ({writes} writes, {write_speed or 'any'} B/s), {lost}")
+    lost = machine.power_off(rng)
+    note(f"{number} {moment}: cut {'at a write' if met else 'while idle'} ({writes} writes, {write_speed or 'unlimited'} B/s), {lost}")
 
     machine.power_on()
     machine.wait_good(seconds=400)

@@ -1,7 +1,7 @@
-"""The life of a device, from its first start on.
+"""The life of a device, from its first start.
 
-What belongs to one device happens to one device, in the order of this file: tests of the same group
-(`xdist_group`) share a machine, and each leaves it as the next one expects it.
+Tests of the same group (`xdist_group`) share a machine. They run in the order of this file, and each test
+leaves the machine in the state that the next one expects.
 """
 
 import json
@@ -16,7 +16,7 @@ from neighbor import THEIRS, Neighbor
 
 
 class Shared:
-    """A machine for several tests. One that a failed test has left somewhere is not used again."""
+    """A machine shared by several tests. Replaced after a failed test."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -52,7 +52,7 @@ def devices(tmp_path_factory):
 
 @pytest.fixture
 def running(devices, request):
-    """The machine of this test's group: it runs, with SSH, its slot marked good."""
+    """The running machine of this test's group, with SSH and its slot marked good."""
     device = devices(request.node.get_closest_marker("xdist_group").args[0])
     failed = request.session.testsfailed
     yield device.running()
@@ -61,14 +61,14 @@ def running(devices, request):
 
 
 def install(machine, depot, bundle):
-    """With RAUC itself."""
+    """Installs a bundle directly with RAUC."""
     return machine.ssh(f"rauc install {depot.url(bundle)} 2>&1; echo status $?", timeout=300)
 
 
-# ---- It starts ----
+# ---- Start ----
 
 
-def test_power_on_and_it_streams(machine):
+def test_streams_after_power_on(machine):
     machine.power_on()
     machine.wait_healthy()
     picture = machine.stream(200_000)
@@ -76,72 +76,72 @@ def test_power_on_and_it_streams(machine):
     status = machine.status()
     assert [camera["state"] for camera in status["cameras"]] == ["streaming"]
     machine.wait_good("A")
-    # Nobody asked for SSH: QEMU takes the connection, and nobody greets.
-    with socket.create_connection(("127.0.0.1", machine.ssh_port), 5) as visitor:
-        visitor.settimeout(5)
+    # SSH is not enabled. QEMU accepts the connection, but no server answers.
+    with socket.create_connection(("127.0.0.1", machine.ssh_port), 5) as client:
+        client.settimeout(5)
         try:
-            assert visitor.recv(100) == b""
+            assert client.recv(100) == b""
         except ConnectionResetError:
             pass
-    # Whoever sits in front of it is not asked for a name either.
+    # The console offers no login either.
     assert not re.search(r"login:|[Pp]assword:|/ #", machine.console())
 
 
-def test_nothing_listens_but_the_page_and_its_name(machine, tmp_path):
+def test_only_http_and_mdns_ports_are_open(machine, tmp_path):
     network = Neighbor(tmp_path)
     machine.power_on(wire=network.address)
     machine.wait_good("A")
     assert network.scan_tcp(range(1, 65536)) == {80}
-    # 5353: mDNS. 68: DHCP's client, while it asks.
+    # 5353: mDNS. 68: DHCP client, during a request.
     assert network.scan_udp([*range(1, 1025), 1900, 3702, 4500, 5353, 5355, 5683]) <= {68, 5353}
     network.ask_name("berrymse.local")
-    machine.wait("its name's address", 10, lambda: any(THEIRS in answer for answer in network.names))
+    machine.wait("the address of berrymse.local", 10, lambda: any(THEIRS in answer for answer in network.names))
     network.close()
 
 
 @pytest.mark.xdist_group("update")
-def test_the_first_start(running):
-    # The card had 512 MiB, the image 432.
+def test_first_start_grows_data_and_drops_privileges(running):
+    # Sizes: card 512 MiB, image 432 MiB.
     size = int(running.ssh("df -m /data | awk 'END { print $2 }'"))
     assert 90 <= size <= 112
-    # How drivers of what is plugged in are loaded; not every BusyBox knows -b.
+    # The options for loading drivers of plugged-in devices. Not every BusyBox supports -b.
     assert "option" not in running.ssh("modprobe -a -b -q usb:nobody-knows-it 2>&1", check=False)
     mounts = running.ssh("mount")
     assert re.search(r" on / type squashfs \(ro,", mounts)
     assert re.search(r" on /boot type vfat \(ro,", mounts)
     assert "tested" in running.ssh("hostname")
-    # The server is nobody in particular, and can do what it has to.
+    # The server runs as an unprivileged user.
     assert re.search(r"^ *\d+ berrymse +berrymse serve ", running.ssh("ps"), re.M)
     assert "can't create" in running.ssh("su -s /bin/sh -c 'echo x >/boot/berrymse.toml' berrymse 2>&1", check=False)
 
 
 @pytest.mark.xdist_group("update")
-def test_with_keys_ssh_listens_too_and_nothing_else(running):
-    # All of them, IPv4 and IPv6, bound to whatever: state 0A is LISTEN.
+def test_keys_enable_only_ssh(running):
+    # All sockets for IPv4 and IPv6, on any address. State 0A is LISTEN.
     def ports(table, state):
         lines = [line.split() for line in running.ssh(f"cat /proc/net/{table} /proc/net/{table}6").splitlines()]
         return {int(line[1].rsplit(":", 1)[1], 16) for line in lines if len(line) > 3 and line[3] == state}
 
     assert ports("tcp", "0A") == {80, 22}, running.ssh("netstat -ltnp")
-    # mDNS; 68 is DHCP's client while it renews its lease.
+    # mDNS. 68: DHCP client, during a renewal.
     assert ports("udp", "07") <= {5353, 68}, running.ssh("netstat -lunp")
-    # No password opens anything: there is none.
+    # No account has a password.
     for line in running.ssh("cat /etc/shadow").splitlines():
         assert line.split(":")[1] in ("*", "!"), line
-    assert "dropbear -F -E -s -g" in running.ssh("ps"), "passwords are not even asked for"
+    assert "dropbear -F -E -s -g" in running.ssh("ps"), "dropbear must not offer password authentication"
     assert not re.search("getty|login", running.ssh("ps"))
 
 
-# ---- Its configuration ----
+# ---- Configuration ----
 
 
-def test_an_edited_configuration_and_one_with_a_mistake(machine):
+def test_applies_edits_and_reports_mistakes_in_the_configuration(machine):
     garden = '[[camera]]\nname = "garden"\n'
     more = '[system]\nhostname = "cam-in-the-garden"\n[server]\nlisten = "0.0.0.0:80"\npassword = "1234 5678"\n'
     machine.write_config(garden + more)
     machine.power_on()
     machine.wait_good("A")
-    # Any user's name, "1234 5678".
+    # Any user name, password "1234 5678".
     login = {"Authorization": "Basic OjEyMzQgNTY3OA=="}
 
     def check():
@@ -156,14 +156,14 @@ def test_an_edited_configuration_and_one_with_a_mistake(machine):
     machine.write_config(f"{garden}framrate = 30\n{more}")
     machine.power_on()
     machine.wait_healthy()
-    # The last good one, with its camera and its password; and what is wrong, with the line.
+    # The last good configuration applies, with its camera and password. The error names the line.
     error = check()["config_error"]
     assert "/boot/berrymse.toml:3:1" in error and "framerate" in error and "last good" in error, error
-    machine.wait("the console says it, too", 60, lambda: "berrymse.toml:3:" in machine.console())
+    machine.wait("the error on the console", 60, lambda: "berrymse.toml:3:" in machine.console())
     assert "framerate" in machine.console()
 
 
-def test_without_its_camera_it_still_starts_and_says_so(machine):
+def test_starts_without_its_camera_and_reports_the_error(machine):
     missing = '[server]\nlisten = "0.0.0.0:80"\n[[camera]]\nname = "garden"\nsource = "/dev/video9"\n'
     machine.write_config(missing)
     machine.power_on()
@@ -171,7 +171,7 @@ def test_without_its_camera_it_still_starts_and_says_so(machine):
     assert machine.http("/healthz")[0] == 503
     assert machine.http("/")[0] == 200
     assert "/dev/video9" in json.dumps(machine.status()["cameras"][0]["error"])
-    # One that has been good, and then loses its camera, does not start over either.
+    # A system marked good that loses its camera does not restart either.
     machine.power_off()
     machine.write_config(missing.replace('"/dev/video9"', '"test-card"'))
     machine.power_on()
@@ -184,16 +184,16 @@ def test_without_its_camera_it_still_starts_and_says_so(machine):
     assert machine.starts() == ["A"]
 
 
-# ---- It is updated ----
+# ---- Updates ----
 
 
 @pytest.mark.xdist_group("update")
-def test_update_keeps_everything_and_a_small_change_is_a_small_download(running, depot):
+def test_update_keeps_data_and_downloads_only_changes(running, depot):
     depot.sent = 0
     running.start_update(depot.url("good.raucb"))
     now, progress = running.wait_update()
     assert now["state"] == "installed", now
-    assert len(progress) >= 3, f"no progress to be seen: {progress}"
+    assert len(progress) >= 3, f"too few progress values: {progress}"
     first = depot.sent
     assert running.http("/api/reboot", "POST")[0] == 202
     running.wait("the other slot", 60, lambda: running.starts()[-1:] == ["B"])
@@ -204,22 +204,22 @@ def test_update_keeps_everything_and_a_small_change_is_a_small_download(running,
     assert running.ssh("cat /data/precious").strip() == "precious"
     assert running.ssh("hostname").strip() == "tested"
 
-    # Now both slots and their block hashes are known: only what is new is fetched.
+    # The block hashes of both slots are now known, so that only changed blocks are downloaded.
     depot.sent = 0
     assert "status 0" in install(running, depot, "next.raucb")
     size = (depot.folder / "next.raucb").stat().st_size
-    print(f"\nthe first update fetched {first} bytes, the second {depot.sent} of {size}")
+    print(f"\nbytes downloaded: first update {first}, second update {depot.sent} of {size}")
     assert depot.sent < size / 4
 
 
 @pytest.mark.xdist_group("update")
-def test_over_https_from_a_server_whose_certificate_it_knows(running, tmp_path):
+def test_https_requires_a_trusted_certificate(running, tmp_path):
     certificate, key = make_certificate(tmp_path)
     with Depot(BUILT / "bundles", certificate, key) as depot:
         running.start_update(depot.url("next.raucb"))
         now, _ = running.wait_update()
         assert now["state"] == "failed" and "certificate" in now["error"], now
-        # The device's owner has an authority of their own.
+        # The owner of the device adds a certificate authority.
         running.ssh("cat >>/etc/ssl/certs/ca-certificates.crt", data=certificate.read_bytes())
         running.start_update(depot.url("next.raucb"))
         now, _ = running.wait_update()
@@ -228,20 +228,20 @@ def test_over_https_from_a_server_whose_certificate_it_knows(running, tmp_path):
 
 
 REFUSED = [
-    ("stranger", "not signed by anybody whom this machine trusts"),
-    ("unsigned", "no signed update"),
+    ("stranger", "not signed with a certificate that this machine trusts"),
+    ("unsigned", "not a signed update"),
     ("plain", "format"),
     ("other-machine", "for another device"),
-    ("truncated", "cut short"),
+    ("truncated", "truncated"),
     ("corrupt", "damaged"),
-    ("older", "older than 0.1.0, which runs"),
+    ("older", "older than the running 0.1.0"),
 ]
 
 
 @pytest.mark.xdist_group("refused")
 @pytest.mark.parametrize("upload", [True, False], ids=["upload", "address"])
 @pytest.mark.parametrize("bundle, words", REFUSED)
-def test_what_is_refused(running, depot, bundle, words, upload):
+def test_rejects_invalid_updates_and_keeps_the_system(running, depot, bundle, words, upload):
     system = running.content("boot-a", "root-a")
     if upload:
         running.start_update(upload=depot.folder / f"{bundle}.raucb")
@@ -250,8 +250,8 @@ def test_what_is_refused(running, depot, bundle, words, upload):
     now, _ = running.wait_update()
     print(f"\n{bundle}: {now['error']} ({now.get('detail')})")
     assert now["state"] == "failed" and words in now["error"], now
-    # The old system is untouched, and is the one that starts.
-    running.wait("RAUC is there", 30, lambda: running.update().get("available"))
+    # The old system is unchanged and remains the primary one.
+    running.wait("RAUC", 30, lambda: running.update().get("available"))
     slots = {slot["bootname"]: slot for slot in running.update()["slots"]}
     assert slots["A"]["booted"] and slots["A"]["primary"] and slots["A"]["state"] == "good"
     assert slots["B"]["state"] == "bad"
@@ -263,7 +263,7 @@ def test_what_is_refused(running, depot, bundle, words, upload):
 
 
 @pytest.mark.xdist_group("refused")
-def test_an_older_version_is_installed_if_it_is_asked_for(running, depot):
+def test_installs_an_older_version_on_request(running, depot):
     running.start_update(upload=depot.folder / "older.raucb", downgrade=True)
     now, _ = running.wait_update()
     assert (now["state"], now["installing"], now["progress"]) == ("installed", "0.0.9", 100), now
@@ -272,12 +272,12 @@ def test_an_older_version_is_installed_if_it_is_asked_for(running, depot):
 
 
 @pytest.mark.xdist_group("page")
-def test_from_the_page(running, tmp_path):
+def test_update_from_the_page(running, tmp_path):
     browser = Browser(tmp_path)
     try:
         browser.open(f"http://127.0.0.1:{running.http_port}/settings.html")
-        browser.wait("it can be updated", 30, lambda: "Version 0.1.0 runs." in browser.text("#update-state"))
-        # What the bar says, each time that it says something else.
+        browser.wait("the update page", 30, lambda: "Version 0.1.0 is running." in browser.text("#update-state"))
+        # Record each change of the progress bar.
         browser.run("""
             window.seen = [];
             const bar = document.getElementById('progress');
@@ -286,19 +286,19 @@ def test_from_the_page(running, tmp_path):
         """)
         browser.choose_file("#bundle", BUILT / "bundles/good.raucb")
         browser.click("#upload")
-        browser.wait("it is installed", 300, lambda: "Version 0.1.1 is installed" in browser.text("#update-state"))
+        browser.wait("the end of the installation", 300, lambda: "Version 0.1.1 is installed" in browser.text("#update-state"))
         seen = browser.run("return window.seen")
         uploaded = [value for value, text in seen if text.startswith("Uploading")]
-        # 0: it is not known yet.
+        # 0 means that the progress is not known yet.
         installed = [value for value, text in seen if text.startswith("Installing version 0.1.1") and value]
         assert uploaded == sorted(uploaded) and len(uploaded) > 3 and uploaded[-1] == 100, seen
         assert installed == sorted(installed) and len(installed) > 3, seen
         assert browser.run("return document.getElementById('progress').value") == 100
         browser.screenshot(BUILT / "installed.png")
         browser.click("#reboot")
-        browser.wait("the new version", 180, lambda: "Version 0.1.1 runs." in browser.text("#update-state"))
+        browser.wait("the new version", 180, lambda: "Version 0.1.1 is running." in browser.text("#update-state"))
         running.wait_good("B")
-        # And there is a picture.
+        # The page shows the picture.
         browser.open(f"http://127.0.0.1:{running.http_port}/")
         playing = "return document.querySelector('berry-mse').state === 'playing'"
         browser.wait("a live picture", 60, lambda: browser.run(playing))
@@ -310,21 +310,21 @@ def test_from_the_page(running, tmp_path):
         browser.close()
 
 
-# ---- It is updated, and the new system is no good ----
+# ---- Fallback after an update to a broken system ----
 
 
 @pytest.mark.xdist_group("bad")
-@pytest.mark.parametrize("bundle, why", [
+@pytest.mark.parametrize("bundle, reason", [
     ("no-kernel", "did not start"),
     ("panics", "did not start"),
     ("mute", "did not deliver pictures"),
 ])
-def test_a_bad_system_falls_back_by_itself(running, depot, bundle, why):
+def test_falls_back_from_a_broken_system(running, depot, bundle, reason):
     running.start_update(depot.url(f"{bundle}.raucb"))
     now, _ = running.wait_update()
     assert now["state"] == "installed", now
     running.ssh("sync")
-    # Mostly it waits from here on; that need not take its time.
+    # From here on the machine is mostly idle, so skip the waiting times.
     running.power_off()
     running.power_on(skip_waiting=True)
     running.wait(
@@ -336,4 +336,4 @@ def test_a_bad_system_falls_back_by_itself(running, depot, bundle, why):
     assert running.ssh("cat /data/precious").strip() == "precious"
     assert running.http("/healthz")[0] == 200
     fell_back = running.update()["fell_back"]
-    assert why in fell_back["why"], fell_back
+    assert reason in fell_back["why"], fell_back

@@ -1,8 +1,8 @@
-"""Wi-Fi and its access point, the machine's name and its time: with radios that only hear each other
-(mac80211_hwsim), and with a second machine at the other end of the cable.
+"""Wi-Fi, access point, host name and time, with simulated radios (mac80211_hwsim) and with a second machine
+connected by cable.
 
-Run by `./ci/image/appliance network`. The card is the appliance's; tests/appliance/lab is what is put beside it:
-radios, and a second network card (eth1), on which the tests come in. The appliance knows nothing of that.
+`./ci/image/appliance network` runs these tests. The card is that of the appliance; tests/appliance/lab adds
+the radios and a second network card (eth1) for the tests. The appliance itself is not changed.
 """
 
 import json
@@ -27,15 +27,15 @@ ROUTER_ADDRESS = "192.168.77.1"
 
 
 class LabMachine(Machine):
-    """A cable (eth0) that can be pulled, and the tests' own way in (eth1)."""
+    """A machine with a removable cable (eth0) and a separate network card for the tests (eth1)."""
 
     def __init__(self, folder, cable="user", linked=True):
         super().__init__(LAB, folder)
         self.cable, self.linked = cable, linked
-        # A path that a socket can have, wherever the tests are.
+        # A short path, because the paths of sockets are limited.
         self.sockets = Path(tempfile.mkdtemp(prefix="lab"))
         self.monitor_file = self.sockets / "monitor"
-        # One connection for all commands: there are many.
+        # Many commands share one connection.
         self.ssh_options = ["-o", "ControlMaster=auto", "-o", f"ControlPath={self.sockets}/ssh", "-o", "ControlPersist=100"]
 
     def network(self, _):
@@ -51,18 +51,18 @@ class LabMachine(Machine):
         self.plug(self.linked)
         self.monitor("cont")
 
-    def power_off(self, dice=None):
+    def power_off(self, rng=None):
         subprocess.run(["ssh", "-q", *self.ssh_options, "-O", "exit", "x"], capture_output=True)
         shutil.rmtree(self.sockets, ignore_errors=True)
-        return super().power_off(dice)
+        return super().power_off(rng)
 
     def monitor(self, command, **arguments):
         with socket.socket(socket.AF_UNIX) as monitor:
             monitor.connect(str(self.monitor_file))
             lines = monitor.makefile("rw")
             lines.readline()
-            for order in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
-                lines.write(json.dumps(order) + "\n")
+            for request in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
+                lines.write(json.dumps(request) + "\n")
                 lines.flush()
                 answer = json.loads(lines.readline())
                 while "event" in answer:
@@ -72,10 +72,10 @@ class LabMachine(Machine):
     def plug(self, linked):
         self.monitor("set_link", name="eth0", up=linked)
 
-    # Others in the air: each in a network namespace of its own, with a radio.
+    # Other Wi-Fi devices, each in a network namespace with a radio.
 
     def namespace(self, name, radio):
-        """A name server of its own, too."""
+        """Creates a namespace with a radio and its own resolv.conf."""
         self.ssh(f"""
             mkdir -p /tmp/{name} && : >/tmp/{name}/resolv.conf
             unshare -n -m sh -c 'mount --bind /tmp/{name}/resolv.conf /etc/resolv.conf; exec sleep 100000' \\
@@ -85,11 +85,11 @@ class LabMachine(Machine):
         self.inside(name, f"ip link set lo up; ip link set wlan{radio} up")
 
     def inside(self, name, command, **options):
-        # Whose first program is sleep: unshare has become sh, and sh sleep.
+        # The process ID is that of sleep: unshare has executed sh, and sh has executed sleep.
         return self.ssh(f"nsenter -t $(cat /tmp/{name}/pid) -n -m sh -c {shlex.quote(command)}", **options)
 
     def supplicant(self, name, radio, network):
-        """wpa_supplicant, anew, with this network."""
+        """Restarts wpa_supplicant with this network."""
         self.ssh(f"printf %s {shlex.quote(network)} >/tmp/{name}/wpa.conf")
         self.inside(name, f"""
             [ ! -e /tmp/{name}/wpa.pid ] || kill $(cat /tmp/{name}/wpa.pid); sleep 1
@@ -97,7 +97,7 @@ class LabMachine(Machine):
         """)
 
     def start_router(self, ssid, psk=None, kind="WPA-PSK"):
-        """An access point with DHCP, as people have at home."""
+        """Starts an access point with DHCP, like a home router."""
         key = f'\n\tpsk="{psk}"\n\tproto=RSN\n\tpairwise=CCMP' if psk else ""
         key += "\n\tieee80211w=2" if kind == "SAE" else ""
         self.supplicant(ROUTER, 2, "ctrl_interface=/tmp/router/wpa\ncountry=DE\nnetwork={\n\tssid=\"%s\"\n\tmode=2\n"
@@ -110,13 +110,13 @@ class LabMachine(Machine):
         """)
 
     def phone_joins(self, ssid):
-        """Joins an open network; the phone's address."""
+        """Joins an open network. Returns the address of the phone."""
         self.supplicant(PHONE, 1, f'ctrl_interface=/tmp/phone/wpa\nnetwork={{\n\tssid="{ssid}"\n\tkey_mgmt=NONE\n}}\n')
         self.inside(PHONE, "udhcpc -i wlan1 -n -q -t 20 -T 3 -s /usr/lib/lab/addresses", timeout=120)
         return re.search(r"inet (\S+)/", self.inside(PHONE, "ip -4 addr show dev wlan1")).group(1)
 
     def phone_asks(self, method, path, body="", host="10.20.20.1"):
-        """Status and body."""
+        """Sends a request from the phone. Returns status and body."""
         request = (f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
                    f"Content-Length: {len(body.encode())}\r\n\r\n{body}")
         self.ssh(f"printf %s {shlex.quote(request)} >/tmp/phone/request")
@@ -125,7 +125,7 @@ class LabMachine(Machine):
         return int(head.split()[1]), text
 
     def wifi(self):
-        """What the appliance says of itself."""
+        """Returns the Wi-Fi status of the appliance."""
         status, text = self.http("/api/wifi")
         return json.loads(text) if status == 200 else {}
 
@@ -133,11 +133,11 @@ class LabMachine(Machine):
         return self.wait(what, seconds, lambda: condition(self.wifi()))
 
     def wait_open(self, seconds=120):
-        return self.wait_wifi("the access point", seconds, lambda now: now.get("access_point"))
+        return self.wait_wifi("opening of the access point", seconds, lambda now: now.get("access_point"))
 
     def wait_closed(self):
-        # While the server starts anew it says nothing at all.
-        self.wait_wifi("the access point closes", 60, lambda now: now and "access_point" not in now)
+        # While the server restarts, there is no status.
+        self.wait_wifi("closing of the access point", 60, lambda now: now and "access_point" not in now)
 
 
 @pytest.fixture
@@ -163,12 +163,12 @@ def lab(tmp_path):
         machine.power_off()
 
 
-def wish(ssid, psk=None):
+def wifi_request(ssid, psk=None):
     return json.dumps({"ssid": ssid, "country": "DE", **({"psk": psk} if psk else {})})
 
 
-def test_from_a_phone_into_the_network_at_home(lab):
-    """Nothing configured, no cable. The whole way of somebody with a phone."""
+def test_setup_with_a_phone(lab):
+    """The complete setup with a phone, without a configuration and a cable."""
     machine = lab("pi", linked=False)
     machine.power_on()
     machine.wait_ssh(180)
@@ -178,9 +178,9 @@ def test_from_a_phone_into_the_network_at_home(lab):
     name = machine.wait_open()
     hardware = machine.ssh("cat /sys/class/net/wlan0/address").strip().replace(":", "")
     assert name == f"BerryMSE-{hardware[-4:]}"
-    machine.wait("the console says so", 10, lambda: f'access point "{name}" is open' in machine.console())
+    machine.wait("the name of the access point on the console", 10, lambda: f'access point "{name}" is open' in machine.console())
 
-    # Joins, gets an address, and is shown the page, whatever it asks for.
+    # The phone joins, gets an address and sees the page for every request.
     address = machine.phone_joins(name)
     assert re.fullmatch(r"10\.20\.20\.\d+", address)
     for host, path in [("connectivitycheck.gstatic.com", "generate_204"), ("captive.apple.com", "hotspot-detect.html"),
@@ -189,17 +189,17 @@ def test_from_a_phone_into_the_network_at_home(lab):
         assert "302 Found" in shown and "Settings · BerryMSE" in shown, shown
     assert "10.20.20.1" in machine.inside(PHONE, "nslookup anything.example 10.20.20.1")
     seen = {network["ssid"] for network in json.loads(machine.phone_asks("GET", "/api/wifi")[1])["networks"]}
-    print(f"\nseen before the access point opened: {seen}")
+    print(f"\nnetworks found before the access point opened: {seen}")
 
-    # A network that is not there, a wrong password: the access point is back, and says why.
-    status, text = machine.phone_asks("PUT", "/api/wifi", wish("Hme", "correct horse"))
+    # After a wrong network name or password, the access point opens again and reports the error.
+    status, text = machine.phone_asks("PUT", "/api/wifi", wifi_request("Hme", "correct horse"))
     assert (status, json.loads(text)) == (200, {"reboot": False}), text
     machine.wait_closed()
     machine.wait_open()
-    assert 'no network called "Hme" is in reach' in machine.wifi()["error"]
+    assert 'no network named "Hme" is in range' in machine.wifi()["error"]
     assert "Home" in {network["ssid"] for network in machine.wifi()["networks"]}
     machine.phone_joins(name)
-    machine.phone_asks("PUT", "/api/wifi", wish("Home", "wrong horse"))
+    machine.phone_asks("PUT", "/api/wifi", wifi_request("Home", "wrong horse"))
     machine.wait_closed()
     machine.wait_open()
     assert machine.wifi()["error"] == 'the password for "Home" is wrong'
@@ -207,27 +207,27 @@ def test_from_a_phone_into_the_network_at_home(lab):
     error = json.loads(machine.phone_asks("GET", "/api/wifi")[1])["error"]
     assert error == 'the password for "Home" is wrong'
 
-    # Right: it is in, with an address from the router, and the access point is gone.
+    # With the right password, the machine joins and gets an address, and the access point closes.
     started = time.monotonic()
-    machine.phone_asks("PUT", "/api/wifi", wish("Home", "correct horse"))
+    machine.phone_asks("PUT", "/api/wifi", wifi_request("Home", "correct horse"))
     machine.wait_wifi("joined", 90, lambda now: now.get("joined") == "Home")
-    print(f"joined {time.monotonic() - started:.0f} s after it was saved")
+    print(f"joined {time.monotonic() - started:.0f} s after saving")
     assert "error" not in machine.wifi() and "access_point" not in machine.wifi()
     address = re.search(r"inet (192\.168\.77\.\d+)/", machine.ssh("ip -4 addr show dev wlan0")).group(1)
     assert "BerryMSE" in machine.inside(ROUTER, f"wget -q -O - http://{address}/")
     assert "10.20.20.1" not in machine.ssh("ip addr; netstat -lun")
     assert 'psk = "correct horse"' in machine.ssh("cat /boot/berrymse.toml")
 
-    # It has worked: from now on no access point opens, whoever switches the router off.
+    # After the first success, no access point opens, even if the router is switched off.
     machine.inside(ROUTER, "kill $(cat /tmp/router/wpa.pid)")
-    machine.wait_wifi("it says so", 120, lambda now: "in reach" in now.get("error", ""))
+    machine.wait_wifi("the error", 120, lambda now: "in range" in now.get("error", ""))
     time.sleep(10)
     assert "access_point" not in machine.wifi()
     machine.start_router("Home", "correct horse")
     machine.wait_wifi("joined again", 120, lambda now: now.get("joined") == "Home" and "error" not in now)
 
 
-def test_wpa3_and_an_open_network(lab):
+def test_joins_wpa3_and_open_networks(lab):
     machine = lab("pi", linked=False)
     machine.power_on()
     machine.wait_ssh(180)
@@ -235,20 +235,20 @@ def test_wpa3_and_an_open_network(lab):
     machine.start_router("Modern", "correct horse", kind="SAE")
     machine.wait_open()
     put = {"method": "PUT"}
-    assert machine.http("/api/wifi", body=wish("Modern", "wrong horse"), **put)[0] == 200
+    assert machine.http("/api/wifi", body=wifi_request("Modern", "wrong horse"), **put)[0] == 200
     machine.wait_closed()
     machine.wait_open()
     assert machine.wifi()["error"] == 'the password for "Modern" is wrong'
-    machine.http("/api/wifi", body=wish("Modern"), **put)
+    machine.http("/api/wifi", body=wifi_request("Modern"), **put)
     machine.wait_closed()
     machine.wait_open()
-    assert machine.wifi()["error"] == '"Modern" wants a password, and none is given'
-    machine.http("/api/wifi", body=wish("Modern", "correct horse"), **put)
+    assert machine.wifi()["error"] == '"Modern" requires a password, but none is set'
+    machine.http("/api/wifi", body=wifi_request("Modern", "correct horse"), **put)
     machine.wait_wifi("joined", 90, lambda now: now.get("joined") == "Modern")
     status = machine.ssh("wpa_cli -p /run/wpa_supplicant -i wlan0 status")
     assert "key_mgmt=SAE" in status and re.search("^pmf=[12]$", status, re.M), status
     machine.start_router("Café")
-    machine.http("/api/wifi", body=wish("Café"), **put)
+    machine.http("/api/wifi", body=wifi_request("Café"), **put)
     machine.wait_wifi("joined", 90, lambda now: now.get("joined") == "Café")
 
 
@@ -259,17 +259,17 @@ def test_a_cable_closes_the_access_point(lab):
     machine.wait_open()
     machine.plug(True)
     machine.wait_closed()
-    machine.wait("the cable's address", 60, lambda: "inet 10.0.2." in machine.ssh("ip -4 addr show dev eth0"))
-    # A router that is switched off does not open it again.
+    machine.wait("an address on the cable", 60, lambda: "inet 10.0.2." in machine.ssh("ip -4 addr show dev eth0"))
+    # The access point does not open again if the router is switched off.
     machine.plug(False)
     time.sleep(30)
     assert "access_point" not in machine.wifi()
-    # Only what is asked for listens.
+    # The services of the access point are stopped.
     listening = machine.ssh("netstat -lntu")
     assert not re.search(r":(53|67|123|323) ", listening), listening
 
 
-def test_with_a_cable_there_is_none(lab):
+def test_no_access_point_opens_with_a_cable(lab):
     machine = lab("pi")
     machine.power_on()
     machine.wait_ssh(180)
@@ -277,16 +277,16 @@ def test_with_a_cable_there_is_none(lab):
     assert machine.wifi()["networks"] == [] and "access_point" not in machine.wifi()
 
 
-ROUTERS = f'[network]\naddress = "{ROUTER_ADDRESS}/24"\ngateway = "192.168.77.254"\n'
+ROUTER_NETWORK = f'[network]\naddress = "{ROUTER_ADDRESS}/24"\ngateway = "192.168.77.254"\n'
 
 
 def test_name_and_time_from_another_machine(lab, sockets):
-    """Two machines and a cable between them: one has DHCP, a time server and Avahi, as a home network
-    has; the other is the appliance as it is shipped."""
+    """Two machines connected by a cable. One provides DHCP, a time server and Avahi, like a home network; the
+    other is the appliance as shipped."""
     cable = f"{sockets}/cable"
-    router = lab("router", ROUTERS, cable=f"stream,server=on,addr.type=unix,addr.path={cable}")
+    router = lab("router", ROUTER_NETWORK, cable=f"stream,server=on,addr.type=unix,addr.path={cable}")
     machine = lab("pi", '[[camera]]\nname = "camera"\n', cable=f"stream,server=off,addr.type=unix,addr.path={cable}")
-    # As shipped: no host name in it.
+    # As shipped, without a host name.
     machine.write_config(machine.read_config().replace('hostname = "tested"', ""))
     router.power_on()
     time.sleep(2)
@@ -304,29 +304,28 @@ def test_name_and_time_from_another_machine(lab, sockets):
         mkdir -p /run/avahi-daemon
         avahi-daemon --daemonize --no-drop-root --no-chroot --no-rlimits -f /tmp/avahi.conf >/dev/null </dev/null
     """))
-    # It starts with the time of its image, more than a year behind, and streams.
+    # The machine starts with the time of its image, more than a year behind, and streams.
     machine.wait_healthy(240)
-    # http://berrymse.local/, by another machine's resolver.
-    def asks(url):
-        # Its resolver is glibc's with nss-mdns, which asks Avahi.
+    # The router resolves berrymse.local with nss-mdns, which queries Avahi.
+    def reachable(url):
         return "status 0" in router.ssh(f"berrymse health --url {url}; echo status $?", check=False)
 
-    router.wait("berrymse.local", 60, lambda: asks("http://berrymse.local"))
-    assert asks("http://berrymse.local/settings.html")
-    assert not asks("http://nobody.local")
+    router.wait("berrymse.local", 60, lambda: reachable("http://berrymse.local"))
+    assert reachable("http://berrymse.local/settings.html")
+    assert not reachable("http://nobody.local")
     machine.wait_ssh(120)
 
-    def difference():
-        now = [int(one.ssh("date +%s")) for one in (router, machine)]
-        return abs(now[0] - now[1])
+    def clock_difference():
+        times = [int(one.ssh("date +%s")) for one in (router, machine)]
+        return abs(times[0] - times[1])
 
     started = time.monotonic()
-    machine.wait("the router's time", 180, lambda: difference() < 5)
-    print(f"\nthe clock is right {time.monotonic() - started:.0f} s after SSH answers")
+    machine.wait("the time of the router", 180, lambda: clock_difference() < 5)
+    print(f"\nthe clock is correct {time.monotonic() - started:.0f} s after SSH is available")
     assert "chronyd" in machine.ssh("ps") and ROUTER_ADDRESS in machine.ssh("ps")
     assert machine.http("/healthz")[0] == 200
 
-    # A jump of the clock under a viewer's eyes: the picture goes on.
+    # A step of the clock does not interrupt a viewer.
     stream = machine.ssh(f"""
         wget -O /tmp/seen http://127.0.0.1/live.mp4 >/tmp/wget.log 2>&1 & viewer=$!
         for second in $(seq 60); do [ -s /tmp/seen ] && break; sleep 1; done
@@ -339,8 +338,8 @@ def test_name_and_time_from_another_machine(lab, sockets):
         echo $before $wrong $after
     """, timeout=120)
     before, wrong, after = map(int, stream.split()[-3:])
-    print(f"bytes of one viewer before, with a wrong clock, and when it was put right: {before} {wrong} {after}")
+    print(f"bytes received before the step, with the wrong clock and after its correction: {before} {wrong} {after}")
     assert 0 < before < wrong < after
-    machine.wait("the time again", 120, lambda: difference() < 5)
+    machine.wait("the correct time", 120, lambda: clock_difference() < 5)
     assert machine.http("/healthz")[0] == 200
     assert [camera["restarts"] for camera in machine.status()["cameras"]] == [0]

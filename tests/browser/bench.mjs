@@ -1,13 +1,14 @@
-// ./ci/bench delay: how old pictures are when Chromium shows them, by policy, frame rate and jitter. Prints
-// tables, and keeps every single frame in bench-results/delay.json.
+// ./ci/bench delay: the age of pictures when Chromium shows them, by policy, frame rate and jitter, and the time
+// until they are live again after the network stalled. Prints tables, and writes every frame to
+// bench-results/delay.json.
 //
-// ONLY="60 fps", ONLY="30 fps: nudge": some of it, kept in a file of its own.
-// QUICK=1: shorter windows, one try, fewer cases; for a look.
+// ONLY="60 fps", ONLY="30 fps: nudge", ONLY="stall": a part of it, written to a separate file.
+// QUICK=1: shorter windows, one try, fewer cases; not for comparisons.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { material } from './camera.mjs';
-import { element, measure } from './delay.mjs';
+import { element, measure, recovery } from './delay.mjs';
 import { browser as launch } from './lib.mjs';
 
 const quick = Boolean(process.env.QUICK);
@@ -18,7 +19,7 @@ const ours = ['run-ahead', 'nudge', 'webcodecs'].map((mode) => [mode, element(`m
 const others = [['rate follows the gap (go2rtc)', rival('gap')],
   ['seek when 1 s behind (Go BerryMSE)', rival('seek')]];
 
-// A little off the screen's 60 Hz, so that the phase between the two sweeps.
+// Slightly off the 60 Hz of the screen, so that the phase between the two varies.
 const period = (fps) => (1000 / fps) * 1.002;
 const film = (init) => {
   const declared = Buffer.from(init);
@@ -60,17 +61,38 @@ for (const { name, html, fps, fails, ...options } of cases) {
     + `${part(found.late).padStart(7)} ${ms(found.frozen)}`);
   if (fails && !fails(found)) {
     wrong++;
-    console.log('  this control should have read much more: the measurement is not to be trusted');
+    console.log('  this control should be much higher: the measurement is wrong');
   }
   if (found.complaints.length) {
     wrong++;
-    console.log(`  the console complains: ${found.complaints}`);
+    console.log(`  the console has errors: ${found.complaints}`);
   }
   kept.push({ table, name, fps, jitter: options.jitter ?? 0, ...found });
+}
+
+const stalled = 'live again after a stall of 500 ms';
+let reference;
+for (const [name, html] of [...ours, ...others, ['control: 59 frames of backlog, no jump', rival('none')]]) {
+  if (only && !`${stalled}: ${name}`.includes(only)) continue;
+  if (reference === undefined) {
+    console.log(`\n${stalled}\n${'policy'.padEnd(40)} ${'median'.padStart(8)} ${'worst'.padStart(8)} ${'ratio'.padStart(8)}`);
+  }
+  const times = (await recovery(browser, stuff, html, quick ? 3 : 9)).sort((a, b) => a - b);
+  const middle = times[times.length >> 1];
+  reference ??= middle;
+  const ms = (value) => (value === Infinity ? 'never' : value.toFixed(0)).padStart(8);
+  const ratio = middle === Infinity ? '' : (middle / reference).toFixed(2);
+  console.log(`${name.padEnd(40)} ${ms(middle)} ${ms(times.at(-1))} ${ratio.padStart(8)}`);
+  if (name.startsWith('control') && middle !== Infinity) {
+    wrong++;
+    console.log('  this control should never be live: the measurement is wrong');
+  }
+  kept.push({ table: stalled, name, times });
 }
 await browser.close();
 mkdirSync(results, { recursive: true });
 writeFileSync(`${results}/delay${only ? ` ${only}` : ''}.json`, JSON.stringify(kept));
-console.log('\nAges in ms, from the frame\'s being sent to its being handed to the screen (for WebCodecs: drawn).');
-console.log('Late: more than one frame\'s time. Gap: the longest without a new picture, ms. The best of the windows.');
+console.log('\nAges in ms, from sending the frame to passing it to the screen (for WebCodecs: to drawing it), in the best window.');
+console.log('Late: older than the time between two frames. Gap: the longest time without a new picture, ms.');
+console.log('Ratio: to the first row of the table.');
 process.exit(wrong ? 1 : 0);

@@ -1,7 +1,6 @@
-// A server of our own that speaks `/live` (docs/api.md) and keeps a record: which frame was sent when.
-// Its fragments are those of the real executable, put on times of our choosing. So a test can have any
-// frame rate, jitter, network stalls and a backlog of any age, and knows the age of each frame that
-// it sees on a page to a fraction of a millisecond.
+// A stand-in for the server that implements `/live` (docs/api.md) and records when it sends each frame. Its
+// fragments are those of the real executable with other times, so a test can have any frame rate, jitter,
+// network stalls and backlog, and knows the age of each frame on a page to a fraction of a millisecond.
 
 import { createHash } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
@@ -14,7 +13,7 @@ import { clip, serve, sleep } from './lib.mjs';
 
 export const TIMESCALE = 90000;
 
-/** A frame of RFC 6455 as servers send it. `opcode`: 1 text, 2 binary. */
+/** A WebSocket frame (RFC 6455) as servers send it. `opcode`: 1 text, 2 binary. */
 export function message(opcode, payload) {
   const data = Buffer.from(payload);
   const head = data.length < 126 ? Buffer.alloc(2) : data.length < 65536 ? Buffer.alloc(4) : Buffer.alloc(10);
@@ -25,7 +24,7 @@ export function message(opcode, payload) {
   return Buffer.concat([head, data]);
 }
 
-/** Reads frames of either side from whatever pieces arrive, and calls `got(opcode, payload, whole)`. */
+/** Parses WebSocket frames from pieces of any size, and calls `got(opcode, payload, whole)` for each. */
 export function reader(got) {
   let buffer = Buffer.alloc(0);
   return (data) => {
@@ -50,7 +49,7 @@ export function reader(got) {
   };
 }
 
-/** The test card with one key frame in 10 s (in `folder`); `options`: more for ffmpeg. */
+/** The test card with one key frame in 10 s (in `folder`); `options`: additional ffmpeg options. */
 export function longGroup(folder, options = []) {
   const file = join(folder, 'long.h264');
   if (!existsSync(file)) {
@@ -61,7 +60,7 @@ export function longGroup(folder, options = []) {
   return file;
 }
 
-/** Init text, init segment and the fragments of one group of pictures, as the real executable makes them. */
+/** Init text, init segment and the fragments of one group of pictures, and the player, all from the real executable. */
 export async function material(frames = 300) {
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
   const command = JSON.stringify(['sh', '-c', `cat ${longGroup(folder, ['-g', frames, '-keyint_min', frames])}; sleep 60`]);
@@ -85,6 +84,7 @@ export async function material(frames = 300) {
       socket.write('GET /live HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
         + 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n');
     });
+    const script = await (await fetch(`http://127.0.0.1:${server.port}/berrymse.js`)).text();
     const first = got.data.indexOf('moof') - 4;
     const fragments = [];
     for (let at = first; at < got.data.length; ) {
@@ -92,7 +92,7 @@ export async function material(frames = 300) {
       fragments.push(got.data.subarray(at, at + size));
       at += size;
     }
-    return { text: got.text, init: got.data.subarray(0, first), fragments };
+    return { text: got.text, init: got.data.subarray(0, first), fragments, script };
   } finally {
     await server.stop();
     rmSync(folder, { recursive: true, force: true });
@@ -100,20 +100,20 @@ export async function material(frames = 300) {
 }
 
 /**
- * The server. `period`: from frame to frame, ms; `jitter`: each frame is up to so many ms late;
- * `pages`: path → body, for what else it serves; `init(segment)`: may spoil the init segment.
+ * Starts the server. `period`: from frame to frame, ms; `jitter`: the largest delay of a frame, ms;
+ * `pages`: path → body of everything else; `spoil(segment)`: changes the init segment.
  *
- * It has been streaming for `history` frames already (fewer than a group has) when somebody comes.
+ * The first viewer gets a backlog of `history` frames (fewer than a group has).
  */
 export async function camera({ text, init, fragments }, options = {}) {
   const { period = 33.4, jitter = 0, history = 0, pages = () => undefined, spoil = (bytes) => bytes } = options;
   const step = Math.round(period * TIMESCALE / 1000);
-  const sent = new Map(); // decode time → when it was sent, ms on our clock
+  const sent = new Map(); // decode time → time of sending, ms on our clock
   const viewers = new Set();
   let number = 0;
   let due = performance.now();
   let newest = null;
-  let held = null; // messages of a network that stalls
+  let held = null; // messages that a stalled network holds back
   const group = [];
   const fragment = (n) => {
     const bytes = Buffer.from(fragments[n % fragments.length]);
@@ -187,16 +187,16 @@ export async function camera({ text, init, fragments }, options = {}) {
     step,
     viewers,
     number: () => number,
-    /** Says something to everybody. */
+    /** Sends a text message to all viewers. */
     say: (object) => { for (const viewer of viewers) write(viewer, message(1, JSON.stringify(object))); },
-    /** Something that is no fragment, and no frame that can be decoded. */
+    /** Sends a fragment that is invalid, with a frame that cannot be decoded. */
     garbage: () => {
       const bytes = Buffer.from(fragment(number));
       bytes.fill(0xff, 108);
-      bytes.writeUInt32BE(0x7fffffff, 84); // as many samples
+      bytes.writeUInt32BE(0x7fffffff, 84); // number of samples
       for (const viewer of viewers) write(viewer, message(2, bytes));
     },
-    /** The network stalls for so long, then everything comes at once. */
+    /** Stalls the network for `ms`, then delivers everything at once. */
     stall: async (ms) => {
       held = [];
       await sleep(ms);

@@ -1,16 +1,15 @@
-// Measures how old each picture is when the browser shows it: the camera (camera.mjs) knows when a frame
-// was sent, the page knows when it was shown, and a WebSocket aligns their clocks.
+// Measures the age of each picture when the browser shows it: the camera (camera.mjs) knows when a frame
+// was sent, the page when it was shown, and a WebSocket aligns their clocks.
 
-import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { camera, TIMESCALE } from './camera.mjs';
 import { files, open, sleep } from './lib.mjs';
 
 export const web = fileURLToPath(new URL('../../web', import.meta.url));
 
-/** Runs in the page before everything else: notes in `shown` what is shown, and when. */
+/** Runs in the page before all other scripts, and records in `shown` which frames are shown when. */
 export function notes() {
-  // [stream time s, shown at ms on this page's clock, frames shown so far, seconds to the newest one]
+  // [stream time in s, time of display in ms of this page's clock, frames shown so far, s to the end of the buffer]
   window.shown = [];
   const watch = (video) => {
     const next = (now, frame) => {
@@ -38,7 +37,7 @@ export function notes() {
   addEventListener('DOMContentLoaded', () => document.querySelectorAll('video').forEach(watch));
 }
 
-/** This page's clock minus ours (performance.now() here), ms, by the shortest of some round trips. */
+/** The page's clock minus ours (performance.now() here), in ms, from the shortest of several round trips. */
 async function offset(page) {
   return page.evaluate(async () => {
     const socket = new WebSocket(`ws://${location.host}/clock`);
@@ -59,7 +58,7 @@ async function offset(page) {
 
 const quantile = (sorted, part) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))];
 
-/** Every frame shown so far: {time, at, age, count}; age in ms, undefined for those of before the start. */
+/** Every frame shown so far: {time, at, age, count}; age in ms, undefined for frames of the initial backlog. */
 export async function rows(page, cam) {
   const off = await offset(page);
   const shown = await page.evaluate(() => window.shown);
@@ -67,9 +66,9 @@ export async function rows(page, cam) {
   return shown.map(([mediaTime, at, count]) => {
     const ticks = mediaTime * TIMESCALE;
     let time = Math.round(ticks / cam.step) * cam.step;
-    // The browser counts in microseconds.
+    // Browsers round to microseconds.
     if (Math.abs(time - ticks) > 20) {
-      // After a jump, and while hidden, Firefox and WebKit name the place, not the frame that is shown there.
+      // After a seek, and while hidden, Firefox and WebKit report the position, not the time of the frame there.
       if (++odd > 1 + shown.length / 2) throw new Error(`no frame was sent for ${mediaTime} s`);
       time = Math.floor(ticks / cam.step) * cam.step;
     }
@@ -78,11 +77,11 @@ export async function rows(page, cam) {
   });
 }
 
-/** One window: ages and what was skipped, of the frames sent between two moments of our clock. */
+/** Ages and gaps of the frames that were sent between two moments of our clock. */
 export function judge(rows, cam, from, to, period) {
   const frames = [...cam.sent].filter(([, at]) => at >= from && at < to);
   const seen = new Map(rows.map((row) => [row.time, row]));
-  // Callbacks may be left out where the page is busy: the browser's own count decides.
+  // A busy page may miss callbacks, so the browser's count of frames decides.
   const inside = rows.filter((row) => row.age !== undefined && row.at - row.age >= from && row.at - row.age < to);
   if (inside.length < 2) return { frames: frames.length, shown: inside.length, frozen: to - from };
   const first = inside[0], last = inside.at(-1);
@@ -101,11 +100,11 @@ export function judge(rows, cam, from, to, period) {
   };
 }
 
-/** A page that runs these functions before everything else, whatever the browser. */
+/** A page that runs these functions before all other scripts, in any browser. */
 export const first = (html, ...scripts) => String(html).replace(/^<!doctype html>/,
   (start) => `${start}<script>${scripts.map((script) => `(${script})();`).join('\n')}</script>`);
 
-/** A page with nothing but the element. */
+/** A page that consists of the element. */
 export const element = (attributes = '') => `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
   <style>body { margin: 0 } berry-mse { width: 1280px; height: 720px }</style>
   <script type="module" src="berrymse.js"></script><berry-mse ${attributes}></berry-mse>`;
@@ -113,26 +112,25 @@ export const element = (attributes = '') => `<!doctype html><meta charset="utf-8
 const status = JSON.stringify({ version: 'test', uptime: 1, password: true, cameras: [{ name: 'camera', state: 'streaming',
   source: 'a test', width: 1280, height: 720, framerate: 30, bitrate: 2e6 }] });
 
-/** What a camera of camera.mjs serves: `html` as its page, the element, and our own page as /page. */
-export const pages = (html) => {
+/** The `pages` of a camera: `html` as its page, and `script` as the player; without it, the modules of web/. */
+export const pages = (html, script) => {
   const own = files(web, 'index.html');
   return (path) => {
     if (path === '/') return html;
-    if (path === '/page') return readFileSync(`${web}/index.html`);
     if (path === '/api/status') return status;
+    if (path === '/berrymse.js' && script) return script;
     return own(path);
   };
 };
 
 /**
- * Opens `html` on a camera made of `material`, and measures windows of `seconds`, until one is good
- * enough for `enough(window)`, at most `tries`.
+ * Opens `html` on a camera made of `material`, and measures `tries` windows of `seconds`. Returns the best.
  */
 export async function measure(browser, material, html, options) {
-  const { period = 33.4, jitter, history = 59, spoil, settle = 4, seconds = 8.4, tries = 3, enough = () => false,
-    host = '127.0.0.1' } = options;
-  const cam = await camera(material, { period, jitter, history, spoil, pages: pages(first(html, notes)) });
-  const page = await open(browser, `http://${host}:${cam.port}/`);
+  const { period = 33.4, jitter, history = 59, spoil, settle = 4, seconds = 8.4, tries = 3 } = options;
+  const cam = await camera(material, { period, jitter, history, spoil,
+    pages: pages(first(html, notes), material.script) });
+  const page = await open(browser, `http://127.0.0.1:${cam.port}/`);
   try {
     await sleep(settle * 1000);
     const windows = [];
@@ -141,15 +139,41 @@ export async function measure(browser, material, html, options) {
       const from = performance.now();
       await sleep(seconds * 1000);
       const to = performance.now();
-      await sleep(1500); // for those that are shown late
+      await sleep(1500); // some frames are shown late
       all = await rows(page, cam);
       windows.push(judge(all, cam, from, to, period));
-      if (enough(windows.at(-1))) break;
     }
     const worth = (window) => (window.median ?? Infinity) + 1000 * (window.skipped ?? 1);
     const best = windows.reduce((a, b) => (worth(b) < worth(a) ? b : a));
     const policy = await page.evaluate(() => document.querySelector('berry-mse')?.stats?.policy);
     return { ...best, policy, windows, rows: all, complaints: page.complaints };
+  } finally {
+    await page.context().close();
+    await cam.stop();
+  }
+}
+
+/** A picture that is at most this old counts as live after a stall, ms. */
+const LIVE_AGE_MS = 200;
+
+/**
+ * Opens `html` and stalls the network for 500 ms, `stalls` times. Returns for each how long after its end the first
+ * live picture is shown, in ms; Infinity if none is within 3 s.
+ */
+export async function recovery(browser, material, html, stalls) {
+  const cam = await camera(material, { history: 59, pages: pages(first(html, notes), material.script) });
+  const page = await open(browser, `http://127.0.0.1:${cam.port}/`);
+  try {
+    await sleep(3000);
+    const times = [];
+    for (let n = 0; n < stalls; n++) {
+      await cam.stall(500);
+      const moment = performance.now();
+      await sleep(3000);
+      const live = (await rows(page, cam)).find((row) => row.at > moment && row.age < LIVE_AGE_MS);
+      times.push(live ? live.at - moment : Infinity);
+    }
+    return times;
   } finally {
     await page.context().close();
     await cam.stop();

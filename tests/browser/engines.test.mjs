@@ -1,5 +1,6 @@
-// <berry-mse> in Firefox and WebKit, and in WebKit with what an iPhone has (ManagedMediaSource and no
-// MediaSource): it plays, and is live again by itself after whatever happened.
+// <berry-mse> in Firefox and WebKit, and in WebKit with the interfaces of an iPhone (ManagedMediaSource
+// instead of MediaSource): it plays, and recovers from every kind of interruption. These tests wait for states
+// and count frames; ./ci/bench delay measures times.
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -11,14 +12,14 @@ import { element, first, notes, pages, rows } from './delay.mjs';
 import { engines } from './engines.mjs';
 import { clip, host, open, serve, site, sleep, state } from './lib.mjs';
 
-// Key frames every two seconds, as a camera of ours has them: WebKit becomes live again at one.
+// Key frames every two seconds, as cameras send them by default: WebKit catches up at key frames only.
 let stuff;
 before(async () => { stuff = await material(60); });
 
-/** Notes what goes wrong: WebKit's driver does not tell. */
+/** Notes all errors, which WebKit's driver does not report. */
 const complaints = () => {
   window.complaints = [];
-  // Scripts that fail, or do not come; what the element says of broken pictures is another matter.
+  // Scripts that fail, or that cannot be loaded. The error events of the element are not among them.
   addEventListener('error', ({ message, target }) => {
     if (target === window || target.tagName === 'SCRIPT') window.complaints.push(message ?? `${target.src} failed`);
   }, true);
@@ -28,7 +29,7 @@ const complaints = () => {
     console[name] = (...words) => { window.complaints.push(words.join(' ')); say(...words); };
   }
 };
-/** Notes what the element says of broken things, and every age. */
+/** Notes the error events of the element, and every age. */
 const sayings = () => {
   window.errors = [];
   window.ages = [];
@@ -40,41 +41,43 @@ const sayings = () => {
 };
 const iPhone = () => {
   delete window.MediaSource;
-  // No WebCodecs either, as on any page of plain HTTP.
+  // Nor WebCodecs, as on all pages that were loaded over plain HTTP.
   delete window.VideoDecoder;
   const { ManagedMediaSource } = window;
   window.ManagedMediaSource = class extends ManagedMediaSource {
     constructor() { super(); window.managed = this; }
   };
 };
-/** WebKit takes every address here for a secure one: without this, it would use WebCodecs. */
+/** WebKit considers local addresses secure contexts, and would use WebCodecs. */
 const plain = () => { delete window.VideoDecoder; };
 
-// `fresh`: how old a picture may be that counts as live. The age itself is for ./ci/bench delay: others use this machine.
-for (const [name, { engine, scripts, address, policy, fresh }] of Object.entries({
-  Firefox: { engine: 'firefox', scripts: [], address: host, policy: 'run-ahead', fresh: 150 },
-  WebKit: { engine: 'webkit', scripts: [plain], address: '127.0.0.1', policy: 'nudge', fresh: 200 },
-  'WebKit as on an iPhone': { engine: 'webkit', scripts: [iPhone], address: '127.0.0.1', policy: 'nudge', fresh: 200 },
+/** A picture that is older is not live, ms: less than the backlog of 59 frames, more than a busy machine adds. */
+const LIVE_AGE_MS = 1000;
+
+for (const [name, { engine, scripts, address, policy }] of Object.entries({
+  Firefox: { engine: 'firefox', scripts: [], address: host, policy: 'run-ahead' },
+  WebKit: { engine: 'webkit', scripts: [plain], address: '127.0.0.1', policy: 'nudge' },
+  'WebKit as on an iPhone': { engine: 'webkit', scripts: [iPhone], address: '127.0.0.1', policy: 'nudge' },
 })) {
-  test(name, { timeout: 150_000 }, async (t) => {
+  test(name, { timeout: 600_000 }, async (t) => {
     const html = (attributes) => first(element(attributes), complaints, notes, sayings, ...scripts);
     const show = async (t, port) => {
-      // One for each: a second page in the same Firefox does not always come.
+      // One for each page: a second one in the same Firefox does not always open.
       const browser = await engines[engine]();
       t.after(browser.close);
       return open(browser, `http://${address}:${port}/`);
     };
-    /** A camera of our own and its page, which plays. */
+    /** The camera of camera.mjs and its page, which plays. */
     const play = async (t, options) => {
-      const cam = await camera(stuff, { history: 59, pages: pages(html()), ...options });
+      const cam = await camera(stuff, { history: 59, pages: pages(html(), stuff.script), ...options });
       t.after(cam.stop);
       const page = await show(t, cam.port);
       await state(page, 'playing');
       return { cam, page };
     };
-    /** The page on a server of its own, which plays what the real server has. */
+    /** A page on another web server, which plays a stream of the real server. */
     const watch = async (t, server) => {
-      const other = await site(pages(html()), server.port);
+      const other = await site(pages(html(), stuff.script), server.port);
       t.after(other.stop);
       const page = await show(t, other.port);
       await state(page, 'playing');
@@ -86,63 +89,53 @@ for (const [name, { engine, scripts, address, policy, fresh }] of Object.entries
       assert.deepEqual(all, []);
       return page.evaluate('window.errors');
     };
-    /** Milliseconds from `moment` (of our clock) to the first picture that is live. */
-    const live = async (page, cam, moment) => {
-      for (const until = performance.now() + 15_000; performance.now() < until; await sleep(50)) {
-        const found = (await rows(page, cam)).find((row) => row.at > moment && row.age < fresh);
-        if (found) return found.at - moment;
+    /** Waits until a live picture is shown after `moment` (of our clock). */
+    const live = async (page, cam, moment = performance.now()) => {
+      for (const until = performance.now() + 20_000; performance.now() < until; await sleep(50)) {
+        if ((await rows(page, cam)).some((row) => row.at > moment && row.age < LIVE_AGE_MS)) return;
       }
       throw new Error(`it is not live again: ${(await rows(page, cam)).slice(-5).map(({ age }) => Math.round(age))}`);
     };
-    /** Milliseconds until another picture is shown. */
+    /** Waits until more pictures are shown. */
     const next = async (page) => {
-      const moment = performance.now();
       const noted = await page.evaluate('window.shown.length');
-      await page.waitForFunction(`window.shown.length > ${noted + 1}`);
-      return performance.now() - moment;
-    };
-    const within = (t, limit, time) => {
-      t.diagnostic(`after ${Math.round(time)} ms`);
-      assert.ok(time < limit, `${time}`);
+      await page.waitForFunction(`window.shown.length > ${noted + 10}`);
     };
 
-    await t.test('it plays, and knows how old its pictures are', async (t) => {
+    await t.test('it plays, and knows the age of its pictures', async (t) => {
       const { cam, page } = await play(t);
       await page.waitForFunction('window.ages.length >= 8', undefined, { timeout: 40_000 });
       const ages = (await page.evaluate('window.ages')).slice(-7).sort((a, b) => a - b);
       const real = (await rows(page, cam)).filter(({ age }) => age !== undefined).slice(-150).map(({ age }) => age);
       real.sort((a, b) => a - b);
       t.diagnostic(`median age ${ages[3].toFixed(1)} ms; of every picture: ${real[real.length >> 1].toFixed(1)} ms`);
-      assert.ok(ages[3] > 0 && ages[3] < fresh, `${ages}`);
+      assert.ok(ages[3] > 0 && ages[3] < LIVE_AGE_MS, `${ages}`);
       assert.ok(ages[3] > real[0] - 2 && ages[3] < real.at(-1) + 2, `${ages[3]} of ${real[0]} to ${real.at(-1)}`);
       const { policy: used, width } = await get(page, 'stats');
       assert.deepEqual([used, width], [policy, 1280]);
       const how = await page.evaluate(() => {
         const { disableRemotePlayback, playsInline, defaultMuted } = document.querySelector('berry-mse').video;
-        return { disableRemotePlayback, playsInline, defaultMuted, source: window.managed?.readyState, old: typeof MediaSource };
+        return { disableRemotePlayback, playsInline, defaultMuted, source: window.managed?.readyState, other: typeof MediaSource };
       });
-      // Not `muted`: WebKitGTK takes it back where there is no sound.
+      // Not `muted`: WebKitGTK resets it for a stream without sound.
       assert.deepEqual([how.playsInline, how.defaultMuted], [true, true]);
       if (scripts.includes(iPhone)) {
-        assert.deepEqual([how.source, how.old, how.disableRemotePlayback], ['open', 'undefined', true]);
+        assert.deepEqual([how.source, how.other, how.disableRemotePlayback], ['open', 'undefined', true]);
       }
-      // WebKit fails now and then as it begins, and begins again.
+      // WebKit sometimes fails at the start, and the element restarts it.
       const broken = await quiet(page);
       if (engine === 'firefox') assert.deepEqual(broken, []);
-      else t.diagnostic(`it began again ${broken.length} times`);
+      else t.diagnostic(`${broken.length} restarts`);
     });
 
-    await t.test('the network stalls for half a second', async (t) => {
+    await t.test('the network stalls', async (t) => {
       const { cam, page } = await play(t);
-      await live(page, cam, performance.now());
-      const times = [];
+      await live(page, cam);
       for (let n = 0; n < 3; n++) {
-        await cam.stall(500);
-        times.push(await live(page, cam, performance.now()));
+        await cam.stall(1400);
+        await live(page, cam);
         await sleep(1500);
       }
-      t.diagnostic(`live after ${times.map(Math.round)} ms`);
-      assert.ok(Math.min(...times) < (engine === 'firefox' ? 300 : 2500), `${times}`);
       await quiet(page);
     });
 
@@ -150,27 +143,25 @@ for (const [name, { engine, scripts, address, policy, fresh }] of Object.entries
       const { cam, page } = await play(t);
       await page.hide(true);
       await page.waitForFunction('document.hidden');
-      for (const until = Date.now() + 15_000; cam.viewers.size && Date.now() < until; await sleep(50));
-      assert.equal(cam.viewers.size, 0, 'it hangs up');
+      for (const until = Date.now() + 20_000; cam.viewers.size && Date.now() < until; await sleep(50));
+      assert.equal(cam.viewers.size, 0, 'it disconnects');
       const moment = performance.now();
       await page.hide(false);
-      within(t, 3000, await live(page, cam, moment));
+      await live(page, cam, moment);
       assert.equal(await get(page, 'state'), 'playing');
       await quiet(page);
     });
 
-    await t.test('the server is killed and comes again', async (t) => {
+    await t.test('the server is killed and started again', async (t) => {
       let server = await serve();
       t.after(() => server.stop());
       const page = await watch(t, server);
       server.kill();
       await state(page, 'reconnecting');
       server = await serve('', server.port);
-      const moment = performance.now();
       await state(page, 'playing');
       await next(page);
-      within(t, 4000, performance.now() - moment);
-      // A server that is away is no fault of the page: browsers say so in the console.
+      // Browsers report the unreachable server in the console; the element must not report it.
       if (engine === 'firefox') assert.deepEqual(await page.evaluate('window.errors'), []);
     });
 
@@ -187,11 +178,9 @@ for (const [name, { engine, scripts, address, policy, fresh }] of Object.entries
       rmSync(file);
       await state(page, 'waiting');
       writeFileSync(file, '');
-      const frames = async () => (await server.status()).cameras[0].frames;
-      for (const before = await frames(); await frames() === before; await sleep(10));
-      within(t, 2000, await next(page));
+      await next(page);
       await state(page, 'playing');
-      if (engine === 'firefox') assert.equal((await get(page, 'stats')).reconnects, 0, 'the connection stays');
+      if (engine === 'firefox') assert.equal((await get(page, 'stats')).reconnects, 0, 'the connection remains');
       await quiet(page);
     });
 
@@ -209,8 +198,6 @@ for (const [name, { engine, scripts, address, policy, fresh }] of Object.entries
         }, width);
       }
       await next(page);
-      const gaps = await page.evaluate(() => window.shown.slice(1).map(([, at], n) => at - window.shown[n][1]).slice(20));
-      within(t, 2000, Math.max(...gaps));
       await quiet(page);
     });
   });

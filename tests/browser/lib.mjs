@@ -1,4 +1,4 @@
-// What the browser tests share: a server of the real executable, a real browser.
+// Shared by the browser tests: the real server, other web sites, Chromium, and what a page shows.
 
 import { spawn } from 'node:child_process';
 import { createServer } from 'node:http';
@@ -16,25 +16,25 @@ export const clip = join(root, 'src/camera/test_card.h264');
 export const results = join(root, 'tests/browser/results');
 mkdirSync(results, { recursive: true });
 
-/** A name as in a home network: localhost would hide what plain HTTP lacks. */
+/** A host name as in a home network. On localhost, plain HTTP is a secure context. */
 export const host = 'berrymse.local';
-/** Another web site's. */
+/** The host name of another web site. */
 export const otherHost = 'example.local';
-/** A name of the public DNS that somebody has pointed here. */
+/** A name of the public DNS that resolves to this machine. */
 export const publicHost = 'cam.example.org';
 
-/** Starts the server; `config` is TOML. `port`: 0 finds a free one. `options`: more of the command line. */
-export async function serve(config = '', port = 0, options = []) {
-  if (!existsSync(executable)) throw new Error(`${executable} is missing: cargo build --release`);
+/** Starts the server; `config` is TOML. `port`: 0 finds a free one. `options`: additional arguments. */
+export async function serve(config = '', port = 0, options = [], program = executable) {
+  if (!existsSync(program)) throw new Error(`${program} is missing: run cargo build --release`);
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
   const file = join(folder, 'berrymse.toml');
   writeFileSync(file, config || '[[camera]]\nsource = "test-card"\n');
-  const child = spawn(executable, ['--config', file, '--listen', `127.0.0.1:${port}`, ...options]);
+  const child = spawn(program, ['--config', file, '--listen', `127.0.0.1:${port}`, ...options]);
   let log = '';
   const started = new Promise((resolve, reject) => {
     child.stderr.on('data', (data) => {
       log += data;
-      const found = log.match(/streaming at http:\/\/127\.0\.0\.1:(\d+)/);
+      const found = log.match(/http:\/\/127\.0\.0\.1:(\d+)/);
       if (found) resolve(Number(found[1]));
     });
     child.once('exit', (code) => reject(new Error(`the server ended (${code}):\n${log}`)));
@@ -58,8 +58,8 @@ export async function serve(config = '', port = 0, options = []) {
 }
 
 /**
- * A web site of somebody else: serves `page(path)`, and hands WebSockets on to BerryMSE's `port`.
- * (Pages that Playwright makes up count as public ones, and may not open a WebSocket here.)
+ * Another web site: serves `page(path)`, and forwards WebSockets to the server at `port`. (Pages that
+ * Playwright fulfills count as public, and may not open a WebSocket to a local address.)
  */
 export async function site(page, port) {
   const server = createServer((request, response) => {
@@ -94,7 +94,7 @@ export const files = (folder, index) => (path) => {
   return existsSync(file) ? readFileSync(file) : undefined;
 };
 
-/** Debian's Chromium, with what a machine without a network and a root user need. */
+/** Debian's Chromium, with options for a machine without Internet access, and for root. */
 export function browser() {
   const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
     .find(existsSync);
@@ -109,7 +109,7 @@ export function browser() {
   });
 }
 
-/** Opens a page and collects everything that the console complains about. `before` runs in it first. */
+/** Opens a page and collects all warnings and errors of the console. `before` runs in the page first. */
 export async function open(browser, url, { before, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   const page = await context.newPage();
@@ -123,7 +123,7 @@ export async function open(browser, url, { before, ...options } = {}) {
   return page;
 }
 
-/** Says that the page is hidden, or shown again: headless Chromium has no other tabs. */
+/** Makes the page believe that it is hidden, or shown: headless Chromium has no other tabs. */
 export const hide = (page, hidden) => page.evaluate((hidden) => {
   Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
   Object.defineProperty(document, 'visibilityState', { value: hidden ? 'hidden' : 'visible', configurable: true });
@@ -134,7 +134,7 @@ export const hide = (page, hidden) => page.evaluate((hidden) => {
 export const state = (page, wanted, timeout = 15000) =>
   page.waitForFunction((wanted) => document.querySelector('berry-mse').state === wanted, wanted, { timeout });
 
-/** What the video element says of itself. */
+/** The state of the video element. */
 export const video = (page) => page.evaluate(() => {
   const video = document.querySelector('berry-mse')?.video ?? document.querySelector('video');
   const quality = video.getVideoPlaybackQuality();
@@ -147,7 +147,7 @@ export const video = (page) => page.evaluate(() => {
   };
 });
 
-/** The frame number on the test card, read from a canvas; null where parity is wrong. */
+/** The frame number on the test card, read from a canvas; null if its parity is wrong. */
 export const frameNumber = (page) => page.evaluate(() => {
   const video = document.querySelector('berry-mse')?.video ?? document.querySelector('video');
   const canvas = document.createElement('canvas');

@@ -1,5 +1,5 @@
-// What each state looks like, for people: screenshots in results/, phone and desktop, light and dark. That
-// nothing hangs out of the screen, and that what is to be read can be read, is looked at here, too.
+// Screenshots of every state in results/: phone and desktop, light and dark. The tests check that nothing
+// extends beyond the screen.
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -18,7 +18,7 @@ for (const [device, options] of Object.entries({
   for (const colorScheme of ['light', 'dark']) looks.push([`${device}-${colorScheme}`, { ...options, colorScheme }]);
 }
 
-/** Takes the picture; nothing may stick out, and footer and picture share the screen. */
+/** Takes a screenshot. Checks that nothing extends beyond the screen, and that the footer is visible. */
 async function shot(page, look, name) {
   const { over, footer, height } = await page.evaluate(() => {
     const { bottom } = document.querySelector('footer').getBoundingClientRect();
@@ -29,7 +29,7 @@ async function shot(page, look, name) {
     });
     return { over: scrollWidth - clientWidth + cut.length, footer: bottom, height: innerHeight };
   });
-  assert.equal(over, 0, `${name} on ${look}: something sticks out`);
+  assert.equal(over, 0, `${name} on ${look}: something extends beyond the screen`);
   assert.ok(footer <= height + 1, `${name} on ${look}: the footer ends at ${footer} of ${height}`);
   await page.screenshot({ path: join(results, `${name}-${look}.png`) });
 }
@@ -51,7 +51,7 @@ test('every state, on every screen', async (t) => {
     await page.keyboard.press('s');
     await page.waitForFunction(() => document.querySelector('berry-mse').shadowRoot.querySelector('.overlay').textContent.includes('fps'));
     await sleep(2500);
-    await shot(page, look, 'figures');
+    await shot(page, look, 'statistics');
     await page.keyboard.press('s');
 
     const tap = () => {

@@ -1,25 +1,27 @@
-// <berry-mse>: the delay it shows, and whatever may happen to it. Most of it against a camera of our own
-// (camera.mjs), which knows when each frame was sent; what the server has a part in, against the server.
-// Times are the best of a few tries: what else runs on the machine may spoil some.
+// <berry-mse>: which frames it shows, and how it recovers. Most tests run against the camera of camera.mjs,
+// which knows when each frame was sent; those that involve the server run against the server.
+//
+// These tests count frames and wait for states. How long something takes depends on what else the machine
+// does: ./ci/bench delay measures it. The policies in virtual time are in unit/policy.test.mjs.
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { cpus, loadavg, tmpdir } from 'node:os';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { gzipSync } from 'node:zlib';
 import { camera, longGroup, material } from './camera.mjs';
-import { element, measure, notes, pages, rows, web } from './delay.mjs';
+import { element, first, notes, pages, rows, web } from './delay.mjs';
 import { browser as launch, clip, hide, host, open, otherHost, serve, site, sleep, state } from './lib.mjs';
 
 let browser, stuff;
 before(async () => { [browser, stuff] = await Promise.all([launch(), material()]); });
 after(async () => { await browser?.close(); });
 
-/** A camera and a page of its element, which plays. */
-async function play(t, { attributes = '', before = [], name = '127.0.0.1', wait = 'playing', ...options } = {}) {
-  const cam = await camera(stuff, { history: 59, pages: pages(element(attributes)), ...options });
+/** A camera and a page of its element, which plays. `html`, `player`: another page, another script. */
+async function play(t, { attributes = '', html = element(attributes), player = stuff.script, before = [],
+  name = '127.0.0.1', wait = 'playing', ...options } = {}) {
+  const cam = await camera(stuff, { history: 59, pages: pages(html, player), ...options });
   t.after(cam.stop);
   const script = [notes, ...before].map((script) => `(${script})();`).join('\n');
   const page = await open(browser, `http://${name}:${cam.port}/`, { before: script });
@@ -28,76 +30,103 @@ async function play(t, { attributes = '', before = [], name = '127.0.0.1', wait 
   return { cam, page };
 }
 
-/** Others keep the cores busy: what a browser skips then says nothing about a policy. */
-const busy = () => loadavg()[0] > 1.5 * cpus().length;
-
 const get = (page, expression) => page.evaluate(`document.querySelector('berry-mse').${expression}`);
 
-/** Milliseconds from `moment` (of our clock) to the first picture younger than `age`. */
-async function live(page, cam, moment, age = 60) {
-  for (let tries = 0; tries < 100; tries++) {
-    const found = (await rows(page, cam)).find((row) => row.at > moment && row.age < age);
-    if (found) return found.at - moment;
-    await sleep(100);
+/** A picture that is older is not live, ms: far more than a busy machine adds, far less than any backlog here. */
+const LIVE_AGE_MS = 500;
+
+/** Waits until a picture that is shown after `moment` (of our clock) is live. Returns how many were shown before. */
+async function live(page, cam, moment = performance.now()) {
+  for (const until = performance.now() + 20_000; performance.now() < until; await sleep(100)) {
+    const later = (await rows(page, cam)).filter((row) => row.at > moment);
+    const found = later.findIndex((row) => row.age < LIVE_AGE_MS);
+    if (found >= 0) return found;
   }
   throw new Error('it is not live again');
 }
 
-/** Notes every state, with the time. */
+/** Waits until `condition()` is true. */
+async function until(what, condition) {
+  for (const end = performance.now() + 20_000; !await condition(); await sleep(50)) {
+    if (performance.now() > end) throw new Error(`waited 20 s until ${what}`);
+  }
+}
+
+const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
+
+/** Notes every state. */
 const states = () => {
   window.states = [];
   document.addEventListener('DOMContentLoaded', () => {
     document.querySelector('berry-mse').addEventListener('statechange', ({ detail }) => {
-      window.states.push([detail.state, performance.now()]);
+      window.states.push(detail.state);
     });
   });
 };
 
-test('a picture is shown within milliseconds, and the measurement can fail', async (t) => {
-  const good = ({ median, p95, skipped, late }) =>
-    median <= 5 && ((p95 <= 15 && skipped + late <= 0.01) || busy());
-  const best = await measure(browser, stuff, element('mode="run-ahead"'), { tries: 5, enough: good, host });
-  t.diagnostic(`median ${best.median.toFixed(1)} ms, 95 % ${best.p95.toFixed(1)} ms, skipped ${best.skipped}, late ${best.late}`);
-  if (busy()) t.diagnostic('the machine is busy: only the median counts');
-  assert.ok(good(best), JSON.stringify(best.windows));
-  assert.deepEqual(best.complaints, []);
+/** Ages of the last 60 pictures; those from before the camera was there have none. */
+const ages = async (page, cam) => (await rows(page, cam)).slice(-60).map(({ age }) => age ?? Infinity);
 
-  // The same with a duration declared in mvhd: the browser takes it for a film.
-  const declared = await measure(browser, stuff, element('mode="run-ahead"'), {
-    tries: 1, seconds: 4, spoil: (init) => {
-      const film = Buffer.from(init);
-      film.writeUInt32BE(0xfffffff, film.indexOf('mvhd') + 4 + 16);
-      return film;
-    },
+for (const mode of ['run-ahead', 'nudge', 'webcodecs']) {
+  test(`the newest pictures are shown (${mode})`, async (t) => {
+    const { cam, page } = await play(t, { attributes: `mode="${mode}"` });
+    await page.waitForFunction(() => window.shown.length > 90);
+    const found = median(await ages(page, cam));
+    t.diagnostic(`median age ${found.toFixed(1)} ms`);
+    assert.ok(found > 0 && found < LIVE_AGE_MS, `${found}`);
+    assert.equal((await get(page, 'stats')).policy, mode);
+    assert.deepEqual(page.complaints, []);
   });
-  t.diagnostic(`with a declared duration ${declared.median} ms`);
-  assert.ok(declared.median > 50, `${declared.median} ms with a declared duration`);
+}
 
-  // A page that does not jump over 30 frames of backlog stays behind by them.
-  const lazy = await measure(browser, stuff, readFileSync(new URL('rivals.html', import.meta.url)), {
-    tries: 1, seconds: 4, history: 30,
-  });
-  t.diagnostic(`backlog without seeking ${lazy.median} ms`);
-  assert.ok(lazy.median > 800, `${lazy.median} ms behind`);
+test('a page that plays the backlog as it is stays behind: the measurement can fail', async (t) => {
+  const html = first(readFileSync(new URL('rivals.html', import.meta.url), 'utf8'));
+  const { cam, page } = await play(t, { html, wait: null });
+  await page.waitForFunction(() => window.shown.length > 120);
+  const found = median(await ages(page, cam));
+  assert.ok(found > 2 * LIVE_AGE_MS, `${found}`);
 });
 
-test('its own figure of the age is right', async (t) => {
+test('the modules play as they are, from any web server', async (t) => {
+  for (const mode of ['run-ahead', 'webcodecs']) {
+    const { cam, page } = await play(t, { player: null, attributes: `mode="${mode}"` });
+    await live(page, cam);
+    const loaded = await page.evaluate(() => performance.getEntriesByType('resource').map(({ name }) => new URL(name).pathname));
+    const modules = readdirSync(join(web, 'player')).map((name) => `/player/${name}`);
+    assert.ok(modules.length > 5);
+    assert.deepEqual(modules.filter((name) => !loaded.includes(name)), []);
+    assert.deepEqual(page.complaints, []);
+    await page.context().close();
+  }
+});
+
+test('its own figures are right', async (t) => {
   const { cam, page } = await play(t);
-  await sleep(5000);
-  const stats = await get(page, 'stats');
-  const ages = (await rows(page, cam)).map(({ age }) => age).filter((age) => age !== undefined).slice(-90);
-  assert.ok(stats.age > Math.min(...ages) - 1 && stats.age < Math.max(...ages) + 1,
-    `${stats.age} of ${Math.min(...ages)} to ${Math.max(...ages)}`);
-  assert.ok(Math.abs(stats.received - 30) < 5 && stats.shown > 20 && stats.shown < 40, JSON.stringify(stats));
-  assert.ok(stats.bitrate > 5e5 && stats.bitrate < 1e7);
+  await page.evaluate(() => {
+    window.samples = [];
+    document.querySelector('berry-mse').addEventListener('stats', ({ detail }) => window.samples.push(detail));
+  });
+  const start = { number: cam.number(), at: performance.now() };
+  await page.waitForFunction(() => window.samples.length === 6);
+  const fps = (cam.number() - start.number) / (performance.now() - start.at) * 1000;
+  const samples = await page.evaluate(() => window.samples);
+  const stats = samples.at(-1);
+  const mean = (name) => samples.reduce((sum, sample) => sum + sample[name], 0) / samples.length;
+  const measured = (await rows(page, cam)).map(({ age }) => age).filter((age) => age !== undefined);
+  assert.ok(stats.age > Math.min(...measured) - 1 && stats.age < Math.max(...measured) + 1,
+    `${stats.age} of ${Math.min(...measured)} to ${Math.max(...measured)}`);
+  // Per second, not per tick or per sample.
+  assert.ok(mean('received') > fps / 1.5 && mean('received') < fps * 1.5, `${mean('received')} of ${fps}`);
+  assert.ok(stats.shown > 0 && mean('shown') < fps * 1.5, `${mean('shown')} of ${fps}`);
+  assert.ok(mean('bitrate') > 5e5 && mean('bitrate') < 1e7, `${mean('bitrate')}`);
   assert.deepEqual([stats.policy, stats.width, stats.height, stats.codec], ['run-ahead', 1280, 720, stuff.text.codec]);
-  assert.ok(stats.roundTrip > 0 && stats.roundTrip < 100);
+  assert.ok(stats.roundTrip > 0 && stats.roundTrip < 1000, `${stats.roundTrip}`);
   cam.say({ type: 'dropped', frames: 7 });
   await page.waitForFunction(() => document.querySelector('berry-mse').stats.dropped === 7);
   assert.deepEqual(page.complaints, []);
 });
 
-test('against the server, too, the age is known and small', async (t) => {
+test('against the server, the age is known', async (t) => {
   const server = await serve();
   t.after(server.stop);
   const page = await open(browser, server.url);
@@ -108,94 +137,82 @@ test('against the server, too, the age is known and small', async (t) => {
       if (detail.age !== null && ages.push(detail.age) === 8) resolve(ages);
     });
   }));
-  ages.sort((a, b) => a - b);
   t.diagnostic(`ages ${ages.map((age) => age.toFixed(1))} ms`);
-  assert.ok(ages[0] > 0 && ages[4] < 50, `${ages}`);
+  assert.ok(Math.min(...ages) > 0 && Math.min(...ages) < LIVE_AGE_MS, `${ages}`);
   assert.deepEqual(page.complaints, []);
 });
 
 for (const [name, wanted] of [[host, 'run-ahead'], ['localhost', 'webcodecs']]) {
-  test(`WebCodecs where there are any: ${name}`, async (t) => {
+  test(`WebCodecs in secure contexts only: ${name}`, async (t) => {
     const { page } = await play(t, { name, attributes: 'mode="webcodecs"' });
-    await sleep(3000);
+    await page.waitForFunction(() => document.querySelector('berry-mse').stats);
     assert.equal((await get(page, 'stats')).policy, wanted);
     assert.deepEqual(page.complaints, []);
   });
 }
 
-test('60 frames a second on a screen of 60 Hz: not by running ahead', async (t) => {
+test('60 frames a second on a 60 Hz screen are not played by running ahead', async (t) => {
   for (const [name, wanted] of [[host, 'nudge'], ['localhost', 'webcodecs']]) {
     const { page } = await play(t, { name, period: 16.7 });
-    await sleep(4000);
-    const stats = await get(page, 'stats');
-    if (busy()) assert.notEqual(stats.policy, 'run-ahead');
-    else assert.equal(stats.policy, wanted);
-    assert.ok(stats.shown > (busy() ? 5 : 50), JSON.stringify(stats));
+    await page.waitForFunction(() => document.querySelector('berry-mse').stats?.shown > 0);
+    assert.equal((await get(page, 'stats')).policy, wanted);
     await page.context().close();
   }
 });
 
-test('opened with 59 frames of a long group to catch up on: live at once', async (t) => {
+test('opened with 59 frames of a long group, it skips them', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const command = ['ffmpeg', '-v', 'error', '-re', '-i', longGroup(folder), '-c', 'copy', '-flush_packets', '1', '-f', 'h264', '-'];
-  const times = [];
-  for (let n = 0; n < 10 && !(n > 4 && Math.min(...times) <= 250); n++) {
-    const server = await serve(`[[camera]]\nsource = { command = ${JSON.stringify(command)} }\n`);
-    const page = await open(browser, 'about:blank', { before: notes });
-    while ((await server.status()).cameras[0].frames < 59) await sleep(5);
-    // The page's clock starts with the navigation.
-    await page.goto(server.url, { waitUntil: 'commit' });
-    await page.waitForFunction(() => window.shown.length > 20);
-    const shown = await page.evaluate(() => window.shown);
-    const live = shown.findIndex(([, , , lag]) => lag < 0.2);
-    times.push(shown[live][1]);
-    assert.ok(shown.slice(live).every(([, , , lag]) => lag < 0.3), 'it stays live');
-    assert.ok(shown[live][0] > 1.9, `of the newest pictures: ${shown[live][0]} s`);
-    assert.deepEqual(page.complaints, []);
-    await page.context().close();
-    await server.stop();
-  }
-  times.sort((a, b) => a - b);
-  t.diagnostic(`live after ${times.map(Math.round)} ms`);
-  assert.ok(times[0] <= 250, `${times}`);
+  const server = await serve(`[[camera]]\nsource = { command = ${JSON.stringify(command)} }\n`);
+  t.after(server.stop);
+  const page = await open(browser, 'about:blank', { before: notes });
+  await until('the camera has 59 frames', async () => (await server.status()).cameras[0].frames >= 59);
+  await page.goto(server.url, { waitUntil: 'commit' });
+  await page.waitForFunction(() => window.shown.length > 60);
+  const shown = await page.evaluate(() => window.shown);
+  const first = shown.findIndex(([, , , lag]) => lag < LIVE_AGE_MS / 1000);
+  t.diagnostic(`${first} pictures before the first live one, at ${shown[first]?.[0].toFixed(2)} s`);
+  // Played at any rate below 2, the backlog is more than 60 pictures.
+  assert.ok(first >= 0 && first <= 10, `${shown.map(([, , , lag]) => lag.toFixed(2))}`);
+  assert.ok(shown[first][0] > 1.4, `of the newest pictures: ${shown[first][0]} s`);
+  assert.deepEqual(page.complaints, []);
 });
 
 for (const mode of ['run-ahead', 'nudge', 'webcodecs']) {
-  test(`the network stalls for half a second: live again at once (${mode})`, async (t) => {
+  test(`after a stall of the network it catches up (${mode})`, async (t) => {
     const { cam, page } = await play(t, { attributes: `mode="${mode}"` });
-    await sleep(3000);
-    const times = [];
+    await live(page, cam);
+    const late = [];
     for (let n = 0; n < 3; n++) {
-      await cam.stall(500);
-      const moment = performance.now();
-      times.push(await live(page, cam, moment, mode === 'nudge' ? 120 : 60));
+      await cam.stall(1200);
+      late.push(await live(page, cam));
       await sleep(1500);
       assert.equal(await get(page, 'state'), 'playing');
-      const tail = (await rows(page, cam)).slice(-11).map(({ age }) => age).sort((a, b) => a - b);
-      assert.ok(tail[5] < 150, `it stays live: ${tail}`);
     }
-    times.sort((a, b) => a - b);
-    t.diagnostic(`live after ${times.map(Math.round)} ms`);
-    assert.ok(times[0] <= 200, `${times}`);
+    t.diagnostic(`late pictures: ${late}`);
+    // 36 frames arrive at once. Played at any rate below 2, it is late for more than 40 pictures, unless there is a
+    // key frame among them.
+    assert.ok(median(late) <= 20, `${late}`);
     assert.equal((await get(page, 'stats')).policy, mode);
     assert.equal((await get(page, 'stats')).reconnects, 0);
     assert.deepEqual(page.complaints, []);
   });
 }
 
-test('the connection is dead without a word: a new one', async (t) => {
+test('a connection that falls silent is replaced', async (t) => {
   const { cam, page } = await play(t, { before: [states] });
-  await cam.stall(5500);
-  const moment = performance.now();
-  assert.ok((await page.evaluate(() => window.states)).some(([state]) => state === 'reconnecting'));
-  const time = await live(page, cam, moment);
-  t.diagnostic(`live after ${Math.round(time)} ms`);
-  assert.ok(time < 2000);
+  const [first] = cam.viewers;
+  const stall = cam.stall(10_000);
+  await page.waitForFunction(() => window.states.includes('reconnecting'));
+  await stall;
+  await live(page, cam);
   await state(page, 'playing');
+  assert.ok(!cam.viewers.has(first));
+  assert.equal(cam.viewers.size, 1);
 });
 
-test('the server is killed and comes again: the picture, too', async (t) => {
+test('the server is killed and started again: so is the picture', async (t) => {
   let server = await serve();
   t.after(() => server.stop());
   const page = await open(browser, server.url, { before: states });
@@ -205,16 +222,12 @@ test('the server is killed and comes again: the picture, too', async (t) => {
     await state(page, 'reconnecting');
     await sleep(away);
     server = await serve('', server.port);
-    const moment = performance.now();
-    await state(page, 'playing', 10_000);
-    const time = performance.now() - moment;
-    t.diagnostic(`away for ${away} ms: picture after ${Math.round(time)} ms`);
-    assert.ok(time < 2000, `${time}`);
+    await state(page, 'playing');
   }
   await page.waitForFunction(() => document.querySelector('berry-mse').stats?.reconnects >= 2);
 });
 
-test('the camera goes and comes again: the picture, too', async (t) => {
+test('the camera goes and comes again: so does the picture', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   // Plays while the file is there.
@@ -230,56 +243,53 @@ test('the camera goes and comes again: the picture, too', async (t) => {
   await state(page, 'waiting');
   await page.waitForFunction(() => document.querySelector('berry-mse').message.includes('ended'));
   writeFileSync(file, '');
-  const frames = async () => (await server.status()).cameras[0].frames;
-  const before = await frames();
   const noted = await page.evaluate(() => window.shown.length);
-  while (await frames() === before) await sleep(10);
-  const moment = performance.now();
-  await page.waitForFunction((noted) => window.shown.length > noted, noted);
-  const time = performance.now() - moment;
+  await page.waitForFunction((noted) => window.shown.length > noted + 30, noted);
   await state(page, 'playing');
-  t.diagnostic(`picture ${Math.round(time)} ms after the camera's`);
-  assert.ok(time < 2000, `${time}`);
   assert.equal((await get(page, 'stats')).reconnects, 0, 'the connection stayed');
   assert.deepEqual(page.complaints, []);
 });
 
 for (const mode of ['auto', 'webcodecs']) {
-  test(`the size changes in mid-stream: no longer than a blink (${mode})`, async (t) => {
+  test(`the size changes in mid-stream, without waiting for a key frame (${mode})`, async (t) => {
     const make = (size) => `ffmpeg -v error -re -f lavfi -i testsrc2=size=${size}:rate=30 -c:v libx264 -preset ultrafast `
       + '-tune zerolatency -g 30 -t 4 -flush_packets 1 -f h264 -';
     const script = `${make('640x480')}; ${make('800x600')}; ${make('640x480')}; sleep 60`;
     const server = await serve(`[server]\norigins = ["*"]\n[[camera]]\nsource = { command = ${JSON.stringify(['sh', '-c', script])} }\n`);
     t.after(server.stop);
-    const other = await site(pages(element(`mode="${mode}"`)), server.port);
+    const other = await site(pages(element(`mode="${mode}"`), stuff.script), server.port);
     t.after(other.stop);
     const page = await open(browser, `http://127.0.0.1:${other.port}/`, { before: notes });
     const sized = (width) => page.waitForFunction((width) => {
       const { stats, video, shadowRoot } = document.querySelector('berry-mse');
       return stats?.width === width && (video.videoWidth || shadowRoot.querySelector('.canvas').width) === width;
     }, width);
-    for (const width of [640, 800, 640]) await sized(width);
-    await sleep(1500);
-    const gaps = await page.evaluate(() => window.shown.slice(1).map(([, at], n) => at - window.shown[n][1]));
-    t.diagnostic(`longest gap ${Math.round(Math.max(...gaps))} ms`);
-    assert.ok(Math.max(...gaps) < 2000, `${Math.max(...gaps)}`);
+    for (const width of [640, 800, 640]) {
+      const noted = await page.evaluate(() => window.shown.length);
+      await sized(width);
+      await page.waitForFunction((noted) => window.shown.length > noted + 30, noted);
+    }
+    const { skipped } = await get(page, 'stats');
+    t.diagnostic(`${skipped} frames skipped`);
+    // A group has 30 frames: a player that waits for the next key frame loses at least one at each change.
+    assert.ok(skipped < 60, `${skipped}`);
     assert.equal((await get(page, 'stats')).reconnects, 0);
     assert.deepEqual(page.complaints, []);
   });
 }
 
-test('hidden it costs nothing; shown again it is live at once', async (t) => {
+test('a hidden page disconnects, and is live again when it is shown', async (t) => {
   const { cam, page } = await play(t, { before: [states] });
-  await sleep(1000);
+  await live(page, cam);
   // A glance at another tab: the connection stays.
+  const [first] = cam.viewers;
   await hide(page, true);
-  await sleep(2000);
+  await sleep(1000);
   await hide(page, false);
-  assert.equal(await live(page, cam, performance.now()) < 300, true);
-  assert.equal(cam.viewers.size, 1);
+  await live(page, cam);
+  assert.deepEqual([...cam.viewers], [first]);
   await hide(page, true);
-  await sleep(5500);
-  assert.equal(cam.viewers.size, 0, 'it has hung up');
+  await until('it has disconnected', () => cam.viewers.size === 0);
   assert.equal(await get(page, 'state'), 'paused');
   // Nothing runs meanwhile: no timer, no request.
   const timers = await page.evaluate(() => new Promise((resolve) => {
@@ -294,55 +304,46 @@ test('hidden it costs nothing; shown again it is live at once', async (t) => {
     channel.port2.postMessage(0);
   }));
   assert.equal(timers, 0);
-  const times = [];
-  for (let n = 0; n < 3; n++) {
-    if (n) { await hide(page, true); await sleep(5500); }
-    // By the page's clock it was five minutes; ./ci/bench soak really waits for them.
-    await page.evaluate(() => { const now = Date.now; Date.now = () => now() + 300_000; });
-    const moment = performance.now();
-    await hide(page, false);
-    times.push(await live(page, cam, moment));
-  }
-  times.sort((a, b) => a - b);
-  t.diagnostic(`live after ${times.map(Math.round)} ms`);
-  assert.ok(times[0] <= 300, `${times}`);
+  // By the page's clock it was five minutes; ./ci/bench soak really waits for them.
+  await page.evaluate(() => { const now = Date.now; Date.now = () => now() + 300_000; });
+  const moment = performance.now();
+  await hide(page, false);
+  const late = await live(page, cam, moment);
+  t.diagnostic(`${late} late pictures`);
+  assert.ok(late <= 20, `${late}`); // of a backlog of more than 59 frames
   assert.equal(await get(page, 'state'), 'playing');
   assert.deepEqual(page.complaints, []);
 });
 
-test('asleep with the whole machine: a new connection', async (t) => {
+test('after the computer was asleep, the connection is replaced', async (t) => {
   const { cam, page } = await play(t);
-  await sleep(1000);
-  const first = [...cam.viewers][0];
+  await live(page, cam);
+  const [first] = cam.viewers;
   await page.evaluate(() => { const now = Date.now; Date.now = () => now() + 3600_000; });
-  await page.waitForFunction(() => document.querySelector('berry-mse').state === 'playing');
-  for (let n = 0; n < 50 && (cam.viewers.has(first) || cam.viewers.size !== 1); n++) await sleep(100);
-  assert.ok(!cam.viewers.has(first) && cam.viewers.size === 1);
-  assert.ok(await live(page, cam, performance.now()) < 1000);
+  await until('another connection is there', () => !cam.viewers.has(first) && cam.viewers.size === 1);
+  await live(page, cam);
 });
 
-test('what cannot be decoded: it starts again, and says so', async (t) => {
+test('after data that cannot be decoded it restarts, and reports an error', async (t) => {
   for (const mode of ['run-ahead', 'webcodecs']) {
     const { cam, page } = await play(t, { attributes: `mode="${mode}"` });
     await page.evaluate(() => {
       window.errors = [];
       document.querySelector('berry-mse').addEventListener('error', ({ detail }) => window.errors.push(detail));
     });
-    await sleep(1000);
+    await live(page, cam);
     cam.garbage();
     await page.waitForFunction(() => window.errors.length > 0);
     const [error] = await page.evaluate(() => window.errors);
     assert.equal(error.fatal, false);
     assert.ok(error.message.length > 10);
-    const time = await live(page, cam, performance.now());
+    await live(page, cam);
     await state(page, 'playing');
-    t.diagnostic(`${mode}: live after ${Math.round(time)} ms`);
-    assert.ok(time < 2000);
     await page.context().close();
   }
 });
 
-test('the buffer is full: it makes room and plays on', async (t) => {
+test('when the buffer is full, it makes room and plays on', async (t) => {
   // Once the second group has begun, the first may go.
   const { cam, page } = await play(t, { history: 200, before: [() => {
     const { appendBuffer, remove } = SourceBuffer.prototype;
@@ -355,27 +356,30 @@ test('the buffer is full: it makes room and plays on', async (t) => {
   }] });
   await page.waitForFunction(() => document.querySelector('berry-mse').video.currentTime > 10.5);
   await page.evaluate(() => { window.full = true; });
-  await sleep(1000);
+  await page.waitForFunction(() => window.removed > 0);
+  await live(page, cam);
   assert.equal(await page.evaluate(() => window.removed), 1);
-  assert.ok(await live(page, cam, performance.now()) < 500);
   const stats = await get(page, 'stats');
   assert.equal(stats.reconnects, 0);
   const numbers = (await rows(page, cam)).map(({ time }) => time / cam.step);
   // Running ahead skips a frame now and then; making room must not leave a hole.
   const steps = numbers.slice(11).map((number, n) => number - numbers[n + 10]);
-  assert.ok(Math.max(...steps) < 4.5, `a hole of ${Math.max(...steps) - 1} frames`);
+  assert.ok(Math.max(...steps) < 30, `a hole of ${Math.max(...steps) - 1} frames`);
+  assert.deepEqual(page.complaints, []);
 });
 
-test('groups longer than what is kept of the past: the picture goes on', async (t) => {
+test('a group of pictures longer than the back buffer plays without a hole', async (t) => {
   const { cam, page } = await play(t, { history: 10, period: 66.7 }); // 20 s from key frame to key frame
   await sleep(14_000);
-  const shown = (await rows(page, cam)).filter(({ age }) => age !== undefined).slice(15);
-  const gaps = shown.slice(1).map(({ at }, n) => at - shown[n].at);
-  assert.ok(shown.length > 130 && Math.max(...gaps) < 1500, `${shown.length} frames, longest gap ${Math.max(...gaps)} ms`);
+  const numbers = (await rows(page, cam)).filter(({ age }) => age !== undefined).slice(15).map(({ time }) => time / cam.step);
+  const steps = numbers.slice(1).map((number, n) => number - numbers[n]);
+  assert.ok(numbers.length > 60 && Math.max(...steps) < 30, `${numbers.length} frames, a hole of ${Math.max(...steps) - 1}`);
+  await live(page, cam);
+  assert.deepEqual(page.complaints, []);
   assert.equal((await get(page, 'stats')).reconnects, 0);
 });
 
-test('a policy that does not do here is left for the next', async (t) => {
+test('a policy that skips frames is replaced by the next', async (t) => {
   // A browser that skips every second frame when it is to play fast.
   const skips = () => {
     const { requestVideoFrameCallback } = HTMLVideoElement.prototype;
@@ -394,7 +398,7 @@ test('a policy that does not do here is left for the next', async (t) => {
     const { page } = await play(t, { name, before: [skips] });
     const policies = new Set();
     await page.waitForFunction(() => document.querySelector('berry-mse').stats?.policy === 'run-ahead');
-    for (let n = 0; n < 40 && !policies.has(wanted); n++) {
+    for (let n = 0; n < 120 && !policies.has(wanted); n++) {
       policies.add((await get(page, 'stats'))?.policy);
       await sleep(500);
     }
@@ -403,7 +407,7 @@ test('a policy that does not do here is left for the next', async (t) => {
   }
 });
 
-test('the browser wants a tap first', async (t) => {
+test('a browser that requires a tap gets a button', async (t) => {
   const { page } = await play(t, { wait: 'tap', before: [() => {
     const { play } = HTMLMediaElement.prototype;
     HTMLMediaElement.prototype.play = function () {
@@ -415,7 +419,7 @@ test('the browser wants a tap first', async (t) => {
   await state(page, 'playing');
 });
 
-test('a browser without Media Source Extensions gets a clear word', async (t) => {
+test('a browser without Media Source Extensions gets a message', async (t) => {
   const { page } = await play(t, { wait: 'unsupported', before: [() => {
     for (const name of ['MediaSource', 'ManagedMediaSource', 'VideoDecoder']) delete window[name];
   }] });
@@ -423,7 +427,7 @@ test('a browser without Media Source Extensions gets a clear word', async (t) =>
   assert.deepEqual(page.complaints, []);
 });
 
-test('ManagedMediaSource (a stand-in for the iPhone\'s): it sends data only when it is wanted', async (t) => {
+test('ManagedMediaSource (a stand-in for the iPhone\'s) gets data only when it asks for it', async (t) => {
   const { cam, page } = await play(t, { wait: null, before: [() => {
     const { MediaSource } = window;
     delete window.MediaSource;
@@ -451,15 +455,14 @@ test('ManagedMediaSource (a stand-in for the iPhone\'s): it sends data only when
   const before = await end();
   await sleep(700);
   assert.equal(await end(), before, 'nothing is appended meanwhile');
-  const moment = performance.now();
   await page.evaluate(() => window.source.set(true));
-  assert.ok(await live(page, cam, moment) < 300);
+  await live(page, cam);
   assert.deepEqual(page.complaints, []);
 });
 
 // ---- What a page can ask for ----
 
-test('attributes and properties are the same thing', async (t) => {
+test('attributes and properties reflect each other', async (t) => {
   const { page } = await play(t, { attributes: 'fit="cover" poster="icon.svg" overlay controls' });
   const got = await page.evaluate(() => {
     const element = document.querySelector('berry-mse');
@@ -479,7 +482,7 @@ test('attributes and properties are the same thing', async (t) => {
   assert.deepEqual(page.complaints, []);
 });
 
-test('it waits to be asked, plays, pauses, and plays again', async (t) => {
+test('autoplay="false": it plays, pauses and plays again on request', async (t) => {
   const { cam, page } = await play(t, { attributes: 'autoplay="false"', wait: 'paused' });
   await sleep(300);
   assert.equal(cam.viewers.size, 0);
@@ -492,11 +495,11 @@ test('it waits to be asked, plays, pauses, and plays again', async (t) => {
   assert.equal(cam.viewers.size, 0);
   await page.getByRole('button', { name: 'Play' }).click();
   await state(page, 'playing');
-  assert.ok(await live(page, cam, performance.now()) < 1000);
+  await live(page, cam);
   assert.deepEqual(page.complaints, []);
 });
 
-test('snapshots and recordings are good files', async (t) => {
+test('snapshots and recordings are valid files', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const server = await serve();
@@ -511,9 +514,11 @@ test('snapshots and recordings are good files', async (t) => {
       const read = async (blob) => [blob.type, [...new Uint8Array(await blob.arrayBuffer())]];
       const picture = await read(await element.snapshot('image/jpeg', 0.9));
       const recording = element.record();
+      const start = performance.now();
       await new Promise((resolve) => { setTimeout(resolve, 4000); });
+      const seconds = (performance.now() - start) / 1000;
       const { duration } = recording;
-      return { picture, film: await read(recording.stop()), duration };
+      return { picture, film: await read(recording.stop()), duration, seconds };
     });
     assert.deepEqual([bytes.picture[0], bytes.film[0]], ['image/jpeg', 'video/mp4']);
     const file = join(folder, `${mode}.mp4`);
@@ -524,7 +529,8 @@ test('snapshots and recordings are good files', async (t) => {
     assert.deepEqual([probe('picture.jpg').width, probe('picture.jpg').height], [1280, 720]);
     const film = probe(`${mode}.mp4`);
     const frames = Number(film.nb_read_frames);
-    assert.ok(frames > 85 && frames < 125, `${frames} frames in 4 s less a key frame's wait`);
+    // It waits for a key frame first, of which there is one a second; a second of leeway.
+    assert.ok(frames > 60 && frames < 30 * (bytes.seconds + 1), `${frames} frames in ${bytes.seconds} s`);
     assert.ok(Math.abs(bytes.duration - frames / 30) < 0.1, `${bytes.duration} s, ${frames} frames`);
     assert.ok(Number(film.start_time) < 0.01, `it starts at ${film.start_time}`);
     // Every frame decodes.
@@ -533,17 +539,17 @@ test('snapshots and recordings are good files', async (t) => {
   }
 });
 
-test('the buttons do what they say', async (t) => {
+test('the buttons work', async (t) => {
   const { page } = await play(t, { attributes: 'controls' });
   const press = (name) => page.getByRole('button', { name, exact: true }).click();
   await press('Pause');
   await state(page, 'paused');
   await press('Play');
   await state(page, 'playing');
-  await press('Figures');
+  await press('Show statistics');
   await page.waitForFunction(() => document.querySelector('berry-mse').shadowRoot.querySelector('.overlay').textContent.includes('run-ahead'));
   const saved = page.waitForEvent('download');
-  await press('Save this picture');
+  await press('Save snapshot');
   assert.match((await saved).suggestedFilename(), /^camera\.png$/);
   await press('Record');
   await sleep(500);
@@ -553,7 +559,7 @@ test('the buttons do what they say', async (t) => {
   assert.deepEqual(page.complaints, []);
 });
 
-test('the types name what there is, and nothing else', async (t) => {
+test('the type declarations name all public members, and nothing else', async (t) => {
   const { page } = await play(t, { wait: null });
   await page.waitForFunction(() => customElements.get('berry-mse'));
   const there = await page.evaluate(() => Object.getOwnPropertyNames(customElements.get('berry-mse').prototype)
@@ -565,12 +571,7 @@ test('the types name what there is, and nothing else', async (t) => {
   assert.deepEqual([...new Set(named)].sort(), there.sort());
 });
 
-test('the script is small', () => {
-  const size = gzipSync(readFileSync(join(web, 'berrymse.js')), { level: 9 }).length;
-  assert.ok(size < 12_000, `${size} bytes`);
-});
-
-test('on a page of another site it says why there is no picture', async (t) => {
+test('on a page of another site it tells why there is no picture', async (t) => {
   const other = await site((path) => (path === '/' ? html() : undefined));
   t.after(other.stop);
   const origin = `http://${otherHost}:${other.port}`;

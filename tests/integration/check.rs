@@ -17,7 +17,7 @@ const BROKEN: [(&str, &str, &str); 39] = [
     ("[server]\nlisten = \"here\"", "2:10", "for example \"0.0.0.0:2020\""),
     ("[server]\npassword = \"\"", "2:12", "leave the line out"),
     ("[server]\norigins = [\"example.org\"]", "2:11", "https://example.org"),
-    ("[server]\nhosts = [\"cam:80\"]", "2:9", "no port"),
+    ("[server]\nhosts = [\"cam:80\"]", "2:9", "without a port"),
     ("[srever]", "1:2", "did you mean `server`?"),
     ("[server\nlisten = \"0.0.0.0:80\"", "1:8", "`]`"),
     ("[server]\nlisten = \"0.0.0.0:80\nhosts = []", "2:21", "expected `\"`"),
@@ -109,7 +109,7 @@ fn rejects_files_that_are_not_configurations() {
     assert!(text.contains(missing.to_str().unwrap()) && text.contains("no such file"), "{text}");
     let (code, text) = check(&folder.path(""));
     assert_eq!(code, Some(1));
-    assert!(text.contains("is a folder"), "{text}");
+    assert!(text.contains("is a directory"), "{text}");
     let (code, text) = check(&folder.write("latin1.toml", b"[server]\npassword = \"\xfc\""));
     assert_eq!(code, Some(1));
     assert!(text.contains(":2:13: not UTF-8"), "{text}");

@@ -229,8 +229,12 @@ fn check(folder: &Folder, case: &Case, mp4: &[u8], h264: &[u8], parts: &[Part]) 
             avcc.avc_profile_indication, avcc.profile_compatibility, avcc.avc_level_indication
         );
         assert_eq!(text["codec"].as_str().unwrap().to_lowercase(), codec, "{name}");
-        let said = (&text["width"], &text["height"], &text["framerate"]);
-        assert_eq!(said, (&(*width).into(), &(*height).into(), &30.0.into()), "{name}: {text}");
+        let described = (&text["width"], &text["height"], &text["framerate"]);
+        assert_eq!(
+            described,
+            (&(*width).into(), &(*height).into(), &30.0.into()),
+            "{name}: {text}"
+        );
         check_sps(name, avcc, clip);
         let path = file("-ws.mp4", &part.data);
         assert_eq!(decode(&path), decode(&clip.file), "{name}: WebSocket");
@@ -268,9 +272,10 @@ fn check_sps(name: &str, avcc: &Avcc, clip: &Clip) {
     let restrictions = parse_sps(sps).vui_parameters.unwrap().bitstream_restrictions.unwrap();
     assert_eq!(restrictions.max_num_reorder_frames, 0, "{name}");
     let own = sps_of(&clip.data);
-    let said = parse_sps(own).vui_parameters.is_some_and(|v| v.bitstream_restrictions.is_some());
-    assert_eq!(said, sps == own, "{name}");
-    assert_eq!(said, name != "no-restriction");
+    let declared =
+        parse_sps(own).vui_parameters.is_some_and(|v| v.bitstream_restrictions.is_some());
+    assert_eq!(declared, sps == own, "{name}");
+    assert_eq!(declared, name != "no-restriction");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

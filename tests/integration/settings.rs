@@ -47,12 +47,12 @@ async fn rejects_invalid_configurations_with_line_and_column() {
     let server = Server::start(CARD).await;
     for (broken, line, column, says) in [
         (format!("{CARD}widht = 1280\n"), json!(5), json!(1), "did you mean `width`?"),
-        ("[[camera]]\nname = \"\u{e4}\"\n".into(), json!(2), json!(8), "no camera name"),
+        ("[[camera]]\nname = \"\u{e4}\"\n".into(), json!(2), json!(8), "invalid camera name"),
         (
             "[network]\nwifi = { ssid = 'x', psk = \"********\", country = 'DE' }".into(),
             json!(2),
             json!(28),
-            "keeps the present",
+            "keeps the current",
         ),
         (
             "[system]\nhostname = 'x'\nssh_keys = ['ssh-rsa AAAA']".into(),
@@ -178,7 +178,7 @@ async fn keeps_serving_if_the_new_address_is_unavailable() {
     cameras_become(&server, &["card"]).await;
     let status = server.status().await;
     let error = status["config_error"].as_str().unwrap();
-    assert!(error.contains("203.0.113.7") && error.contains("Until that is mended"), "{error}");
+    assert!(error.contains("203.0.113.7") && error.contains("Until this is fixed"), "{error}");
 }
 
 /// `berrymse root-helper`. Never ask it for a reboot: it would reboot this machine.
@@ -222,7 +222,7 @@ async fn root_helper_writes_the_files_on_the_appliance() {
     server.started(2).await;
     let answer = server.put("/api/config", CARD).await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(answer.text.contains("does not answer"), "{}", answer.text);
+    assert!(answer.text.contains("does not respond"), "{}", answer.text);
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn reports_and_requests_a_required_reboot() {
 }
 
 /// A report as `berrymse wifi` writes it, so that no wireless interface is needed.
-const ACCESS_POINT: &str = r#"{"access_point": "BerryMSE-1a2b", "error": "no network called \"x\" is in reach",
+const ACCESS_POINT: &str = r#"{"access_point": "BerryMSE-1a2b", "error": "no network named \"x\" is in range",
     "networks": [{"ssid": "Home", "signal": -50, "locked": true}]}"#;
 
 #[tokio::test]
@@ -278,7 +278,7 @@ async fn changes_only_the_wifi_settings_in_the_file() {
         ("", "EOF"),
         (r#"{"ssid": "x"}"#, "country"),
         (r#"{"ssid": "x", "psk": "short", "country": "DE"}"#, "8 to 63"),
-        (r#"{"ssid": "x", "country": "Germany"}"#, "no country"),
+        (r#"{"ssid": "x", "country": "Germany"}"#, "invalid country"),
     ] {
         let answer = server.put("/api/wifi", broken).await;
         assert!(answer.status.is_client_error() && answer.text.contains(says), "{}", answer.text);

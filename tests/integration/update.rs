@@ -329,9 +329,9 @@ async fn rejects_older_foreign_and_unsigned_updates() {
     let (rauc, _connection) = bus.rauc().await;
     let server = bus.server(TEST_CARD).await;
     for (body, why) in [
-        (bundle("1.4", "berrymse-test"), "older than 1.5"),
+        (bundle("1.4", "berrymse-test"), "older than the running 1.5"),
         (bundle("2.0", "toaster"), "another device"),
-        ("unsigned bundle".to_string(), "not signed by anybody whom"),
+        ("unsigned bundle".to_string(), "not signed with a certificate"),
     ] {
         let answer = server.post("/api/update", body).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED);
@@ -367,7 +367,7 @@ async fn reports_failures_of_rauc_with_explanation_and_detail() {
     rauc.go.notify_one();
     server.post("/api/update", bundle("2.0", "berrymse-test")).await;
     let now = state_becomes(&server, "failed").await;
-    assert!(now["error"].as_str().unwrap().contains("not enough room"), "{now}");
+    assert!(now["error"].as_str().unwrap().contains("not enough space"), "{now}");
     assert_eq!(now["detail"], error);
 
     // RAUC exits during an installation and has not been restarted yet.

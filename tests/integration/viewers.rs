@@ -47,22 +47,25 @@ fn last_time(message: &[u8]) -> u64 {
     u64::from_be_bytes(message[moof + 8..moof + 16].try_into().unwrap())
 }
 
-/// A question for the server's clock. The answer has the same `id`.
-fn time_question(id: u32) -> Message {
+/// A request for the time of the server. The response has the same `id`.
+fn time_request(id: u32) -> Message {
     Message::text(format!("{{\"type\":\"time\",\"id\":{id}}}"))
 }
 
 #[tokio::test]
-async fn answers_time_questions() {
+async fn answers_time_requests() {
     let folder = Folder::new();
     let clip = Clip::encode(&folder, "clip", "320x240", 30, "-g 300 -x264-params aud=1");
     let mut feed = Feed::new(&folder, "pipe");
     let server = Server::start(&camera("front", &feed.source())).await;
     let mut early = server.watch("/live").await;
-    early.socket.send(time_question(1)).await.unwrap();
+    early.socket.send(time_request(1)).await.unwrap();
     let answer = early.text().await;
     assert_eq!((&answer["type"], &answer["id"]), (&"time".into(), &1.into()));
-    assert!(answer.get("frame").is_none(), "a frame in the answer before the first one: {answer}");
+    assert!(
+        answer.get("frame").is_none(),
+        "the answer contains a frame before the first one: {answer}"
+    );
 
     burst(&mut feed, &clip, 0..5);
     server.camera_until("front", "the frames", |camera| camera["frames"] == 5).await;
@@ -73,19 +76,19 @@ async fn answers_time_questions() {
     let mut last_asked = Instant::now();
     for id in 2..6 {
         let asked = Instant::now();
-        // Messages that are not questions are ignored.
+        // Messages that are not valid requests are ignored.
         viewer.socket.send(Message::text("{\"type\":\"time\"}")).await.unwrap();
         viewer.socket.send(Message::text("[]")).await.unwrap();
-        viewer.socket.send(time_question(id)).await.unwrap();
+        viewer.socket.send(time_request(id)).await.unwrap();
         let answer = viewer.text().await;
         let now = answer["now"].as_f64().unwrap();
         assert_eq!(answer["id"], id);
         assert_eq!(answer["frame"]["time"], newest);
         assert!(answer["frame"]["published"].as_f64().unwrap() <= now, "{answer}");
-        assert!(now > last, "the clock goes on");
+        assert!(now > last, "the time does not advance");
         if id > 2 {
-            // The server read its clock twice between the previous question and this answer, so more
-            // cannot have passed, whatever the load. The clock is in milliseconds.
+            // The server read its clock twice between the previous request and this answer, so no
+            // more time can have passed, at any load. The clock is in milliseconds.
             let most = last_asked.elapsed().as_secs_f64() * 1000.0;
             assert!(now - last <= most + 0.01, "{last} to {now} in {most} ms");
         }
@@ -181,7 +184,7 @@ async fn video_websocket_serves_pages_of_the_go_berrymse() {
         assert_eq!(&message[76..80], b"trun");
         let frame = one_frame(&message);
         assert_eq!(message[92], if frame.key { 2 } else { 1 });
-        assert!(n > 0 || frame.key, "does not start with a key frame");
+        assert!(n > 0 || frame.key, "the stream does not start with a key frame");
         frames.push(frame);
     }
     assert_even(&frames);
@@ -338,11 +341,11 @@ async fn viewers_stay_connected_while_the_camera_restarts() {
             })
             .await;
         assert!(status["error"].as_str().unwrap().contains("ended"), "{status:#}");
-        // A viewer that connects now gets no old picture: the answers to its questions come first. The
-        // second question is asked after the server had the chance to send a picture.
+        // A viewer that connects now gets no old picture: the answers to its requests come first. The
+        // second request is sent after the server had the chance to send a picture.
         let mut late = server.watch("/live").await;
         for id in [1, 2] {
-            late.socket.send(time_question(id)).await.unwrap();
+            late.socket.send(time_request(id)).await.unwrap();
             let answer = late.text().await;
             assert_eq!((&answer["type"], &answer["id"]), (&"time".into(), &id.into()));
         }
@@ -526,9 +529,9 @@ fn sleeps() -> [String; 2] {
     ["1", "2"].map(|which| format!("86400.{}{n}{which}", std::process::id()))
 }
 
-async fn wait_for_processes(arguments: &[String], there: bool) {
-    wait_until(&format!("{arguments:?} there: {there}"), async || {
-        arguments.iter().all(|sleep| processes_with(sleep).is_empty() != there).then_some(())
+async fn wait_for_processes(arguments: &[String], running: bool) {
+    wait_until(&format!("{arguments:?} running: {running}"), async || {
+        arguments.iter().all(|sleep| processes_with(sleep).is_empty() != running).then_some(())
     })
     .await;
 }
@@ -609,7 +612,7 @@ async fn health_reports_failed_cameras() {
     drop(server);
     let (code, text) = health(&url).await;
     assert_eq!(code, Some(1));
-    assert!(text.contains(&url) && text.contains("cannot be reached"), "{text}");
+    assert!(text.contains(&url) && text.contains("cannot reach"), "{text}");
     assert_eq!(health("ftp://127.0.0.1/").await.0, Some(1));
 
     let config = TEST_CARD.to_string() + &camera("gone", "{ command = [\"false\"] }");

@@ -31,7 +31,7 @@ const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
 /// The last ping of each case that must leave the connection open.
-const STILL_THERE: &[u8] = b"still there?";
+const LAST_PING: &[u8] = b"last ping";
 
 /// A close frame.
 fn close(code: u16, reason: &[u8]) -> Vec<u8> {
@@ -56,7 +56,7 @@ impl Raw {
              Sec-WebSocket-Protocol: chat\r\n\
              Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
         );
-        raw.say(&[request.as_bytes(), more].concat()).await;
+        raw.send(&[request.as_bytes(), more].concat()).await;
         let end = loop {
             if let Some(at) = raw.buffer.windows(4).position(|end| end == b"\r\n\r\n") {
                 break at + 4;
@@ -74,8 +74,8 @@ impl Raw {
         raw
     }
 
-    /// Sends bytes. Errors are ignored: they show when reading.
-    async fn say(&mut self, bytes: &[u8]) {
+    /// Sends bytes. Errors are ignored, because reading reports them.
+    async fn send(&mut self, bytes: &[u8]) {
         let _ = within("write", self.stream.write_all(bytes)).await;
     }
 
@@ -141,54 +141,54 @@ impl Raw {
 struct Case {
     name: String,
     sent: Vec<u8>,
-    then: Then,
+    expected: Expected,
 }
 
-enum Then {
+enum Expected {
     /// Pongs with these payloads, in this order. The connection stays open.
-    Lives(Vec<Vec<u8>>),
+    Open(Vec<Vec<u8>>),
     /// A close frame with this code and the end of the connection.
     Closed(u16),
 }
 
 /// How the bytes are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Way {
+enum Delivery {
     AtOnce,
     WithTheHandshake,
-    ByteAfterByte,
+    ByteByByte,
 }
 
 /// Only cases up to this size are sent byte by byte.
-const CHOPPED: usize = 160;
+const MAX_BYTEWISE_LEN: usize = 160;
 
 #[derive(Default)]
 struct Cases(Vec<Case>);
 
 impl Cases {
-    fn lives(&mut self, name: impl Into<String>, sent: Vec<u8>) {
+    fn stays_open(&mut self, name: impl Into<String>, sent: Vec<u8>) {
         self.ponged(name, sent, &[]);
     }
 
     fn ponged(&mut self, name: impl Into<String>, sent: Vec<u8>, pongs: &[&[u8]]) {
         let pongs = pongs.iter().map(|pong| pong.to_vec()).collect();
-        self.0.push(Case { name: name.into(), sent, then: Then::Lives(pongs) });
+        self.0.push(Case { name: name.into(), sent, expected: Expected::Open(pongs) });
     }
 
     fn closed(&mut self, name: impl Into<String>, sent: Vec<u8>, code: u16) {
-        self.0.push(Case { name: name.into(), sent, then: Then::Closed(code) });
+        self.0.push(Case { name: name.into(), sent, expected: Expected::Closed(code) });
     }
 
-    /// Runs every case in every way, several at a time.
+    /// Runs every case with each delivery, several at a time.
     async fn run(self, path: &'static str) {
         let server = Server::start(TEST_CARD).await;
         server.camera_until("card", "pictures", |camera| camera["state"] == "streaming").await;
         let mut rounds = vec![];
         for case in self.0.into_iter().map(Arc::new) {
-            rounds.push((case.clone(), Way::AtOnce));
-            rounds.push((case.clone(), Way::WithTheHandshake));
-            if case.sent.len() <= CHOPPED {
-                rounds.push((case.clone(), Way::ByteAfterByte));
+            rounds.push((case.clone(), Delivery::AtOnce));
+            rounds.push((case.clone(), Delivery::WithTheHandshake));
+            if case.sent.len() <= MAX_BYTEWISE_LEN {
+                rounds.push((case.clone(), Delivery::ByteByByte));
             }
         }
         let rounds = Arc::new(Mutex::new(rounds.into_iter()));
@@ -197,11 +197,13 @@ impl Cases {
             let rounds = rounds.clone();
             at_a_time.spawn(async move {
                 let next = || rounds.lock().unwrap().next();
-                while let Some((case, way)) = next() {
+                while let Some((case, delivery)) = next() {
                     let result =
-                        tokio::spawn(async move { (case.run(address, path, way).await, case) });
+                        tokio::spawn(
+                            async move { (case.run(address, path, delivery).await, case) },
+                        );
                     let (result, case) = result.await.unwrap();
-                    assert_eq!(result, Ok(()), "{} ({way:?})", case.name);
+                    assert_eq!(result, Ok(()), "{} ({delivery:?})", case.name);
                 }
             });
         }
@@ -212,15 +214,15 @@ impl Cases {
 }
 
 impl Case {
-    async fn run(&self, address: SocketAddr, path: &str, way: Way) -> Result<(), String> {
-        let with = if way == Way::WithTheHandshake { &self.sent[..] } else { &[] };
+    async fn run(&self, address: SocketAddr, path: &str, delivery: Delivery) -> Result<(), String> {
+        let with = if delivery == Delivery::WithTheHandshake { &self.sent[..] } else { &[] };
         let mut raw = Raw::open(address, path, with).await;
-        match way {
-            Way::AtOnce => raw.say(&self.sent).await,
-            Way::WithTheHandshake => {}
-            Way::ByteAfterByte => {
+        match delivery {
+            Delivery::AtOnce => raw.send(&self.sent).await,
+            Delivery::WithTheHandshake => {}
+            Delivery::ByteByByte => {
                 for byte in &self.sent {
-                    raw.say(&[*byte]).await;
+                    raw.send(&[*byte]).await;
                     tokio::task::yield_now().await;
                 }
             }
@@ -230,21 +232,21 @@ impl Case {
             let same = got.as_ref().map(|(first, payload)| (*first, &payload[..])) == frame;
             if same { Ok(()) } else { Err(format!("{got:02x?} instead of {frame:02x?}")) }
         };
-        match &self.then {
-            Then::Closed(code) => {
+        match &self.expected {
+            Expected::Closed(code) => {
                 expect(Some((CLOSE, &code.to_be_bytes()))).await?;
                 match raw.frame().await {
                     None => Ok(()),
                     Some(frame) => Err(format!("{frame:02x?} after the close frame")),
                 }
             }
-            Then::Lives(pongs) => {
+            Expected::Open(pongs) => {
                 for pong in pongs {
                     expect(Some((PONG, pong))).await?;
                 }
-                raw.say(&frame(PING, STILL_THERE)).await;
+                raw.send(&frame(PING, LAST_PING)).await;
                 match raw.control().await {
-                    Some((PONG, payload)) if payload == STILL_THERE => {}
+                    Some((PONG, payload)) if payload == LAST_PING => {}
                     other => return Err(format!("{other:02x?} instead of the last pong")),
                 }
                 // Pictures continue.
@@ -266,7 +268,7 @@ async fn accepts_messages_of_up_to_4096_bytes() {
     // 1.1.x text, 1.2.x binary
     for first in [TEXT, BINARY] {
         for len in [0, 1, 125, 126, 127, 128, 4096] {
-            cases.lives(format!("1: {len} bytes, {first:x}"), frame(first, &vec![b'*'; len]));
+            cases.stays_open(format!("1: {len} bytes, {first:x}"), frame(first, &vec![b'*'; len]));
         }
         // 1.1.6 to 1.1.8, 9.1.x, 9.2.x
         for len in [4097, 65535, 65536, 1 << 20] {
@@ -294,7 +296,7 @@ async fn answers_pings_in_order_with_their_payload() {
     let mut cases = Cases::default();
     let binary: Vec<u8> = [0, 0xff, 0xfe, 0xfd, 0xfc, 0xfb, 0, 0xff].into();
     let long = vec![0xfe; 125];
-    // 2.1, 2.2, 2.3, 2.4 and (byte after byte) 2.6
+    // 2.1, 2.2, 2.3, 2.4 and (byte by byte) 2.6
     for payload in [&b""[..], b"Hello, world!", &binary, &long] {
         let name = format!("2: ping of {} bytes", payload.len());
         cases.ponged(name, frame(PING, payload), &[payload]);
@@ -302,8 +304,8 @@ async fn answers_pings_in_order_with_their_payload() {
     cases.closed("2.5: ping of 126 bytes", frame(PING, &[0xfe; 126]), 1002);
     cases.closed("pong of 126 bytes", frame(PONG, &[0xfe; 126]), 1002);
     // 2.7, 2.8
-    cases.lives("2.7: pong without a ping", frame(PONG, b""));
-    cases.lives("2.8: pong with a payload, without a ping", frame(PONG, b"unsolicited"));
+    cases.stays_open("2.7: pong without a ping", frame(PONG, b""));
+    cases.stays_open("2.8: pong with a payload, without a ping", frame(PONG, b"unsolicited"));
     let sent = [frame(PONG, b"unsolicited"), frame(PING, b"ping"), frame(PONG, b"more")].concat();
     cases.ponged("2.9: a ping between pongs", sent, &[b"ping"]);
     // 2.10, 2.11
@@ -376,11 +378,11 @@ async fn rejects_text_that_is_not_utf_8() {
         "\u{d7ff}\u{e000}\u{fffd}\u{fffe}\u{ffff}",
         "\u{10000}\u{1fffe}\u{10ffff}",
     ] {
-        cases.lives(format!("6: {text:?}"), frame(TEXT, text.as_bytes()));
+        cases.stays_open(format!("6: {text:?}"), frame(TEXT, text.as_bytes()));
     }
     // The longest message: 1365 characters and one byte
     let longest = "€".repeat(1365) + "!";
-    cases.lives("6: 4096 bytes", frame(TEXT, longest.as_bytes()));
+    cases.stays_open("6: 4096 bytes", frame(TEXT, longest.as_bytes()));
     let wrong: [&[u8]; 17] = [
         b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited", // 6.3.1
         b"\xce",                                                           // 6.6.x, 6.14.x
@@ -402,7 +404,7 @@ async fn rejects_text_that_is_not_utf_8() {
     ];
     for bytes in wrong {
         cases.closed(format!("6: {bytes:02x?}"), frame(TEXT, bytes), 1007);
-        cases.lives(format!("6: {bytes:02x?}, binary"), frame(BINARY, bytes));
+        cases.stays_open(format!("6: {bytes:02x?}, binary"), frame(BINARY, bytes));
         cases.closed(format!("7.5: {bytes:02x?}, a reason"), close(1000, bytes), 1007);
     }
     let late = [&[b'a'; 4095][..], b"\xff"].concat();
@@ -517,10 +519,10 @@ async fn limits_the_number_of_viewers() {
 
 /// Reads until the server closes the connection, which it may do before it has read everything.
 async fn read_to_end(stream: &mut TcpStream) -> String {
-    let mut said = vec![];
-    let read = async { while let Ok(1..) = stream.read_buf(&mut said).await {} };
+    let mut received = vec![];
+    let read = async { while let Ok(1..) = stream.read_buf(&mut received).await {} };
     within("end of a connection", read).await;
-    String::from_utf8(said).unwrap()
+    String::from_utf8(received).unwrap()
 }
 
 /// Sends a request on a new connection, without a library. Returns the response.
@@ -615,12 +617,15 @@ async fn closes_incomplete_requests_after_the_timeout() {
     let whole = format!("GET /healthz HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
     let half = &whole[..whole.len() - 2];
     for started in ["", "G", "GET / HTTP/1.1\r\n", half] {
-        let said = ask(server.address, started).await;
-        assert!(said.is_empty() || said.starts_with("HTTP/1.1 408 "), "{started:?}: {said:?}");
+        let response = ask(server.address, started).await;
+        assert!(
+            response.is_empty() || response.starts_with("HTTP/1.1 408 "),
+            "{started:?}: {response:?}"
+        );
     }
     // A second request on the same connection.
-    let said = ask(server.address, &format!("{whole}{half}")).await;
-    assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{said:?}");
+    let response = ask(server.address, &format!("{whole}{half}")).await;
+    assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{response:?}");
     // A request that never ends, byte by byte.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let drip = async {

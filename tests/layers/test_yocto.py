@@ -146,20 +146,30 @@ def test_the_licences_are_those_that_were_read(tmp_path):
 def test_appends_change_nothing_but_in_our_distribution(path, tmp_path):
     def after(overrides):
         d = recipes.config(tmp_path, overrides, FILESEXTRAPATHS="")
-        for name in ("SRC_URI", "PACKAGECONFIG", "RRECOMMENDS:rauc"):
+        for name in names:
             d.setVar(name, "as it was")
         recipes.append(path, d)
         d.setVar("PN", "rauc")
-        names = ("SRC_URI", "PACKAGECONFIG", "RRECOMMENDS:rauc", "FILESEXTRAPATHS")
-        return {name: d.getVar(name) for name in names}, list(files_of(d))
+        return {name: d.getVar(name) for name in (*names, "FILESEXTRAPATHS")}, list(files_of(d))
 
-    before = {name: "as it was" for name in ("SRC_URI", "PACKAGECONFIG", "RRECOMMENDS:rauc")}
+    names = ("SRC_URI", "PACKAGECONFIG", "RRECOMMENDS:rauc", "DEPENDS", "EXTRA_OEMESON")
+    before = {name: "as it was" for name in names}
     unchanged, _ = after("linux:aarch64:rpi:qemuarm64")
     assert unchanged == {**before, "FILESEXTRAPATHS": ""}
     for machine in ("rpi", "qemuarm64"):
         changed, files = after(f"linux:aarch64:{machine}:berrymse-os")
         assert changed != unchanged
         assert all(where for _, where in files), files
+
+
+def test_libcamera_does_without_udev(tmp_path):
+    """As Buildroot's does: the images have mdev."""
+    d = recipes.config(tmp_path, "rpi:berrymse-os", DEPENDS="udev gnutls", EXTRA_OEMESON="-Dcam=enabled")
+    recipes.append(LAYER / "dynamic-layers/multimedia-layer/recipes-multimedia/libcamera/libcamera_%.bbappend", d)
+    assert d.getVar("DEPENDS").split() == ["gnutls"]
+    assert d.getVar("EXTRA_OEMESON").split() == ["-Dcam=enabled", "-Dudev=disabled"]
+    layer = (LAYER / "conf/layer.conf").read_text()
+    assert "multimedia-layer:${LAYERDIR}/dynamic-layers/multimedia-layer/recipes-*/*/*.bbappend" in layer
 
 
 def test_bitbake_can_watch_the_appliances_files(tmp_path):
@@ -238,9 +248,10 @@ def test_a_slot_says_what_boot_cmd_asks_for(tmp_path, tools):
     asked = re.search(r"env import -t \$\{text\} \$\{filesize\} (.*)", (ROOT / "appliance/boot.cmd").read_text())[1].split()
     virtual = slot(tmp_path, "qemuarm64", "Image", "qemuarm64")
     assert virtual == {"kernel": "kernel.gz", "arguments": (ROOT / "appliance/virt/arguments").read_text().strip()}
-    assert slot(tmp_path, "raspberrypi4-64", "Image", "rpi") == {"kernel": "kernel.gz"}
+    arguments = (ROOT / "appliance/raspberrypi/arguments").read_text().strip()
+    assert slot(tmp_path, "raspberrypi4-64", "Image", "rpi") == {"kernel": "kernel.gz", "arguments": arguments}
     zero = slot(tmp_path, "raspberrypi0-wifi", "zImage", "rpi:raspberrypi0-wifi")
-    assert zero == {"kernel": "zimage", "start": "bootz"}
+    assert zero == {"kernel": "zimage", "start": "bootz", "arguments": arguments}
     assert set(virtual) | set(zero) <= set(asked)
 
 
@@ -249,12 +260,14 @@ def partitions(image):
     return {part["node"].removeprefix(str(image)): part for part in table["partitions"]}
 
 
-@pytest.mark.parametrize("machine", ("raspberrypi0-wifi", "raspberrypi4-64"))
-def test_the_card_has_the_appliances_layout(machine, tmp_path, tools):
-    overrides = f"rpi:{machine}"
+@pytest.mark.parametrize("machine, bits", (("raspberrypi0-wifi", 32), ("raspberrypi4-64", 64)))
+def test_the_card_has_the_appliances_layout(machine, bits, tmp_path, tools):
+    # As OpenEmbedded has them: the processor's goes before the machine's.
+    overrides = f"{'aarch64' if bits == 64 else 'arm'}:rpi:{machine}"
     slot(tmp_path, machine, "Image", overrides)
     deploy = tmp_path / "deploy"
-    for name in ("bootfiles/start.elf", "bootfiles/fixup.dat", "bootfiles/bootcode.bin", "bootfiles/config.txt", "u-boot.bin", "bcm2711-rpi-4-b.dtb", "imx708.dtbo"):
+    overlays = [f"{name}.dtbo" for name in (ROOT / "appliance/overlays").read_text().splitlines() if name[0] != "#"]
+    for name in ("bootfiles/start.elf", "bootfiles/fixup.dat", "bootfiles/bootcode.bin", "bootfiles/config.txt", "u-boot.bin", "bcm2711-rpi-4-b.dtb", *overlays):
         (deploy / name).parent.mkdir(exist_ok=True)
         (deploy / name).write_text(name)
     (deploy / "image.squashfs-zst").write_bytes(b"a root" * 1000)
@@ -264,7 +277,7 @@ def test_the_card_has_the_appliances_layout(machine, tmp_path, tools):
     )
     recipes.append(LAYER / "classes-recipe/image_types_berrymse.bbclass", d)
     # What meta-raspberrypi makes of the kernel's device trees.
-    trees = "bcm2711-rpi-4-b.dtb imx708.dtbo;overlays/imx708.dtbo"
+    trees = " ".join(["bcm2711-rpi-4-b.dtb", *(f"{name};overlays/{name}" for name in overlays)])
     files = d.getVar("BERRYMSE_BOOT_FILES:rpi", False).replace("${@make_dtb_boot_files(d)}", trees)
     assert trees in files
     d.setVar("BERRYMSE_BOOT_FILES:rpi", files)
@@ -287,11 +300,22 @@ def test_the_card_has_the_appliances_layout(machine, tmp_path, tools):
                  "bcm2711-rpi-4-b.dtb", "overlays/imx708.dtbo"):
         assert f"::/{name}" in listed, listed
     text = run("mtype", "-i", boot, "::config.txt")
-    assert text.startswith((ROOT / "appliance/config.txt").read_text())
-    assert ("start_x=1" in text.splitlines()) == (machine == "raspberrypi0-wifi")
+    files = (ROOT / "appliance/config.txt", ROOT / f"appliance/raspberrypi/config-{bits}.txt")
+    assert text == "".join(file.read_text() for file in files)
     with open(card, "rb") as file:
         file.seek(found["7"]["start"] * 512)
         assert file.read(6000) == b"a root" * 1000
+
+
+def test_the_kernel_makes_the_overlays_of_every_camera_module(tmp_path):
+    # Of meta-raspberrypi, at the commit in kas/raspberrypi.lock.yml.
+    theirs = "overlays/imx219.dtbo overlays/imx477.dtbo overlays/imx708.dtbo overlays/disable-bt.dtbo overlays/dwc2.dtbo"
+    d = recipes.config(tmp_path, "rpi:raspberrypi4-64", RPI_KERNEL_DEVICETREE_OVERLAYS=theirs)
+    recipes.append(LAYER / "conf/distro/berrymse-os.conf", d)
+    made = d.getVar("RPI_KERNEL_DEVICETREE_OVERLAYS").split()
+    needed = [name for name in (ROOT / "appliance/overlays").read_text().splitlines() if name[0] != "#"]
+    assert len(needed) > 10
+    assert sorted(made) == sorted(f"overlays/{name}.dtbo" for name in needed)
 
 
 def test_the_root_has_the_appliances_files(tmp_path):

@@ -21,3 +21,7 @@ keys
 "$repository/appliance/assemble" root "$target" "$compatible" "$version" "$keyring"
 rm -f "$target/etc/berrymse-development"
 [ -z "$development" ] || touch "$target/etc/berrymse-development"
+# With the Raspberry Pi's kernel, the drivers of the board, too.
+parts=''
+! grep -q '^BR2_LINUX_KERNEL_DEFCONFIG="bcm' "$BR2_CONFIG" || parts=$board
+"$repository/appliance/assemble" check "$target" "$parts"

@@ -16,13 +16,15 @@ trap 'rm -rf "$work"' EXIT
 
 # The FAT partition: firmware, device trees (the firmware hands them on), U-Boot, its script.
 mkdir "$work/boot" "$work/slot"
-"$repository/appliance/assemble" boot "$work/boot"
+bits=''
 if [ -d "$images/rpi-firmware" ]; then
+    bits=32
+    [ ! -e "$images/Image.gz" ] || bits=64
     cp -r "$images/rpi-firmware/." "$work/boot"
-    cp "$repository/appliance/config.txt" "$repository/appliance/cmdline.txt" "$work/boot"
     cp "$images/u-boot.bin" "$work/boot"
     cp "$images"/bcm27*.dtb "$work/boot"
 fi
+"$repository/appliance/assemble" boot "$work/boot" $bits
 [ ! -e "$here/../$board/config.txt" ] || cat "$here/../$board/config.txt" >>"$work/boot/config.txt"
 
 # A slot: the kernel, and what U-Boot is to do with it.
@@ -31,6 +33,7 @@ kernel=Image.gz
 cp "$images/$kernel" "$work/slot/${kernel,,}"
 {
     echo "kernel=${kernel,,}"
+    [ ! -d "$images/rpi-firmware" ] || echo "arguments=$(cat "$repository/appliance/raspberrypi/arguments")"
     [ ! -e "$here/../$board/slot.txt" ] || cat "$here/../$board/slot.txt"
 } >"$work/slot/slot.txt"
 # Builds of the same make the same.

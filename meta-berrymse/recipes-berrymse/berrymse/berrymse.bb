@@ -1,4 +1,4 @@
-SUMMARY = "A camera's H.264, live in any browser, at the least delay"
+SUMMARY = "Stream H.264 from a camera to any browser with the lowest possible latency"
 DESCRIPTION = "Wraps the H.264 that a camera's hardware has encoded in MP4 fragments and sends them over a \
 WebSocket to the page that it serves. Nothing is transcoded."
 SECTION = "multimedia"

@@ -8,8 +8,10 @@ inherit deploy nopackages
 INHIBIT_DEFAULT_DEPS = "1"
 PACKAGE_ARCH = "${MACHINE_ARCH}"
 
-# Arguments for the kernel beside those that U-Boot adds. A Raspberry Pi has them in cmdline.txt.
+# Arguments for the kernel beside those that U-Boot adds. They come with every update; those in a Raspberry Pi's
+# cmdline.txt are as the card was first written.
 BERRYMSE_ARGUMENTS ?= ""
+BERRYMSE_ARGUMENTS:rpi ?= "bcm2835_wdt.heartbeat=79"
 BERRYMSE_ARGUMENTS:qemuarm64 ?= "quiet"
 
 do_compile() {

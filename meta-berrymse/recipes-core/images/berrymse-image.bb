@@ -32,6 +32,7 @@ IMAGE_INSTALL = "\
     wpa-supplicant-passphrase \
 "
 IMAGE_INSTALL:append:rpi = " \
+    iw \
     linux-firmware-rpidistro-bcm43430 \
     linux-firmware-rpidistro-bcm43436 \
     linux-firmware-rpidistro-bcm43436s \
@@ -97,6 +98,18 @@ berrymse_appliance() {
     # The executable comes last: what is before it stays where it is, and an update need not fetch it.
     echo "${bindir}/berrymse -1" | sed 's|^/||' > ${WORKDIR}/squashfs.sort
 }
+
+# After depmod, which runs last in do_rootfs.
+IMAGE_PREPROCESS_COMMAND += "berrymse_check"
+berrymse_check[doc] = "Fails if a device could not work with this root file system"
+berrymse_check() {
+    ${BERRYMSE_TREE}/appliance/assemble check ${IMAGE_ROOTFS} ${BERRYMSE_PARTS}
+}
+# Which drivers have to be there: a board of appliance/raspberrypi/devices.tsv.
+BERRYMSE_PARTS ?= ""
+BERRYMSE_PARTS:raspberrypi0-wifi ?= "rpi0w"
+BERRYMSE_PARTS:raspberrypi3-64 ?= "rpi0_2w_rpi3_64"
+BERRYMSE_PARTS:raspberrypi4-64 ?= "rpi4_64"
 do_rootfs[file-checksums] += " \
     ${BERRYMSE_TREE}/appliance/assemble:True \
     ${BERRYMSE_TREE}/appliance/layout:True \

@@ -1,10 +1,12 @@
 //! `/api/config` and `/api/reboot`: the configuration file, and a restart of the machine.
 //!
-//! Only our own page, or a program, may use them: other sites may show the picture where `origins`
-//! allows it, but never change anything. Two rules hold for everyone. Passwords are shown only to
-//! clients that have given one: on a server without a password each reads `********`, and saving
-//! that keeps it. And the network never decides which programs run or who may log in: a `command`
-//! or an SSH key must be in the file already.
+//! Only this machine's own page and programs other than browsers may use them. Web sites in
+//! `origins` may show the stream, but never change anything. Two rules hold for all clients:
+//!
+//! - A server without a password shows `********` in place of each password in the file. Saving
+//!   `********` keeps the password.
+//! - A client can neither add a program to run nor an SSH key. A `command` and an SSH key are
+//!   accepted only if the file already contains them.
 
 use crate::config::secrets::{masked, unmasked};
 use crate::config::{Config, ConfigError, MAX_CONFIG};
@@ -78,7 +80,7 @@ async fn put(context: &Context, headers: &HeaderMap, mut body: Body) -> Result<R
     Ok(saved(change.await?))
 }
 
-/// Reply to a change that was saved.
+/// Returns the reply to a change that was saved. `reboot` states whether it requires a restart.
 pub(in crate::http) fn saved(reboot: bool) -> Response {
     warp::reply::json(&json!({ "reboot": reboot })).into_response()
 }

@@ -1,4 +1,4 @@
-//! The JSON interface under `/api`, and `/healthz`.
+//! The HTTP API under `/api`, and `/healthz`.
 
 pub(super) mod config;
 pub(crate) mod status;

@@ -1,4 +1,4 @@
-//! `/api/status` and `/healthz`: the server's state, for pages and for monitoring.
+//! `/api/status` and `/healthz`: the state of the server, for pages and monitoring.
 
 use crate::camera::Status;
 use crate::http::access::requester;
@@ -11,36 +11,37 @@ use std::sync::Arc;
 use warp::Reply;
 use warp::reply::Response;
 
-/// State of a configuration without cameras. No camera is searched for then: a typo in a key must not
-/// publish a picture.
+/// Message for a configuration without cameras. In this case no camera is opened automatically,
+/// because a typo in the configuration must not make a camera public.
 pub(crate) const NO_CAMERA: &str = "no camera is configured: add a [[camera]] to the configuration";
 
+/// The body of the reply.
 #[derive(Serialize)]
-struct Answer {
+struct StatusReply {
     version: &'static str,
-    /// Seconds since the program started.
+    /// Time since the program started, in seconds.
     uptime: u64,
-    /// A password is required.
+    /// Whether a password is required.
     password: bool,
-    /// Why a stream would be refused to this client: browsers hide the reason when a WebSocket is
-    /// refused.
+    /// Why the server would refuse a stream to this client. Browsers do not show why a WebSocket
+    /// was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
-    /// What is wrong with the configuration file.
+    /// Errors in the configuration file.
     #[serde(skip_serializing_if = "Option::is_none")]
     config_error: Option<String>,
-    /// The configuration takes effect only after a restart of the machine.
+    /// Whether the configuration takes effect only after a restart of the machine.
     reboot_needed: bool,
     cameras: Vec<Status>,
 }
 
 /// `GET /api/status`
 pub(in crate::http) fn status(context: Arc<Context>, headers: HeaderMap) -> Response {
-    // The rules for WebSockets are those for requests that change something.
+    // The rules for WebSocket handshakes, not those for reading.
     let foreign = context.access.check_origin(requester(&headers)).err();
     let allowed = headers.get(ORIGIN).filter(|_| foreign.is_none()).cloned();
     let none = context.cameras.is_empty().then(|| format!("{NO_CAMERA}."));
-    let answer = Answer {
+    let reply = StatusReply {
         version: env!("CARGO_PKG_VERSION"),
         uptime: context.started.elapsed().as_secs(),
         password: !context.access.is_open(),
@@ -49,8 +50,8 @@ pub(in crate::http) fn status(context: Arc<Context>, headers: HeaderMap) -> Resp
         reboot_needed: context.settings.reboot,
         cameras: context.cameras.iter().map(|camera| camera.status()).collect(),
     };
-    let mut response = warp::reply::json(&answer).into_response();
-    // Another site may read the status if it may show the picture.
+    let mut response = warp::reply::json(&reply).into_response();
+    // A web site that may show the stream may also read the status.
     if let Some(origin) = allowed {
         response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
@@ -58,8 +59,8 @@ pub(in crate::http) fn status(context: Arc<Context>, headers: HeaderMap) -> Resp
     response
 }
 
-/// `GET /healthz`: 200 while every camera delivers frames, otherwise 503 and the cameras that do not.
-/// Names and states only: this path needs no password.
+/// `GET /healthz`: 200 if every camera delivers frames, otherwise 503 and a list of the cameras
+/// that do not. The list contains only names and states, because this path requires no password.
 pub(in crate::http) fn health(context: Arc<Context>) -> Response {
     let statuses = context.cameras.iter().map(|camera| camera.status());
     let unhealthy: Vec<String> = statuses

@@ -1,4 +1,4 @@
-//! `/api/update`: the state of updates, and a new one.
+//! `/api/update`: reports the state of updates, and starts an update.
 
 use crate::http::access::requester;
 use crate::http::body::{self, Body, BodyError};
@@ -16,26 +16,27 @@ use std::sync::Arc;
 use warp::Reply;
 use warp::reply::Response;
 
-/// Maximum size of a bundle, in bytes. No slot holds more.
+/// Maximum size of a bundle, in bytes. Slots are not larger.
 const MAX_BUNDLE: u64 = 1024 * 1024 * 1024;
 
-/// Space that must stay free beside an upload, in bytes.
-const MARGIN: u64 = 16 * 1024 * 1024;
+/// Space that must remain free after an upload, in bytes.
+const MIN_FREE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Maximum size of a JSON request, in bytes.
 const MAX_REQUEST: usize = 16 * 1024;
 
-/// Header that allows an upload to be older than the running system.
-const DOWNGRADE: &str = "berrymse-downgrade";
+/// Request header that allows an upload to be older than the running system.
+const DOWNGRADE_HEADER: &str = "berrymse-downgrade";
 
+/// The JSON body of a `POST`.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Request {
-    /// Address of the bundle.
+    /// URL of the bundle.
     url: Option<String>,
-    /// Allow a version older than the running one.
+    /// Whether the bundle may be older than the running system.
     downgrade: bool,
-    /// Only look for a newer version.
+    /// Whether to only check for a newer version.
     check: bool,
 }
 
@@ -72,10 +73,10 @@ async fn post(
     let request = if json { read_request(&mut body).await? } else { Request::default() };
     if request.check {
         let Some(url) = &context.update_url else {
-            let message = "no update address is configured: set url under [update]";
+            let message = "no update URL is configured: set url under [update]";
             return Err(ApiError::new(StatusCode::CONFLICT, message));
         };
-        return match updater.look(url).await {
+        return match updater.check_for_update(url).await {
             Ok(_) => Ok(StatusCode::OK),
             Err(error) => Err(ApiError::new(StatusCode::BAD_GATEWAY, error.to_string())),
         };
@@ -87,13 +88,13 @@ async fn post(
             Some(url) if is_web_address(&url) => Updater::install(permit, url, request.downgrade),
             _ => {
                 permit.give_back();
-                let message = "name the bundle: {\"url\": \"https://…\"}";
+                let message = "no URL of a bundle: send {\"url\": \"https://…\"}";
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
             }
         }
         return Ok(StatusCode::ACCEPTED);
     }
-    let downgrade = headers.get(DOWNGRADE).is_some_and(|value| value == "true");
+    let downgrade = headers.get(DOWNGRADE_HEADER).is_some_and(|value| value == "true");
     let permit = receive(permit, updater, headers, body).await?;
     Updater::install(permit, updater.upload().display().to_string(), downgrade);
     Ok(StatusCode::ACCEPTED)
@@ -102,11 +103,11 @@ async fn post(
 async fn read_request(body: &mut Body) -> Result<Request, ApiError> {
     let text = body::read(body, MAX_REQUEST).await?;
     serde_json::from_slice(&text).map_err(|error| {
-        ApiError::new(StatusCode::BAD_REQUEST, format!("not a valid request: {error}"))
+        ApiError::new(StatusCode::BAD_REQUEST, format!("invalid request: {error}"))
     })
 }
 
-/// Writes an upload to its file, piece by piece.
+/// Receives an upload. If that fails, the reason is also recorded with the permit.
 async fn receive(
     permit: Permit,
     updater: &Updater,
@@ -126,10 +127,15 @@ async fn receive(
 /// Why an upload was not stored.
 #[derive(Debug)]
 enum UploadError {
+    /// The body is empty.
     Empty,
+    /// The bundle exceeds [`MAX_BUNDLE`].
     TooLarge,
-    NoRoom { size: u64, room: u64 },
+    /// The free space, in bytes, is not sufficient.
+    NoSpace { size: u64, free: u64 },
+    /// The body could not be read.
     Body(BodyError),
+    /// The file with this path could not be written.
     Write(io::Error, String),
 }
 
@@ -140,14 +146,24 @@ impl std::fmt::Display for UploadError {
             UploadError::TooLarge => {
                 write!(f, "the file exceeds {} MiB, the maximum for an update", MAX_BUNDLE >> 20)
             }
-            UploadError::NoRoom { size, room } => write!(
+            UploadError::NoSpace { size, free } => write!(
                 f,
-                "not enough space: the update needs {} MiB, {} MiB are free",
+                "not enough space: the update requires {} MiB, {} MiB are free",
                 size >> 20,
-                room >> 20
+                free >> 20
             ),
             UploadError::Body(error) => write!(f, "the upload ended early: {error}"),
             UploadError::Write(error, file) => write!(f, "cannot write {file}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for UploadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            UploadError::Body(error) => Some(error),
+            UploadError::Write(error, _) => Some(error),
+            UploadError::Empty | UploadError::TooLarge | UploadError::NoSpace { .. } => None,
         }
     }
 }
@@ -157,7 +173,7 @@ impl From<UploadError> for ApiError {
         let status = match &error {
             UploadError::Empty | UploadError::Body(_) => StatusCode::BAD_REQUEST,
             UploadError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            UploadError::NoRoom { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            UploadError::NoSpace { .. } => StatusCode::INSUFFICIENT_STORAGE,
             UploadError::Write(error, _) => match error.kind() {
                 io::ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
                 _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -167,18 +183,19 @@ impl From<UploadError> for ApiError {
     }
 }
 
+/// Writes the body to the upload file. `length` is the value of `Content-Length`, if given.
 async fn write_upload(
     updater: &Updater,
     length: Option<u64>,
     mut body: Body,
 ) -> Result<(), UploadError> {
     let path = updater.upload();
-    let cannot = |error| UploadError::Write(error, path.display().to_string());
-    let (file, free) = create(path).map_err(cannot)?;
-    let room = free.saturating_sub(MARGIN);
+    let write_error = |error| UploadError::Write(error, path.display().to_string());
+    let (file, free) = create(path).map_err(write_error)?;
+    let free = free.saturating_sub(MIN_FREE_BYTES);
     let check = |size: u64| match size {
         _ if size > MAX_BUNDLE => Err(UploadError::TooLarge),
-        _ if size > room => Err(UploadError::NoRoom { size, room }),
+        _ if size > free => Err(UploadError::NoSpace { size, free }),
         _ => Ok(()),
     };
     check(length.unwrap_or(1))?;
@@ -187,11 +204,11 @@ async fn write_upload(
     while let Some(piece) = body::next(&mut body).await.map_err(UploadError::Body)? {
         received += piece.len() as u64;
         check(received)?;
-        // A slow card must not delay the pictures.
+        // Writing to a slow card must not block the tasks of viewers.
         let Some(mut out) = file.take() else { break };
         let task = tokio::task::spawn_blocking(move || out.write_all(&piece).map(|()| out));
         let written = task.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        file = Some(written.map_err(cannot)?);
+        file = Some(written.map_err(write_error)?);
         updater.received(received, length);
     }
     match received {
@@ -200,13 +217,13 @@ async fn write_upload(
     }
 }
 
-/// A new file, and the free space of its file system in bytes.
+/// Creates a file. Returns it and the free space of its file system, in bytes.
 fn create(path: &Path) -> io::Result<(File, u64)> {
     let _ = std::fs::remove_file(path);
     if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
         std::fs::create_dir(folder)?;
     }
     let file = File::create_new(path)?;
-    let room = rustix::fs::fstatvfs(&file)?;
-    Ok((file, room.f_bavail * room.f_frsize))
+    let stat = rustix::fs::fstatvfs(&file)?;
+    Ok((file, stat.f_bavail * stat.f_frsize))
 }

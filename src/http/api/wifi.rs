@@ -1,5 +1,6 @@
-//! `/api/wifi`: the wireless network, for a phone that has joined the access point. Also answers the
-//! requests by which phones find out whether they are online: they are sent to the page.
+//! `/api/wifi`: the wireless network, for a phone that has joined the access point. Also redirects
+//! the requests that phones send to check for Internet access (captive portal detection) to the
+//! page.
 
 use super::config::saved;
 use crate::config::edit::with_wifi;
@@ -21,7 +22,7 @@ use warp::reply::Response;
 /// Maximum size of a request body, in bytes.
 const MAX_REQUEST: usize = 4096;
 
-/// `PUT /api/wifi`
+/// The JSON body of a `PUT`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WifiRequest {
@@ -30,14 +31,14 @@ struct WifiRequest {
     country: String,
 }
 
-/// The report of `berrymse wifi`; `None` on machines without a radio that it manages.
+/// Returns the report of `berrymse wifi`, or `None` if it manages no wireless network.
 fn report(context: &Context) -> Option<Value> {
     let text = std::fs::read(&context.settings.wifi).ok()?;
     serde_json::from_slice::<Value>(&text).ok().filter(Value::is_object)
 }
 
-/// While the access point is open every name resolves to this machine. A request for a foreign name
-/// is redirected to the page, which iOS, Android, Windows and desktop systems then open.
+/// Redirects a request for another host to the page while the access point is open, when all names
+/// resolve to this machine. Operating systems show the page to the user.
 pub(in crate::http) fn captive(
     context: &Context,
     method: &Method,
@@ -49,7 +50,7 @@ pub(in crate::http) fn captive(
         return None;
     }
     report(context)?.get("access_point")?.as_str()?;
-    let mut response = plain(StatusCode::FOUND, "this is BerryMSE's access point");
+    let mut response = plain(StatusCode::FOUND, "this is the access point of BerryMSE");
     let page = HeaderValue::try_from(format!("http://{ADDRESS}/settings.html")).ok()?;
     response.headers_mut().insert(LOCATION, page);
     Some(response)
@@ -87,7 +88,7 @@ async fn put(context: &Context, mut body: Body) -> Result<Response, ApiError> {
     let WifiRequest { ssid, psk, country } = serde_json::from_slice(&text)
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     if report(context).is_none() {
-        let message = "this machine has no wireless network that BerryMSE manages";
+        let message = "BerryMSE manages no wireless network on this machine";
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, message));
     }
     let wifi = Wifi { ssid, psk, country };

@@ -3,28 +3,28 @@
 use crate::config::Wifi;
 use std::net::Ipv4Addr;
 
-/// The same for what changes without a start.
+/// First line of every generated file.
 pub(crate) const WIFI_HEAD: &str = "# Written by `berrymse wifi`, from berrymse.toml.\n";
 
-/// `/etc/wpa_supplicant.conf`
+/// Returns `/etc/wpa_supplicant.conf` for joining a network.
 pub(crate) fn wpa_supplicant(wifi: &Wifi) -> String {
     let ssid = hexadecimal(&wifi.ssid);
     let key = match &wifi.psk {
         None => "\tkey_mgmt=NONE\n".into(),
-        // The key itself, of which WPA3 knows nothing.
+        // A key instead of a password. WPA3 cannot use it.
         Some(key) if key.len() == 64 => format!("\tkey_mgmt=WPA-PSK\n\tpsk={key}\n"),
-        // wpa_supplicant takes everything up to the line's last quotation mark.
+        // wpa_supplicant reads up to the last quotation mark of the line, so no escapes are needed.
         Some(password) => {
             format!("\tkey_mgmt=WPA-PSK SAE\n\tieee80211w=1\n\tpsk=\"{password}\"\n")
         }
     };
     let head = supplicant_head(Some(&wifi.country));
-    // scan_ssid: networks that hide their name are found, too.
+    // scan_ssid: also find hidden networks.
     format!("{head}network={{\n\tssid={ssid}\n\tscan_ssid=1\n{key}}}\n")
 }
 
-/// The same file for an access point that anybody may join, which is not open yet. Without a country,
-/// the kernel keeps to what all of them allow.
+/// Returns `/etc/wpa_supplicant.conf` for an access point without a password that is not enabled yet.
+/// Without a country, the kernel uses only what all countries allow.
 pub(crate) fn access_point(name: &str, country: Option<&str>) -> String {
     let head = supplicant_head(country);
     let ssid = hexadecimal(name);
@@ -37,13 +37,13 @@ pub(crate) fn supplicant_head(country: Option<&str>) -> String {
     format!("{WIFI_HEAD}ctrl_interface={sockets}\np2p_disabled=1\n{country}")
 }
 
-/// In hexadecimal digits any byte is safe.
+/// Encodes a network name in hexadecimal digits, which are safe for every byte.
 pub(crate) fn hexadecimal(name: &str) -> String {
     name.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// `udhcpd.conf`: addresses for who joins the access point. Leases are short: when it closes, the
-/// phone is to look for another network.
+/// Returns `udhcpd.conf`, which assigns addresses in the access point's network. Leases are short (300
+/// s), so that phones look for another network when the access point closes.
 pub(crate) fn udhcpd(interface: &str, own: Ipv4Addr) -> String {
     let [a, b, c, _] = own.octets();
     format!(
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_and_no_password_gets_out_of_its_line() {
+    fn keeps_names_and_passwords_within_their_lines() {
         let wifi = Wifi {
             ssid: "a\"\n}\nnetwork={ä".into(),
             psk: Some("\"} #\\ ssid=x\"".into()),
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_point_obeys_the_country_where_there_is_one() {
+    fn sets_the_country_of_an_access_point_if_known() {
         let text = access_point("BerryMSE-1a2b", Some("DE"));
         assert!(text.contains("country=DE\n") && text.contains("\tmode=2\n"), "{text}");
         assert!(!access_point("x", None).contains("country"));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn open_networks_and_ready_keys() {
+    fn supports_open_networks_and_hexadecimal_keys() {
         let wifi = |psk: Option<String>| {
             wpa_supplicant(&Wifi { ssid: "x".into(), psk, country: "GB".into() })
         };

@@ -1,19 +1,19 @@
-//! The appliance's wireless network: joins what is configured, and where nothing is, opens an access
-//! point, so that a phone can reach the page and configure it.
+//! The wireless network of the appliance. Joins the configured network. Without a configuration, opens
+//! an access point so that a phone can reach the page and configure a network.
 //!
 //! ```text
-//!             ┌── nothing configured, no cable for 20 s ──────────────┐
-//!  start ─────┤                                                       ▼
-//!             └── configured ──► join ── never worked, refused ──► access point
-//!                                 ▲  │                              │ │
-//!                                 │  └─ works: stays, tries for ever│ │ cable: closed
-//!                                 └─── saved, or 3 min without a phone┘
+//!            ┌── not configured, no cable for 20 s ─────────────────┐
+//!   start ───┤                                                      ▼
+//!            └── configured ──► join ── failed, never joined ──► access point ──► closed
+//!                               ▲  │    before                      │      cable plugged in
+//!                               │  └─ joined before: retry forever  │
+//!                               └── saved, or 3 min without a phone ┘
 //! ```
 //!
-//! The access point is open, because a password would have to be known to everybody who has read the
-//! manual. So it is there for the first configuration only: never where a cable has had a link since
-//! the start, never once the configured network has let this machine in. Nobody opens it by jamming
-//! a network or by pulling a router's plug.
+//! The access point is open, because everyone who reads the manual would know its password. Therefore
+//! it is available for the first configuration only: it does not open if the wired interface has had
+//! a link since the start, or if the configured network has been joined before. An attacker cannot
+//! open it by jamming the network or by switching off the router.
 
 mod captive_dns;
 pub(crate) mod files;
@@ -26,7 +26,7 @@ use crate::system::last_good::load;
 use crate::system::network;
 use crate::system::wifi::captive_dns::CaptiveDns;
 use crate::system::wifi::supplicant::{
-    Control, SOCKETS, ScanResult, channel, mismatch, reason, scan_results,
+    Control, SOCKETS, ScanResult, channel, explain, mismatch, scan_results,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -36,95 +36,96 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// The radio, and the cable.
+/// The wireless interface.
 const RADIO: &str = "wlan0";
 
+/// The wired interface.
 const CABLE: &str = "eth0";
 
-/// This machine in its access point's network.
+/// Address of this machine in the network of its access point.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 20, 20, 1);
 
-/// A cable's link takes some seconds to come up.
+/// Time for the link of the wired interface to come up after the start.
 const LINK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Finding a network, its password's check and an address take a few seconds, more if the router is
-/// starting, too.
+/// Time to find a network, authenticate and get an address. That takes a few seconds, or longer if the
+/// router is also starting.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// An access point that nobody uses is closed after so long, to try the configured network again:
-/// it may have been its router that was not ready.
+/// Time after which an unused access point closes, so that the configured network is tried again. Its
+/// router may not have been ready.
 const ACCESS_POINT_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Time for the page to hear that what it has saved is saved.
+/// Time for the page to receive the reply to its request before the access point closes.
 const REPLY_GRACE: Duration = Duration::from_secs(2);
 
-/// A scan of all channels.
+/// Time for a scan of all channels.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A program to be ready.
+/// Time for a program to get ready.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Time for a program to end when it is asked to.
+/// Time for a program to exit after SIGTERM.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often cable and configuration are looked at.
+/// Interval of checks for the cable and for a new configuration.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where everything is.
+/// The files of the Wi-Fi manager.
 #[derive(Debug)]
 pub struct Files {
-    /// The configuration.
+    /// The configuration file.
     pub config: PathBuf,
-    /// The last one that was good.
+    /// The last good configuration.
     pub last_good: PathBuf,
-    /// Which configuration has worked: what lasts.
+    /// Fingerprint of the network that was joined before. It outlives a restart.
     pub state: PathBuf,
-    /// What is known, for the server.
+    /// The state, for the server (JSON).
     pub report: PathBuf,
 }
 
-/// What is known about it all.
+/// The state, for the server.
 #[derive(Debug, Default, Clone, Serialize)]
 struct Report {
-    /// The access point's name, while it is open.
+    /// Name of the access point, while it is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     access_point: Option<String>,
-    /// The network that has let this machine in.
+    /// The joined network.
     #[serde(skip_serializing_if = "Option::is_none")]
     joined: Option<String>,
-    /// The network that is being tried.
+    /// The network that this machine is joining.
     #[serde(skip_serializing_if = "Option::is_none")]
     joining: Option<String>,
-    /// Why it is not joined.
+    /// Why the network cannot be joined.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// What was in reach when the access point opened.
+    /// The networks in range when the access point opened.
     networks: Vec<ScanResult>,
 }
 
-/// How a try to join ended.
-enum End {
-    /// There is something else to do now.
+/// How an attempt to join a network ended.
+enum JoinEnd {
+    /// The configuration has changed, or the interface is gone.
     Changed,
-    /// It never worked, and does not.
-    Refused,
+    /// The network cannot be joined, and never was.
+    Failed,
 }
 
-/// Keeps the radio busy with the right thing.
+/// Joins networks and opens the access point.
 pub struct WifiManager {
     files: Files,
     network: Network,
     host: String,
-    /// When the configuration was written.
+    /// Modification times of the configuration and its copy.
     written: [Option<SystemTime>; 2],
     started: Instant,
-    /// Whether the cable has had a link.
+    /// Whether the wired interface has had a link since the start.
     cable: bool,
     report: Report,
 }
 
 impl WifiManager {
-    /// Knows nothing yet.
+    /// Creates a manager that has not read the configuration yet.
     pub fn new(files: Files) -> WifiManager {
         WifiManager {
             files,
@@ -137,12 +138,12 @@ impl WifiManager {
         }
     }
 
-    /// Does what is to be done, for ever.
+    /// Manages the wireless interface. Never returns.
     pub fn run(mut self) -> ! {
         self.poll_inputs();
         loop {
-            if !is_there() {
-                // A server that finds no report shows nothing of Wi-Fi.
+            if !radio_exists() {
+                // Without a report, the server does not offer Wi-Fi.
                 let _ = super::files::remove(&self.files.report);
                 std::thread::sleep(POLL_INTERVAL);
                 self.poll_inputs();
@@ -161,62 +162,63 @@ impl WifiManager {
         }
     }
 
-    /// One thing, until there is another to do.
+    /// Joins the network or opens the access point, until the configuration changes.
     fn step(&mut self) -> Result<()> {
         unblock();
         if let Some(wifi) = self.network.wifi.clone() {
-            if matches!(self.join(&wifi)?, End::Refused) && !self.cable {
+            if matches!(self.join(&wifi)?, JoinEnd::Failed) && !self.cable {
                 self.open(Some(ACCESS_POINT_TIMEOUT))?;
             }
             return Ok(());
         }
         self.report.error = None;
-        // A fixed address is a network that is configured.
-        let open = self.network == Network::default();
+        // A fixed address also counts as a configured network.
+        let is_unconfigured = self.network == Network::default();
         loop {
             let waited = self.started.elapsed() > LINK_TIMEOUT;
-            if open && !self.cable && waited {
+            if is_unconfigured && !self.cable && waited {
                 return self.open(None);
             }
             std::thread::sleep(POLL_INTERVAL);
-            if self.poll_inputs() || !is_there() {
+            if self.poll_inputs() || !radio_exists() {
                 return Ok(());
             }
         }
     }
 
-    /// Joins the configured network, and stays in it.
-    fn join(&mut self, wifi: &Wifi) -> Result<End> {
+    /// Joins the configured network and stays connected.
+    fn join(&mut self, wifi: &Wifi) -> Result<JoinEnd> {
         let ssid = &wifi.ssid;
         let mut succeeded = self.has_succeeded(wifi);
         let mut supplicant = Supplicant::start(&files::wpa_supplicant(wifi))?;
         self.report.joining = Some(ssid.clone());
         self.publish();
         let (mut connected, mut addresses) = (false, None);
-        let mut why = format!("{ssid:?} does not answer");
-        let mut without = Instant::now();
+        let mut message = format!("{ssid:?} does not respond");
+        let mut last_joined = Instant::now();
         let end = loop {
-            if self.poll_inputs() || !is_there() {
-                break End::Changed;
+            if self.poll_inputs() || !radio_exists() {
+                break JoinEnd::Changed;
             }
-            let mut last = false;
+            let mut is_final = false;
             if let Some(event) = supplicant.event(POLL_INTERVAL)? {
                 if event.starts_with("CTRL-EVENT-CONNECTED") {
                     connected = true;
-                    why = format!("{ssid:?} lets this machine in, but gives it no address (DHCP)");
+                    message =
+                        format!("{ssid:?} accepts this machine, but assigns no address (DHCP)");
                     drop(addresses.take());
                     addresses = Some(self.get_address()?);
                 } else if event.starts_with("CTRL-EVENT-DISCONNECTED") {
                     connected = false;
-                } else if let Some((reason_text, is_last)) = reason(&event, ssid) {
-                    (why, last) = (reason_text, is_last);
+                } else if let Some(explanation) = explain(&event, ssid) {
+                    (message, is_final) = explanation;
                 }
             }
             let joined = self.report.joined.is_some();
             if connected && (joined || has_address()) {
-                without = Instant::now();
+                last_joined = Instant::now();
                 if !joined {
-                    self.log_once(&format!("joined {ssid:?}"));
+                    self.log_to_console(&format!("joined {ssid:?}"));
                     self.report.joined = Some(ssid.clone());
                     self.report.joining = None;
                     self.report.error = None;
@@ -231,17 +233,17 @@ impl WifiManager {
                 self.report.joining = Some(ssid.clone());
                 self.publish();
             }
-            if (last && !succeeded) || without.elapsed() > JOIN_TIMEOUT {
-                let found = scan_results(&supplicant.control.ask("SCAN_RESULTS")?);
-                let reason_text =
-                    mismatch(&found, ssid, wifi.psk.is_some()).unwrap_or_else(|| why.clone());
-                if self.report.error.as_ref() != Some(&reason_text) {
-                    self.log_once(&reason_text);
-                    self.report.error = Some(reason_text);
+            if (is_final && !succeeded) || last_joined.elapsed() > JOIN_TIMEOUT {
+                let found = scan_results(&supplicant.control.request("SCAN_RESULTS")?);
+                let error =
+                    mismatch(&found, ssid, wifi.psk.is_some()).unwrap_or_else(|| message.clone());
+                if self.report.error.as_ref() != Some(&error) {
+                    self.log_to_console(&error);
+                    self.report.error = Some(error);
                     self.publish();
                 }
                 if !succeeded {
-                    break End::Refused;
+                    break JoinEnd::Failed;
                 }
             }
         };
@@ -253,7 +255,7 @@ impl WifiManager {
         Ok(end)
     }
 
-    /// The address in the network that has been joined: a program that keeps it, if it needs one.
+    /// Gets an address in the joined network. With DHCP, returns the client that keeps the lease.
     fn get_address(&self) -> Result<Option<Child>> {
         let Address::Fixed(address, prefix) = self.network.address else {
             let name = format!("hostname:{}", self.host);
@@ -267,25 +269,26 @@ impl WifiManager {
         }
         if let Some(text) = network::resolv_conf(&self.network) {
             write(Path::new("/etc/resolv.conf"), text.as_bytes(), 0o644)?;
-            // What a router says to a cable does not replace it.
+            // This file keeps a DHCP client of the wired interface from replacing it.
             write(Path::new("/run/berrymse/dns"), b"", 0o644)?;
         }
         Ok(None)
     }
 
-    /// Opens the access point, until there is something better.
+    /// Opens the access point. Closes it when the configuration changes, a cable is plugged in, or no
+    /// phone has been connected for `timeout`.
     fn open(&mut self, timeout: Option<Duration>) -> Result<()> {
         let name = name_of(&std::fs::read_to_string(format!("/sys/class/net/{RADIO}/address"))?);
         let country = self.network.wifi.as_ref().map(|wifi| wifi.country.as_str());
         let mut supplicant = Supplicant::start(&files::access_point(&name, country))?;
-        // Most radios cannot look around while they are an access point.
+        // Most devices cannot scan while they are an access point.
         self.report.networks = supplicant.scan().unwrap_or_else(|error| {
             log::warn!("Wi-Fi: {error}");
             vec![]
         });
         let frequency = channel(&self.report.networks);
-        supplicant.control.ask(&format!("SET_NETWORK 0 frequency {frequency}"))?;
-        supplicant.control.ask("SELECT_NETWORK 0")?;
+        supplicant.control.request(&format!("SET_NETWORK 0 frequency {frequency}"))?;
+        supplicant.control.request("SELECT_NETWORK 0")?;
         supplicant.wait_for("AP-ENABLED", START_TIMEOUT)?;
         let address = format!("{ADDRESS}/24");
         run(&["ip", "addr", "flush", "dev", RADIO])?;
@@ -293,16 +296,16 @@ impl WifiManager {
         let leases = Path::new("/run/berrymse/udhcpd.conf");
         write(leases, files::udhcpd(RADIO, ADDRESS).as_bytes(), 0o644)?;
         let addresses = start(&["udhcpd", "-f", &leases.to_string_lossy()])?;
-        let names = CaptiveDns::start(ADDRESS)?;
-        self.log_once(&format!(
+        let dns = CaptiveDns::start(ADDRESS)?;
+        self.log_to_console(&format!(
             "the access point {name:?} is open: join it and open http://{ADDRESS}/"
         ));
         self.report.access_point = Some(name);
         self.publish();
         let mut phones = HashSet::new();
-        let mut unused = Instant::now();
+        let mut last_used = Instant::now();
         let mut written = self.written;
-        while is_there() {
+        while radio_exists() {
             if let Some(event) = supplicant.event(POLL_INTERVAL)? {
                 let mut words = event.split_whitespace();
                 match (words.next(), words.next()) {
@@ -316,29 +319,29 @@ impl WifiManager {
                 }
             }
             let changed = self.poll_inputs();
-            // Saved once more as it was: somebody wants it tried.
-            let again = written != self.written && self.network.wifi.is_some();
+            // The user saved the same network again, to try it once more.
+            let retry = written != self.written && self.network.wifi.is_some();
             written = self.written;
-            if changed || again {
+            if changed || retry {
                 std::thread::sleep(REPLY_GRACE);
                 break;
             }
             if !phones.is_empty() {
-                unused = Instant::now();
+                last_used = Instant::now();
             }
-            if self.cable || timeout.is_some_and(|timeout| unused.elapsed() > timeout) {
+            if self.cable || timeout.is_some_and(|timeout| last_used.elapsed() > timeout) {
                 break;
             }
         }
-        self.log_once("the access point closes");
+        self.log_to_console("the access point closes");
         self.report.access_point = None;
         self.publish();
-        drop((names, addresses, supplicant));
+        drop((dns, addresses, supplicant));
         let _ = run(&["ip", "addr", "flush", "dev", RADIO]);
         Ok(())
     }
 
-    /// Looks at cable and configuration; whether the network is configured otherwise than before.
+    /// Checks the cable, and reads a new configuration. Returns whether the network settings changed.
     fn poll_inputs(&mut self) -> bool {
         let link = std::fs::read_to_string(format!("/sys/class/net/{CABLE}/carrier"));
         self.cable |= link.is_ok_and(|link| link.trim() == "1");
@@ -358,12 +361,12 @@ impl WifiManager {
     fn publish(&self) {
         let text = serde_json::to_vec(&self.report).unwrap_or_default();
         if let Err(error) = write(&self.files.report, &text, 0o644) {
-            log::warn!("{}: {error}", self.files.report.display());
+            log::warn!("cannot write {}: {error}", self.files.report.display());
         }
     }
 
-    /// For the log and for whoever looks at the screen.
-    fn log_once(&self, text: &str) {
+    /// Writes to the log and to the console.
+    fn log_to_console(&self, text: &str) {
         log::info!("Wi-Fi: {text}");
         let _ = std::fs::write("/dev/console", format!("berrymse: Wi-Fi: {text}\n"));
     }
@@ -374,33 +377,36 @@ impl WifiManager {
 
     fn remember_success(&self, wifi: &Wifi) {
         if let Err(error) = write(&self.files.state, fingerprint(wifi).as_bytes(), 0o600) {
-            log::warn!("{}: {error}", self.files.state.display());
+            log::warn!("cannot write {}: {error}", self.files.state.display());
         }
     }
 }
 
-/// Tells one configuration from another.
+/// Returns a hash of name and password. It identifies the network without revealing the password.
 fn fingerprint(wifi: &Wifi) -> String {
     let digest = Sha256::digest(format!("{:?} {:?}", wifi.ssid, wifi.psk));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The access point's name: two of them in one house have different ones.
+/// Returns the name of the access point. It contains the end of the hardware address, so that two
+/// devices in one building have different names.
 fn name_of(hardware_address: &str) -> String {
     let digits: String = hardware_address.chars().filter(char::is_ascii_hexdigit).collect();
     format!("BerryMSE-{}", &digits[digits.len().saturating_sub(4)..])
 }
 
-fn is_there() -> bool {
+/// Returns whether the wireless interface exists.
+fn radio_exists() -> bool {
     Path::new(&format!("/sys/class/net/{RADIO}")).exists()
 }
 
+/// Returns whether the wireless interface has a global address.
 fn has_address() -> bool {
     run(&["ip", "-o", "addr", "show", "dev", RADIO, "scope", "global"])
         .is_ok_and(|text| text.contains("inet"))
 }
 
-/// Some systems switch radios off until somebody switches them on.
+/// Enables the wireless devices. Some systems block them at the start.
 fn unblock() {
     for switch in std::fs::read_dir("/sys/class/rfkill").into_iter().flatten().flatten() {
         let file = |name: &str| switch.path().join(name);
@@ -410,13 +416,13 @@ fn unblock() {
     }
 }
 
-/// Starts `words`, a program and its arguments. Its messages go where our log goes.
+/// Starts `words`, a program and its arguments. Its output goes to the log of this process.
 fn start(words: &[&str]) -> Result<Child> {
     Child::spawn(&mut process::command(words), Group::Shared, END_TIMEOUT)
         .map_err(|error| process::start_error(words[0], &error))
 }
 
-/// wpa_supplicant at work.
+/// A running wpa_supplicant.
 struct Supplicant {
     control: Control,
     process: Child,
@@ -426,54 +432,88 @@ impl Supplicant {
     fn start(configuration: &str) -> Result<Supplicant> {
         let file = Path::new("/etc/wpa_supplicant.conf");
         write(file, configuration.as_bytes(), 0o600)?;
-        let theirs = Path::new(SOCKETS).join(RADIO);
-        super::files::remove(&theirs)?;
+        let socket = Path::new(SOCKETS).join(RADIO);
+        super::files::remove(&socket)?;
         let words = ["wpa_supplicant", "-i", RADIO, "-D", "nl80211", "-c"];
         let mut process = start(&[&words[..], &[&file.to_string_lossy()]].concat())?;
         let end = Instant::now() + START_TIMEOUT;
         loop {
-            match Control::connect(&theirs, Path::new("/run/berrymse/wpa_control")) {
+            match Control::connect(&socket, Path::new("/run/berrymse/wpa_control")) {
                 Ok(control) => return Ok(Supplicant { control, process }),
                 Err(error) if Instant::now() > end || !process.is_running() => {
-                    return Err(Error::other(format!("wpa_supplicant does not answer: {error}")));
+                    return Err(Error::other(format!("wpa_supplicant does not respond: {error}")));
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
         }
     }
 
+    /// Returns the next event, or `None` if there is none within `timeout`.
     fn event(&mut self, timeout: Duration) -> Result<Option<String>> {
         if !self.process.is_running() {
-            return Err(Error::other("wpa_supplicant has ended"));
+            return Err(Error::other("wpa_supplicant has exited"));
         }
         self.control.event(Instant::now() + timeout)
     }
 
+    /// Waits for an event that starts with `event`.
     fn wait_for(&mut self, event: &str, timeout: Duration) -> Result<()> {
         let end = Instant::now() + timeout;
         while Instant::now() < end {
-            if self.event(POLL_INTERVAL)?.is_some_and(|happened| happened.starts_with(event)) {
+            if self.event(POLL_INTERVAL)?.is_some_and(|text| text.starts_with(event)) {
                 return Ok(());
             }
         }
         Err(Error::other(format!("wpa_supplicant: no {event} within {timeout:?}")))
     }
 
-    /// What is in reach.
+    /// Returns the networks in range.
     fn scan(&mut self) -> Result<Vec<ScanResult>> {
-        self.control.ask("SCAN_TIMEOUT")?;
-        self.wait_for("CTRL-EVENT-SCAN_TIMEOUT-RESULTS", SCAN_TIMEOUT)?;
-        Ok(scan_results(&self.control.ask("SCAN_RESULTS")?))
+        self.control.request("SCAN")?;
+        self.wait_for("CTRL-EVENT-SCAN-RESULTS", SCAN_TIMEOUT)?;
+        Ok(scan_results(&self.control.request("SCAN_RESULTS")?))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixDatagram;
 
     #[test]
-    fn an_access_point_is_named_by_its_hardware() {
+    fn names_the_access_point_after_its_hardware_address() {
         assert_eq!(name_of("dc:a6:32:01:1a:2b\n"), "BerryMSE-1a2b");
         assert_eq!(name_of(""), "BerryMSE-");
+    }
+    #[test]
+    fn scans_with_the_commands_of_wpa_supplicant() {
+        let folder = std::env::temp_dir().join(format!("berrymse-scan-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        let server = UnixDatagram::bind(folder.join("wlan0")).unwrap();
+        let replies = std::thread::spawn(move || {
+            let mut commands = vec![];
+            while commands.last().is_none_or(|last| last != "SCAN_RESULTS") {
+                let mut command = [0; 100];
+                let (length, from) = server.recv_from(&mut command).unwrap();
+                let command = String::from_utf8_lossy(&command[..length]).into_owned();
+                let replies: &[&str] = match command.as_str() {
+                    "SCAN" => &["OK\n", "<3>CTRL-EVENT-SCAN-RESULTS "],
+                    "SCAN_RESULTS" => &["02:00:00:00:01:00\t2412\t-71\t[ESS]\tHome\n"],
+                    "ATTACH" => &["OK\n"],
+                    _ => &["UNKNOWN COMMAND\n"],
+                };
+                for reply in replies {
+                    server.send_to(reply.as_bytes(), from.as_pathname().unwrap()).unwrap();
+                }
+                commands.push(command);
+            }
+            commands
+        });
+        let control = Control::connect(&folder.join("wlan0"), &folder.join("own")).unwrap();
+        let mut supplicant = Supplicant { control, process: start(&["sleep", "60"]).unwrap() };
+        assert_eq!(supplicant.scan().unwrap()[0].ssid, "Home");
+        assert_eq!(replies.join().unwrap(), ["ATTACH", "SCAN", "SCAN_RESULTS"]);
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

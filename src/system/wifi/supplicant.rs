@@ -1,7 +1,7 @@
-//! wpa_supplicant: its control socket, and what it says, in plain words.
+//! The control interface of wpa_supplicant (its `ctrl_interface`), and explanations of its events.
 //!
-//! One datagram is one command or one answer; after `ATTACH`, what happens comes in between, each
-//! line with its level in front: `<3>CTRL-EVENT-CONNECTED …`.
+//! Each datagram is one command or one reply. After `ATTACH`, events arrive between the replies. They
+//! start with a log level: `<3>CTRL-EVENT-CONNECTED …`.
 
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -10,33 +10,37 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where wpa_supplicant makes its sockets, one an interface.
+/// Folder in which wpa_supplicant creates one socket per interface.
 pub(super) const SOCKETS: &str = "/run/wpa_supplicant";
 
-/// Its answers come within milliseconds.
+/// Time for a reply. It usually takes milliseconds.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The control socket of one interface.
 pub(super) struct Control {
     socket: UnixDatagram,
     own: PathBuf,
-    /// What happened while an answer was waited for.
+    /// Events that arrived before a reply.
     events: VecDeque<String>,
 }
 
 impl Control {
-    /// Connects to the socket `theirs`, and asks to be told what happens.
-    pub(super) fn connect(theirs: &Path, own: &Path) -> Result<Control> {
+    /// Connects the new socket `own` to the socket `server`, and subscribes to events.
+    pub(super) fn connect(server: &Path, own: &Path) -> Result<Control> {
         crate::system::files::remove(own)?;
         let socket = UnixDatagram::bind(own)?;
         let mut control = Control { socket, own: own.into(), events: VecDeque::new() };
-        control.socket.connect(theirs)?;
-        control.ask("ATTACH")?;
+        control.socket.connect(server)?;
+        control.request("ATTACH")?;
         Ok(control)
     }
 
-    /// Sends a command and waits for its answer. `FAIL` is an error.
-    pub(super) fn ask(&mut self, command: &str) -> Result<String> {
+    /// Sends a command and waits for the reply.
+    ///
+    /// # Errors
+    ///
+    /// There is no reply within 5 s, or the reply is `FAIL`.
+    pub(super) fn request(&mut self, command: &str) -> Result<String> {
         self.socket.set_write_timeout(Some(REPLY_TIMEOUT))?;
         self.socket.send(command.as_bytes())?;
         let end = Instant::now() + REPLY_TIMEOUT;
@@ -46,14 +50,14 @@ impl Control {
                 continue;
             }
             return match text.starts_with("FAIL") || text.starts_with("UNKNOWN COMMAND") {
-                true => Err(Error::other(format!("{command}: {}", text.trim()))),
+                true => Err(Error::other(format!("wpa_supplicant: {command}: {}", text.trim()))),
                 false => Ok(text),
             };
         }
-        Err(Error::new(ErrorKind::TimedOut, format!("{command}: no answer")))
+        Err(Error::new(ErrorKind::TimedOut, format!("wpa_supplicant: no reply to {command}")))
     }
 
-    /// The next thing that happens, without its level; `None` if nothing does until `end`.
+    /// Returns the next event without its level, or `None` if there is none until `end`.
     pub(super) fn event(&mut self, end: Instant) -> Result<Option<String>> {
         if let Some(event) = self.events.pop_front() {
             return Ok(Some(event));
@@ -87,30 +91,30 @@ impl Drop for Control {
     }
 }
 
-/// What happened, if that is what this is about.
+/// Returns the event without its level, or `None` if the text is a reply.
 fn event_in(text: &str) -> Option<String> {
     let (_, event) = text.strip_prefix('<')?.split_once('>')?;
     Some(event.trim().into())
 }
 
-/// A network that a scan has found.
+/// A network found by a scan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct ScanResult {
-    /// Its name.
+    /// Name of the network.
     pub(super) ssid: String,
-    /// Strength in dBm: -30 is beside it, -90 hardly there.
+    /// Signal strength, in dBm, from about -30 (next to it) to -90 (barely usable).
     pub(super) signal: i32,
-    /// Whether it wants a password.
+    /// Whether it requires a password.
     pub(super) locked: bool,
-    /// MHz.
+    /// Frequency, in MHz.
     #[serde(skip)]
     pub(super) frequency: u32,
 }
 
-/// What `SCAN_RESULTS` says: `bssid / frequency / signal level / flags / ssid`, with tabs between.
-/// The strongest of each name, in order of strength; those without a name are left out.
+/// Parses the reply to `SCAN_RESULTS`: `bssid / frequency / signal level / flags / ssid`, separated by
+/// tabs. Returns the strongest network of each name, strongest first. Skips hidden networks.
 pub(super) fn scan_results(text: &str) -> Vec<ScanResult> {
-    let mut seen: Vec<ScanResult> = text
+    let mut found: Vec<ScanResult> = text
         .lines()
         .filter_map(|line| {
             let mut fields = line.splitn(5, '\t').skip(1);
@@ -123,13 +127,13 @@ pub(super) fn scan_results(text: &str) -> Vec<ScanResult> {
         })
         .filter(|network| !network.ssid.is_empty() && !network.ssid.contains('\0'))
         .collect();
-    seen.sort_by(|a, b| b.signal.cmp(&a.signal).then_with(|| a.ssid.cmp(&b.ssid)));
+    found.sort_by(|a, b| b.signal.cmp(&a.signal).then_with(|| a.ssid.cmp(&b.ssid)));
     let mut names = std::collections::HashSet::new();
-    seen.retain(|network| names.insert(network.ssid.clone()));
-    seen
+    found.retain(|network| names.insert(network.ssid.clone()));
+    found
 }
 
-/// wpa_supplicant writes bytes that it thinks unprintable as `\xc3`. `None` if it is no UTF-8 then.
+/// Decodes the escapes of wpa_supplicant, such as `\xc3`. `None` if the result is not UTF-8.
 fn unescape(text: &str) -> Option<String> {
     let mut bytes = vec![];
     let mut rest = text.as_bytes();
@@ -157,46 +161,49 @@ fn unescape(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// What an event says about why the network `ssid` cannot be joined, and whether that is the last
-/// word: trying on would not help.
-pub(super) fn reason(event: &str, ssid: &str) -> Option<(String, bool)> {
+/// Explains why the network `ssid` cannot be joined, as an event reports it. The flag says whether the
+/// error is final, so that further attempts are useless.
+pub(super) fn explain(event: &str, ssid: &str) -> Option<(String, bool)> {
     let field = |name: &str| event.split_whitespace().find_map(|word| word.strip_prefix(name));
-    let wrong = || Some((format!("the password for {ssid:?} is wrong"), true));
+    let wrong_password = || Some((format!("the password for {ssid:?} is wrong"), true));
     match event.split_whitespace().next()? {
-        "CTRL-EVENT-SSID-TEMP-DISABLED" if field("reason=") == Some("WRONG_KEY") => wrong(),
-        // WPA3: the other side does not confirm that it knows the same password (IEEE 802.11,
-        // 12.4.5: the second message, with a status that is no success).
+        "CTRL-EVENT-SSID-TEMP-DISABLED" if field("reason=") == Some("WRONG_KEY") => {
+            wrong_password()
+        }
+        // WPA3: the access point does not confirm the password (IEEE 802.11, 12.4.5: the second
+        // message, with a status other than success).
         "CTRL-EVENT-AUTH-REJECT"
             if field("auth_type=") == Some("3") && field("auth_transaction=") == Some("2") =>
         {
-            wrong()
+            wrong_password()
         }
         "CTRL-EVENT-NETWORK-NOT-FOUND" => {
-            Some((format!("no network called {ssid:?} is in reach"), false))
+            Some((format!("no network named {ssid:?} is in range"), false))
         }
         "CTRL-EVENT-ASSOC-REJECT" | "CTRL-EVENT-AUTH-REJECT" => {
             let status = field("status_code=").unwrap_or("?");
-            Some((format!("{ssid:?} does not let this machine in (status {status})"), false))
+            Some((format!("{ssid:?} rejects this machine (status {status})"), false))
         }
         _ => None,
     }
 }
 
-/// What `seen` says about why it cannot be joined: a password too many, or none.
-pub(super) fn mismatch(seen: &[ScanResult], ssid: &str, password: bool) -> Option<String> {
-    let network = seen.iter().find(|network| network.ssid == ssid)?;
+/// Explains why the network `ssid` cannot be joined, as the results of a scan show it: it requires a
+/// password that is not configured, or the other way round.
+pub(super) fn mismatch(found: &[ScanResult], ssid: &str, password: bool) -> Option<String> {
+    let network = found.iter().find(|network| network.ssid == ssid)?;
     match (network.locked, password) {
-        (true, false) => Some(format!("{ssid:?} wants a password, and none is given")),
-        (false, true) => Some(format!("{ssid:?} is an open network, and a password is given")),
+        (true, false) => Some(format!("{ssid:?} requires a password, but none is set")),
+        (false, true) => Some(format!("{ssid:?} is an open network, but a password is set")),
         _ => None,
     }
 }
 
-/// The channel for an access point, MHz: 1, 6 or 11, which the rules of every country allow and
-/// which do not overlap; the one with the fewest networks.
-pub(super) fn channel(seen: &[ScanResult]) -> u32 {
+/// Chooses the frequency for an access point, in MHz: that of channel 1, 6 or 11, whichever has the
+/// fewest networks. Every country allows these channels, and they do not overlap.
+pub(super) fn channel(found: &[ScanResult]) -> u32 {
     let channels = [2437_u32, 2412, 2462];
-    let near = |channel: u32| seen.iter().filter(|n| n.frequency.abs_diff(channel) < 25).count();
+    let near = |channel: u32| found.iter().filter(|n| n.frequency.abs_diff(channel) < 25).count();
     channels.into_iter().min_by_key(|&channel| near(channel)).unwrap_or(channels[0])
 }
 
@@ -214,18 +221,18 @@ mod tests {
         02:00:00:00:06:00\t2462\t-35\t[ESS]\t\\xff\n";
 
     #[test]
-    fn what_a_scan_finds() {
-        let seen = |ssid: &str, signal, locked, frequency| ScanResult {
+    fn lists_the_strongest_network_of_each_name() {
+        let result = |ssid: &str, signal, locked, frequency| ScanResult {
             ssid: ssid.into(),
             signal,
             locked,
             frequency,
         };
         let found = scan_results(RESULTS);
-        let cafe = seen("Café \"x\"", -60, false, 2437);
-        assert_eq!(found, [seen("Home", -40, true, 5180), cafe]);
+        let cafe = result("Café \"x\"", -60, false, 2437);
+        assert_eq!(found, [result("Home", -40, true, 5180), cafe]);
         assert_eq!(mismatch(&found, "Home", true), None);
-        assert!(mismatch(&found, "Home", false).unwrap().contains("wants a password"));
+        assert!(mismatch(&found, "Home", false).unwrap().contains("requires a password"));
         assert!(mismatch(&found, "Café \"x\"", true).unwrap().contains("open network"));
         assert_eq!(mismatch(&found, "elsewhere", true), None);
         assert_eq!(channel(&found), 2412);
@@ -233,61 +240,62 @@ mod tests {
     }
 
     #[test]
-    fn events_in_plain_words() {
+    fn explains_events() {
         let wrong = "CTRL-EVENT-SSID-TEMP-DISABLED id=0 ssid=\"Home\" auth_failures=1 duration=10 \
                      reason=WRONG_KEY";
         assert_eq!(
-            reason(wrong, "Home"),
+            explain(wrong, "Home"),
             Some(("the password for \"Home\" is wrong".into(), true))
         );
         let sae = "CTRL-EVENT-AUTH-REJECT 02:00:00:00:01:00 auth_type=3 auth_transaction=2 \
                    status_code=1";
-        assert_eq!(reason(sae, "Home"), reason(wrong, "Home"));
+        assert_eq!(explain(sae, "Home"), explain(wrong, "Home"));
         let refused = "CTRL-EVENT-ASSOC-REJECT bssid=02:00:00:00:01:00 status_code=17";
-        assert!(reason(refused, "Home").unwrap().0.ends_with("(status 17)"));
-        let (why, last) = reason("CTRL-EVENT-NETWORK-NOT-FOUND ", "a\nb").unwrap();
-        assert_eq!((why.as_str(), last), ("no network called \"a\\nb\" is in reach", false));
-        assert_eq!(reason("CTRL-EVENT-SCAN-STARTED ", "Home"), None);
-        assert_eq!(reason("", "Home"), None);
+        assert!(explain(refused, "Home").unwrap().0.ends_with("(status 17)"));
+        let (message, is_final) = explain("CTRL-EVENT-NETWORK-NOT-FOUND ", "a\nb").unwrap();
+        let expected = "no network named \"a\\nb\" is in range";
+        assert_eq!((message.as_str(), is_final), (expected, false));
+        assert_eq!(explain("CTRL-EVENT-SCAN-STARTED ", "Home"), None);
+        assert_eq!(explain("", "Home"), None);
     }
 
     #[test]
-    fn a_control_socket() {
+    fn separates_replies_and_events() {
         let folder = std::env::temp_dir().join(format!("berrymse-wpa-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir(&folder).unwrap();
-        let theirs = UnixDatagram::bind(folder.join("wlan0")).unwrap();
-        let answers = std::thread::spawn(move || {
-            for answers in [&["OK\n"][..], &["<3>CTRL-EVENT-SCAN-STARTED ", "a\tb\n"], &["FAIL\n"]]
+        let server = UnixDatagram::bind(folder.join("wlan0")).unwrap();
+        let replies = std::thread::spawn(move || {
+            for replies in [&["OK\n"][..], &["<3>CTRL-EVENT-SCAN-STARTED ", "a\tb\n"], &["FAIL\n"]]
             {
                 let mut command = [0; 100];
-                let (_, from) = theirs.recv_from(&mut command).unwrap();
+                let (_, from) = server.recv_from(&mut command).unwrap();
                 let from = from.as_pathname().unwrap().to_path_buf();
-                for answer in answers {
-                    theirs.send_to(answer.as_bytes(), &from).unwrap();
+                for reply in replies {
+                    server.send_to(reply.as_bytes(), &from).unwrap();
                 }
             }
             let event = b"<3>CTRL-EVENT-CONNECTED - x";
-            theirs.send_to(event, folder.join("own")).unwrap();
+            server.send_to(event, folder.join("own")).unwrap();
             folder
         });
         let folder = std::env::temp_dir().join(format!("berrymse-wpa-{}", std::process::id()));
         let mut control = Control::connect(&folder.join("wlan0"), &folder.join("own")).unwrap();
-        assert_eq!(control.ask("SCAN_RESULTS").unwrap(), "a\tb\n");
-        assert!(control.ask("NONSENSE").unwrap_err().to_string().contains("FAIL"));
+        assert_eq!(control.request("SCAN_RESULTS").unwrap(), "a\tb\n");
+        assert!(control.request("NONSENSE").unwrap_err().to_string().contains("FAIL"));
         let soon = Instant::now() + REPLY_TIMEOUT;
-        // Came before an answer, and is not lost.
+        // The first event arrived before a reply.
         assert_eq!(control.event(soon).unwrap().as_deref(), Some("CTRL-EVENT-SCAN-STARTED"));
         assert_eq!(control.event(soon).unwrap().as_deref(), Some("CTRL-EVENT-CONNECTED - x"));
-        std::fs::remove_dir_all(answers.join().unwrap()).unwrap();
+        std::fs::remove_dir_all(replies.join().unwrap()).unwrap();
     }
 
     proptest! {
         #[test]
-        fn whatever_it_says(text in "\\PC{0,80}", tabs in "([-0-9a-z\\\\x]{0,9}\t?){0,9}") {
+        fn accepts_any_text(text in "\\PC{0,80}", tabs in "([-0-9a-z\\\\x]{0,9}\t?){0,9}") {
             for text in [&text, &tabs] {
                 let _ = scan_results(text);
-                let _ = reason(text, "x");
+                let _ = explain(text, "x");
                 let _ = unescape(text);
             }
         }

@@ -1,10 +1,10 @@
-//! Annex B, read independently of BerryMSE's own splitter, because this is what that is judged by.
+//! Parser for Annex B, independent of the splitter under test.
 
-/// A clip: what a camera delivers at one size.
+/// The H.264 stream of a camera at one size.
 pub struct Clip {
     pub width: u16,
     pub height: u16,
-    /// Access units, each with its start codes.
+    /// The access units, including start codes.
     pub units: Vec<Vec<u8>>,
 }
 
@@ -14,13 +14,13 @@ impl Clip {
     }
 }
 
-/// Where the NAL units begin: the place of the start code and that of what follows it.
+/// Returns the start of each NAL unit: positions of the start code and of the header byte.
 fn starts(stream: &[u8]) -> Vec<(usize, usize)> {
     let mut starts = vec![];
     let mut at = 0;
     while at + 3 <= stream.len() {
         if stream[at..at + 3] == [0, 0, 1] {
-            // A zero byte before it is part of the start code.
+            // A preceding zero byte is part of the start code.
             let code = if at > 0 && stream[at - 1] == 0 { at - 1 } else { at };
             starts.push((code, at + 3));
             at += 3;
@@ -31,7 +31,7 @@ fn starts(stream: &[u8]) -> Vec<(usize, usize)> {
     starts
 }
 
-/// The NAL units, without start codes.
+/// Returns the NAL units without start codes.
 pub fn nal_units(stream: &[u8]) -> Vec<&[u8]> {
     let starts = starts(stream);
     let ends = starts.iter().skip(1).map(|(code, _)| *code).chain([stream.len()]);
@@ -50,8 +50,9 @@ pub fn is_slice(nal: &[u8]) -> bool {
     matches!(nal_type(nal), SLICE | IDR_SLICE)
 }
 
-/// Cuts before whatever comes first after a picture's slices: the next picture's first slice
-/// (first_mb_in_slice is 0, which is a bit 1), or what stands before it.
+/// Splits a stream into access units. An access unit ends at the first NAL unit after its slices
+/// that is either not a slice, or the first slice of the next picture (first_mb_in_slice is 0,
+/// coded as one bit 1).
 fn access_units(stream: &[u8]) -> Vec<Vec<u8>> {
     let mut units = vec![];
     let mut unit_start = 0;

@@ -1,8 +1,9 @@
-//! A USB camera that does as it is told. The kernel's uvcvideo takes it for a real one.
+//! A simulated USB camera, controlled by the test. The kernel driver uvcvideo treats it as a real
+//! camera.
 //!
-//! Two threads: one answers what the host asks, the other has a picture ready when it is due. They
-//! share [`State`] under one lock, and each answer is written while it is held: a request that is
-//! being unlinked is either answered before or not at all.
+//! One thread answers the requests of the host; the other produces pictures in time. They share
+//! [`State`], protected by a lock. Answers are written while the lock is held, so that a request
+//! that is being unlinked is either answered before or not at all.
 
 use crate::usbip::{self, Command, ECONNRESET, EPIPE};
 use crate::uvc::{self, BULK_IN, Choice, Format, Model, Request};
@@ -18,46 +19,46 @@ const END_OF_FRAME: u8 = 2;
 const ERROR: u8 = 0x40;
 const END_OF_HEADER: u8 = 0x80;
 
-/// Something that is done to a camera.
-pub type Deed = fn(&mut State);
+/// A change of a camera's state.
+pub type Change = fn(&mut State);
 
-/// How the camera misbehaves, and how it fares. Cameras are well-behaved at first.
+/// The faults of the camera, and its current state. By default there are no faults.
 #[derive(Default)]
 pub struct State {
-    /// No pictures come, and nobody is told.
+    /// The camera sends no pictures and reports no error.
     pub stalled: bool,
-    /// So many of the next pictures are marked as damaged.
+    /// Number of the next pictures to mark as damaged.
     pub damaged: u32,
-    /// So many of the next pictures are only a header.
+    /// Number of the next pictures to send without data after the header.
     pub empty: u32,
-    /// The endpoint has failed: every request is answered with EPIPE until the host clears that.
+    /// The endpoint is halted: every request is answered with EPIPE until the host clears the halt.
     pub halted: bool,
-    /// Streams are refused: the host gets EIO.
+    /// The camera refuses to start streams, so that the host gets EIO.
     pub refuses: bool,
-    /// The frame interval that it has whatever the host wishes for, in 100 ns.
+    /// Actual frame interval, in 100 ns, regardless of the negotiated one.
     pub own_interval: Option<u32>,
-    /// Before the picture of this number something is done to the camera.
-    pub spoil: Option<(usize, Deed)>,
-    /// The clip that it shows whatever size was negotiated.
+    /// A change to apply before the picture with this number.
+    pub change: Option<(usize, Change)>,
+    /// Index of the clip to send, regardless of the negotiated size.
     pub own_clip: Option<usize>,
 
-    /// What was negotiated last.
+    /// The parameters negotiated last.
     pub probe: Option<Choice>,
-    /// The stream that is on.
+    /// The parameters of the running stream.
     pub stream: Option<Choice>,
-    /// How often a stream was started.
+    /// Number of streams started.
     pub starts: u32,
-    /// Pictures that were sent since the stream started: the clip's unit of this number is next.
+    /// Number of pictures sent since the start of the stream, and index of the next access unit.
     pub sent: usize,
-    /// When each of them was.
+    /// Time at which each picture was sent.
     pub sent_at: Vec<Instant>,
 
     brightness: u16,
-    /// Requests of the host for pictures: number and length.
+    /// Pending requests for pictures: number and length.
     requests: VecDeque<(u32, usize)>,
-    /// What is still to be sent of the pictures that are due: a row of pieces, each with its header.
+    /// Payloads still to be sent, each a picture with its header.
     payloads: VecDeque<Vec<u8>>,
-    /// How much of the first payload is sent.
+    /// Number of bytes already sent of the first payload.
     done: usize,
     gone: bool,
 }
@@ -69,7 +70,7 @@ struct Shared {
     socket: UnixStream,
 }
 
-/// A camera in its port. Dropped, it is unplugged.
+/// A camera plugged into a port. Unplugged on drop.
 pub struct Camera {
     pub port: u32,
     shared: Arc<Shared>,
@@ -77,31 +78,31 @@ pub struct Camera {
 }
 
 impl Camera {
-    /// Plugs a camera in.
+    /// Plugs in a camera.
     pub fn plug(model: &Arc<Model>, port: u32) -> Camera {
         Camera::plug_with(model, port, |_| {})
     }
 
-    /// Plugs one in that misbehaves from the start.
-    pub fn plug_with(model: &Arc<Model>, port: u32, spoil: impl FnOnce(&mut State)) -> Camera {
-        let (socket, kernels) = UnixStream::pair().unwrap();
+    /// Plugs in a camera with a changed initial state.
+    pub fn plug_with(model: &Arc<Model>, port: u32, change: impl FnOnce(&mut State)) -> Camera {
+        let (socket, kernel_socket) = UnixStream::pair().unwrap();
         let mut state = State { brightness: 128, ..State::default() };
-        spoil(&mut state);
+        change(&mut state);
         let model = model.clone();
         let shared =
             Arc::new(Shared { model, state: Mutex::new(state), changed: Condvar::new(), socket });
-        usbip::attach(port, &kernels);
-        let threads = [answer_requests, keep_time].map(|run| {
+        usbip::attach(port, &kernel_socket);
+        let threads = [answer_requests, produce_pictures].map(|run| {
             let shared = shared.clone();
             std::thread::spawn(move || run(&shared))
         });
         Camera { port, shared, threads: threads.into() }
     }
 
-    /// Tells the camera to do something, or asks how it is.
-    pub fn tell<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
+    /// Accesses the state of the camera, to change or to read it.
+    pub fn with_state<T>(&self, access: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.shared.lock();
-        let result = what(&mut state);
+        let result = access(&mut state);
         if state.halted {
             self.shared.refuse_all(&mut state);
         }
@@ -119,14 +120,14 @@ impl Drop for Camera {
     }
 }
 
-/// The host has gone away in mid-word; its end of the connection is what tells so.
-fn unless_gone(result: std::io::Result<()>) {
+/// Ignores an error that shows that the host has closed the connection.
+fn unless_closed(result: std::io::Result<()>) {
     if let Err(error) = result {
         assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "USB/IP: {error}");
     }
 }
 
-/// The thread that answers the host.
+/// Answers the requests of the host.
 fn answer_requests(shared: &Shared) {
     let mut socket = &shared.socket;
     while let Some(command) = usbip::read(&mut socket).expect("the host speaks USB/IP") {
@@ -136,7 +137,7 @@ fn answer_requests(shared: &Shared) {
                 let before = state.requests.len();
                 state.requests.retain(|(request, _)| *request != victim);
                 let found = state.requests.len() < before;
-                unless_gone(usbip::unlinked(socket, number, if found { ECONNRESET } else { 0 }));
+                unless_closed(usbip::unlinked(socket, number, if found { ECONNRESET } else { 0 }));
             }
             Command::Submit { number, endpoint: BULK_IN, length, .. } => {
                 state.requests.push_back((number, length));
@@ -153,7 +154,7 @@ fn answer_requests(shared: &Shared) {
                 };
                 answer.truncate(length);
                 let taken = if status == 0 { answer.len().max(data.len()) } else { 0 };
-                unless_gone(usbip::answer(socket, number, status, taken, &answer));
+                unless_closed(usbip::answer(socket, number, status, taken, &answer));
             }
         }
     }
@@ -161,20 +162,22 @@ fn answer_requests(shared: &Shared) {
     shared.changed.notify_all();
 }
 
-/// The thread that has a picture ready when it is due.
-fn keep_time(shared: &Shared) {
+/// Produces pictures at the frame interval.
+fn produce_pictures(shared: &Shared) {
     let mut state = shared.lock();
     while !state.gone {
         let (Some(stream), false) = (state.stream, state.stalled) else {
             state = shared.changed.wait(state).unwrap();
             continue;
         };
-        // From here on the clock runs, until something about the stream changes.
-        let this = (state.starts, stream);
+        // Pictures are due at this interval until the stream changes.
+        let current = (state.starts, stream);
         let interval = state.own_interval.unwrap_or(stream.interval);
         let interval = Duration::from_nanos(u64::from(interval) * 100);
         let mut due = Instant::now() + interval;
-        while !state.gone && !state.stalled && state.stream.map(|s| (state.starts, s)) == Some(this)
+        while !state.gone
+            && !state.stalled
+            && state.stream.map(|s| (state.starts, s)) == Some(current)
         {
             let now = Instant::now();
             if now < due {
@@ -183,7 +186,7 @@ fn keep_time(shared: &Shared) {
             }
             due += interval;
             let payload = shared.payload(&mut state, stream);
-            // A camera's memory is small: what the host does not fetch is lost.
+            // Cameras have little memory: pictures that the host does not fetch are lost.
             if state.payloads.len() < 4 {
                 state.payloads.push_back(payload);
             }
@@ -197,17 +200,17 @@ impl Shared {
         self.state.lock().unwrap()
     }
 
-    /// Answers a control request; `None`: it is refused.
+    /// Answers a control request. `None` means that it is refused.
     fn control(&self, state: &mut State, setup: uvc::Setup, data: &[u8]) -> Option<Vec<u8>> {
         let probe = state.probe.unwrap_or(Choice::first());
         match uvc::request(setup, &self.model, probe, state.brightness) {
             Request::Answer(answer) => return Some(answer),
             Request::Done => {}
             Request::Unknown => return None,
-            Request::Probe => state.probe = Some(Choice::from_wish(data, &self.model)),
+            Request::Probe => state.probe = Some(Choice::negotiate(data, &self.model)),
             Request::Commit if state.refuses => return None,
             Request::Commit => {
-                let choice = Choice::from_wish(data, &self.model);
+                let choice = Choice::negotiate(data, &self.model);
                 state.stop();
                 state.probe = Some(choice);
                 state.stream = Some(choice);
@@ -228,11 +231,11 @@ impl Shared {
         Some(vec![])
     }
 
-    /// The next picture, with its header.
+    /// Returns the next picture with its header.
     fn payload(&self, state: &mut State, stream: Choice) -> Vec<u8> {
         let number = state.sent;
-        if let Some((_, spoil)) = state.spoil.take_if(|(at, _)| *at == number) {
-            spoil(state);
+        if let Some((_, change)) = state.change.take_if(|(at, _)| *at == number) {
+            change(state);
         }
         state.sent += 1;
         state.sent_at.push(Instant::now());
@@ -248,7 +251,7 @@ impl Shared {
             return payload;
         }
         match stream.format {
-            // Black, then ever brighter.
+            // Starts with black and becomes brighter with each picture.
             Format::Yuyv => {
                 let pixels = usize::from(uvc::RAW.0) * usize::from(uvc::RAW.1);
                 payload.extend([number as u8, 0x80].repeat(pixels));
@@ -262,35 +265,35 @@ impl Shared {
         payload
     }
 
-    /// Sends as much as the host has asked for. A payload's last piece is shorter than the request
-    /// (if need be, it has no bytes at all): that is how the host sees its end.
+    /// Sends as much data as the host has requested. The last part of a payload is shorter than the
+    /// request (possibly empty), which tells the host that the payload ends.
     fn send(&self, state: &mut State) {
         while let (Some(payload), Some(&(number, length))) =
             (state.payloads.front(), state.requests.front())
         {
             state.requests.pop_front();
-            let piece = &payload[state.done..];
-            let piece = &piece[..piece.len().min(length)];
-            unless_gone(usbip::answer(&self.socket, number, 0, piece.len(), piece));
-            state.done += piece.len();
-            if piece.len() < length {
+            let part = &payload[state.done..];
+            let part = &part[..part.len().min(length)];
+            unless_closed(usbip::answer(&self.socket, number, 0, part.len(), part));
+            state.done += part.len();
+            if part.len() < length {
                 state.payloads.pop_front();
                 state.done = 0;
             }
         }
     }
 
-    /// The endpoint has failed.
+    /// Stops the stream and answers all pending requests with EPIPE.
     fn refuse_all(&self, state: &mut State) {
         state.stop();
         for (number, _) in std::mem::take(&mut state.requests) {
-            unless_gone(usbip::answer(&self.socket, number, EPIPE, 0, &[]));
+            unless_closed(usbip::answer(&self.socket, number, EPIPE, 0, &[]));
         }
     }
 }
 
 impl State {
-    /// Ends the stream.
+    /// Stops the stream.
     fn stop(&mut self) {
         self.stream = None;
         self.payloads.clear();

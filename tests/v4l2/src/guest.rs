@@ -1,4 +1,4 @@
-//! The guest: programs, kernel modules, device nodes; and what panics have said.
+//! Helpers for the guest: programs, kernel modules, device nodes and panic messages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,19 +6,19 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// What has not come to pass by then never will: seconds of the guest's time, which are short when
-/// nothing happens.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait for a condition, in the guest's time, which passes quickly while the guest is
+/// idle. Only a fault takes this long.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often a condition is checked.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Looks again and again, until there is something to see.
+/// Calls `look` until it returns something. Panics with `what` after [`TIMEOUT`].
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    wait_at_most(PATIENCE, what, look)
+    wait_at_most(TIMEOUT, what, look)
 }
 
-/// The same, with a limit that is part of what is tested.
+/// Like [`wait_for`], with a time limit that is part of the test.
 pub fn wait_at_most<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
     loop {
@@ -26,14 +26,14 @@ pub fn wait_at_most<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Op
             return seen;
         }
         assert!(Instant::now() < end, "{what}: not within {limit:?}");
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
 static PANICS: Mutex<Vec<String>> = Mutex::new(vec![]);
 
-/// From now on, what panics say is kept, in whatever thread.
-pub fn keep_panics() {
+/// Records the messages of all later panics, in any thread.
+pub fn record_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(|at| format!(" ({}:{})", at.file(), at.line()));
         let what = panic.payload_as_str().unwrap_or("a panic");
@@ -41,36 +41,37 @@ pub fn keep_panics() {
     }));
 }
 
-/// What has been kept, and forgets it.
+/// Returns and removes the recorded panic messages.
 pub fn take_panics() -> String {
     std::mem::take(&mut *PANICS.lock().unwrap()).join("\n    ")
 }
 
-/// A program, ready to start.
+/// Returns a command that is ready to start.
 pub fn program(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(name);
     command.args(arguments).stdin(Stdio::null());
     command
 }
 
-/// Runs a program to its end.
+/// Runs a program and returns its result.
 pub fn output(name: &str, arguments: &[&str]) -> Output {
     program(name, arguments).output().unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The same; it must succeed. What it has written to its standard output.
+/// Runs a program, which must succeed. Returns its standard output.
 pub fn run(name: &str, arguments: &[&str]) -> String {
     let output = output(name, arguments);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {arguments:?}: {}: {said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {arguments:?}: {}: {stderr}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A kernel module and all that it needs. Dropped, it is unloaded.
+/// A loaded kernel module. Unloaded on drop.
 pub struct Module(&'static str);
 
 impl Module {
-    /// Loads one of those that `ci/stage/v4l2` has put into the guest.
+    /// Loads a module, and the modules it depends on, from those that `ci/stage/v4l2` has added to
+    /// the guest.
     pub fn load(name: &'static str, parameters: &[&str]) -> Module {
         let folder = Path::new("/modules");
         let needed = fs::read_to_string(folder.join(name)).unwrap();
@@ -94,29 +95,29 @@ impl Module {
 impl Drop for Module {
     fn drop(&mut self) {
         let output = output("rmmod", &[self.0]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() || std::thread::panicking(), "rmmod {}: {said}", self.0);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || std::thread::panicking(), "rmmod {}: {stderr}", self.0);
     }
 }
 
-/// Waits until udev has made all links.
+/// Waits until udev has created all links.
 pub fn settle() {
     run("udevadm", &["settle"]);
 }
 
-/// A node's link below `/dev/v4l/by-id` or `by-path`, once it is there.
+/// Waits for a link to a device node in `/dev/v4l/by-id` or `by-path`, and returns its path.
 pub fn link(folder: &str, name_part: &str) -> PathBuf {
     let folder = Path::new("/dev/v4l").join(folder);
     wait_for(&format!("a link with {name_part} in {}", folder.display()), || {
         fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path()).find(|path| {
             let name = path.file_name().unwrap().to_str().unwrap();
-            // udev makes it as .#NAME, and then renames it.
+            // udev creates the link as .#NAME and then renames it.
             !name.starts_with('.') && name.contains(name_part) && path.canonicalize().is_ok()
         })
     })
 }
 
-/// The node that a camera's pictures come from.
+/// Waits for the device node of a camera, and returns its path.
 pub fn node(serial: &str) -> PathBuf {
     let link = link("by-id", &format!("_{serial}-video-index0"));
     wait_for("the link's node", || link.canonicalize().ok())

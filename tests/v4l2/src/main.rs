@@ -1,7 +1,9 @@
-//! What runs in the guest of `ci/stage/v4l2`: each scenario plugs cameras in, lets the streamer meet
-//! them, and says `ok NAME` or `FAILED NAME: why`. The last line is `N passed, N failed`.
+//! The test program for the guest of `ci/stage/v4l2`. Each scenario plugs in simulated cameras,
+//! runs the streamer with them and prints `ok NAME` or `FAILED NAME: REASON`. The last line is `N
+//! passed, N failed`.
 //!
-//! All times are the guest's, which count instructions: they do not depend on how busy the host is.
+//! All times are those of the guest, whose clock counts instructions. They do not depend on the
+//! load of the host.
 
 mod annexb;
 mod camera;
@@ -24,14 +26,14 @@ use std::sync::Arc;
 use std::time::Instant;
 use uvc::Model;
 
-/// The cameras that there are.
+/// The available cameras.
 pub struct Lab {
-    /// Two of the same kind: with H.264 of 1280x720 and of 640x480.
+    /// Two cameras of the same kind, with H.264 at 1280x720 and 640x480.
     pub front: Arc<Model>,
     pub back: Arc<Model>,
-    /// The first one, come back with nothing but 640x480.
+    /// A camera with the name of the first one, but only 640x480.
     pub small: Arc<Model>,
-    /// One that has no H.264.
+    /// A camera without H.264.
     pub raw: Arc<Model>,
 }
 
@@ -55,7 +57,7 @@ impl Lab {
     }
 }
 
-/// A scenario: its name, and what it does. It has failed when it panics.
+/// A scenario: its name and its function, which panics on failure.
 pub type Scenario = (&'static str, fn(&Lab));
 
 fn main() -> ExitCode {
@@ -77,18 +79,18 @@ fn main() -> ExitCode {
         .into_iter()
         .filter(|(name, _)| words.is_empty() || words.iter().any(|word| name.contains(word)))
         .collect();
-    guest::keep_panics();
+    guest::record_panics();
     let (mut passed, mut failed) = (0, 0);
     for (name, run) in &chosen {
         let start = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| run(&lab)));
-        let why = guest::take_panics();
-        if result.is_ok() && why.is_empty() {
+        let reason = guest::take_panics();
+        if result.is_ok() && reason.is_empty() {
             passed += 1;
             println!("ok {name} ({:.1} s)", start.elapsed().as_secs_f64());
         } else {
             failed += 1;
-            println!("FAILED {name}: {why}");
+            println!("FAILED {name}: {reason}");
         }
     }
     println!("{passed} passed, {failed} failed");

@@ -1,6 +1,6 @@
-//! The release executable at work, and what it says about itself.
+//! The running release executable, its status and its log.
 
-use crate::guest::{PATIENCE, program, wait_for};
+use crate::guest::{POLL_INTERVAL, TIMEOUT, program, wait_for};
 use crate::viewer::ADDRESS;
 use serde_json::Value;
 use std::fs::{self, File};
@@ -12,26 +12,27 @@ use std::time::{Duration, Instant};
 const CONFIG: &str = "/tmp/berrymse.toml";
 const LOG: &str = "/tmp/berrymse.log";
 
-/// Lines of the log that are told.
-const LAST: usize = 12;
+/// Number of log lines to print after a failure.
+const LOG_LINES: usize = 12;
 
-/// The streamer. Dropped, it is ended; when a test fails, its log is told.
+/// The running streamer. Terminated on drop. If the test has failed, its log is printed.
 pub struct Streamer(Child);
 
 impl Streamer {
-    /// Starts it with a configuration, and waits until it can be asked.
+    /// Starts the streamer with a configuration, and waits until it accepts connections.
     pub fn start(config: &str) -> Streamer {
         fs::write(CONFIG, config).unwrap();
         Streamer::spawn(&["--config", CONFIG])
     }
 
-    /// The same, with everything in the log.
-    pub fn start_talkative(config: &str) -> Streamer {
+    /// Like [`Streamer::start`], with the most detailed log.
+    pub fn start_verbose(config: &str) -> Streamer {
         fs::write(CONFIG, config).unwrap();
         Streamer::spawn(&["--config", CONFIG, "-vv"])
     }
 
-    /// How long each frame took from the driver's buffer to the viewers' sockets, by the log.
+    /// Reads the delay of each frame, from the driver's buffer to the viewers' sockets, from the
+    /// log.
     pub fn frame_times() -> Vec<Duration> {
         let nanoseconds = |line: &str| {
             let (_, rest) = line.split_once("fragment out after ")?;
@@ -40,7 +41,7 @@ impl Streamer {
         Streamer::log().lines().filter_map(nanoseconds).map(Duration::from_nanos).collect()
     }
 
-    /// Starts it without any.
+    /// Starts the streamer without a configuration.
     pub fn start_without_config() -> Streamer {
         Streamer::spawn(&[])
     }
@@ -62,13 +63,13 @@ impl Streamer {
         fs::read_to_string(LOG).unwrap()
     }
 
-    /// `/api/status`, as far as the first camera is concerned.
+    /// Returns the status of the first camera (`/api/status`).
     pub fn camera(&self) -> Value {
         let mut status: Value = serde_json::from_str(&get("/api/status")).unwrap();
         status["cameras"][0].take()
     }
 
-    /// Waits until the camera's status is as it should be; what it is then, and how long it took.
+    /// Waits until the status of the camera is `good`. Returns the status and the time it took.
     pub fn until(&self, what: &str, mut good: impl FnMut(&Value) -> bool) -> (Value, Duration) {
         let start = Instant::now();
         loop {
@@ -76,17 +77,17 @@ impl Streamer {
             if good(&camera) {
                 return (camera, start.elapsed());
             }
-            assert!(start.elapsed() < PATIENCE, "{what}: not so: {camera}");
-            std::thread::sleep(Duration::from_millis(10));
+            assert!(start.elapsed() < TIMEOUT, "{what}: not within {TIMEOUT:?}: {camera}");
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Waits until pictures come.
+    /// Waits until the camera delivers pictures.
     pub fn until_streaming(&self) -> (Value, Duration) {
         self.until("streaming", |camera| camera["state"] == "streaming")
     }
 
-    /// Waits until the camera has failed with words that all of these are part of.
+    /// Waits until the camera has failed with an error that contains all these words.
     pub fn until_error(&self, words: &[&str]) -> (Value, Duration) {
         self.until(&format!("an error with {words:?}"), |camera| {
             let error = camera["error"].as_str().unwrap_or_default().to_lowercase();
@@ -94,7 +95,7 @@ impl Streamer {
         })
     }
 
-    /// Its memory in KiB, and how many files it has open.
+    /// Returns the resident memory, in KiB, and the number of open files.
     pub fn size(&self) -> (u64, usize) {
         let proc = format!("/proc/{}", self.0.id());
         let status = fs::read_to_string(format!("{proc}/status")).unwrap();
@@ -109,24 +110,24 @@ impl Drop for Streamer {
         if std::thread::panicking() {
             let log = Streamer::log();
             let lines: Vec<_> = log.lines().collect();
-            let last = &lines[lines.len().saturating_sub(LAST)..];
-            println!("    the end of the streamer's log:\n    {}", last.join("\n    "));
+            let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
+            println!("    end of the streamer's log:\n    {}", last.join("\n    "));
         }
-        // In good order, so that its end is a part of what is tested.
+        // A regular shutdown, so that it is tested as well.
         let _ = program("kill", &[&self.0.id().to_string()]).status();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while matches!(self.0.try_wait(), Ok(None)) {
             if Instant::now() > end {
                 let _ = self.0.kill();
                 let _ = self.0.wait();
-                assert!(std::thread::panicking(), "the streamer did not end by itself");
+                assert!(std::thread::panicking(), "the streamer did not exit after SIGTERM");
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
-/// Asks the streamer by HTTP.
+/// Sends a GET request to the streamer. Returns the body of the response.
 pub fn get(path: &str) -> String {
     let mut socket = TcpStream::connect(ADDRESS).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n\r\n");

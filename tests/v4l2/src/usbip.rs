@@ -1,5 +1,5 @@
-//! USB/IP, the device's side, as Documentation/usb/usbip_protocol.rst in the kernel describes it;
-//! and the ports of vhci_hcd, the host controller that has no hardware.
+//! The device side of USB/IP (Documentation/usb/usbip_protocol.rst in the kernel), and the ports of
+//! vhci_hcd, the kernel's virtual host controller.
 
 use crate::uvc::Setup;
 use std::fs;
@@ -13,32 +13,32 @@ const CMD_UNLINK: u32 = 2;
 const RET_SUBMIT: u32 = 3;
 const RET_UNLINK: u32 = 4;
 
-/// What a stalled endpoint answers with, and an unlinked request.
+/// Status of a request to a stalled endpoint, and of an unlinked request.
 pub const EPIPE: i32 = -32;
 pub const ECONNRESET: i32 = -104;
 
-/// Every message begins with so many bytes.
-const HEADER: usize = 48;
+/// Size of the header of each message, in bytes.
+const HEADER_LEN: usize = 48;
 
-/// What the host asks for.
+/// A command from the host.
 #[derive(Debug)]
 pub enum Command {
     Submit {
         number: u32,
         endpoint: u32,
         setup: Setup,
-        /// Bytes that the host takes or sends.
+        /// Number of bytes that the host requests or sends.
         length: usize,
-        /// What it sends.
+        /// The bytes that the host sends.
         data: Vec<u8>,
     },
-    /// The request `victim` is to be forgotten.
+    /// Cancels the request `victim`.
     Unlink { number: u32, victim: u32 },
 }
 
-/// Reads the next command; `None` when the connection ends.
+/// Reads the next command. `None` at the end of the connection.
 pub fn read(socket: &mut impl Read) -> io::Result<Option<Command>> {
-    let mut header = [0; HEADER];
+    let mut header = [0; HEADER_LEN];
     match socket.read_exact(&mut header) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -62,9 +62,9 @@ pub fn read(socket: &mut impl Read) -> io::Result<Option<Command>> {
     }
 }
 
-/// A message to the host, ready to be written.
+/// Encodes a message to the host.
 fn message(command: u32, number: u32, status: i32, length: usize, data: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER];
+    let mut bytes = vec![0; HEADER_LEN];
     bytes[0..4].copy_from_slice(&command.to_be_bytes());
     bytes[4..8].copy_from_slice(&number.to_be_bytes());
     bytes[0x14..0x18].copy_from_slice(&status.to_be_bytes());
@@ -73,7 +73,7 @@ fn message(command: u32, number: u32, status: i32, length: usize, data: &[u8]) -
     bytes
 }
 
-/// Answers a request. `taken`: bytes that it sent or is sent.
+/// Answers a request. `taken` is the number of bytes transferred.
 pub fn answer(
     mut socket: impl Write,
     number: u32,
@@ -84,7 +84,7 @@ pub fn answer(
     socket.write_all(&message(RET_SUBMIT, number, status, taken, data))
 }
 
-/// Answers that a request was forgotten (ECONNRESET), or that it had been answered before (0).
+/// Reports that a request was cancelled (ECONNRESET), or that it had already been answered (0).
 pub fn unlinked(mut socket: impl Write, number: u32, status: i32) -> io::Result<()> {
     socket.write_all(&message(RET_UNLINK, number, status, 0, &[]))
 }
@@ -94,10 +94,10 @@ const VHCI: &str = "/sys/devices/platform/vhci_hcd.0";
 /// USB 2 at 480 Mbit/s (enum usb_device_speed).
 const HIGH_SPEED: u32 = 3;
 
-/// A port that nothing is plugged into (enum usbip_device_status).
+/// Status of a free port (enum usbip_device_status).
 const FREE: &str = "004";
 
-/// Whether nothing is plugged into a port.
+/// Returns whether a port is free.
 fn is_free(port: u32) -> bool {
     let status = fs::read_to_string(format!("{VHCI}/status")).expect("vhci_hcd is loaded");
     status.lines().any(|line| {
@@ -106,20 +106,20 @@ fn is_free(port: u32) -> bool {
     })
 }
 
-/// Plugs what is at the other end of `socket` into a port.
+/// Plugs in the device at the other end of `socket`.
 pub fn attach(port: u32, socket: &UnixStream) {
-    // The controller takes its time to forget what was there before.
+    // The controller releases a port with a delay.
     let end = Instant::now() + Duration::from_secs(10);
     while !is_free(port) {
         assert!(Instant::now() < end, "port {port} of vhci_hcd does not become free");
         std::thread::sleep(Duration::from_millis(10));
     }
-    // A device's number is of no importance here.
+    // The number of the device is arbitrary.
     let words = format!("{port} {} {} {HIGH_SPEED}", socket.as_raw_fd(), port + 1);
     fs::write(format!("{VHCI}/attach"), words).expect("vhci_hcd takes a device");
 }
 
-/// Pulls the plug.
+/// Unplugs the device in a port.
 pub fn detach(port: u32) {
     fs::write(format!("{VHCI}/detach"), port.to_string()).expect("vhci_hcd drops a device");
 }

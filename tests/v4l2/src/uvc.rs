@@ -1,8 +1,8 @@
-//! The words of a USB camera: descriptors, and the negotiation of a stream.
+//! The protocol of a USB camera: descriptors and the negotiation of a stream.
 //!
-//! After the USB Device Class Definition for Video Devices 1.1 ("UVC") and its Frame Based Payload
-//! specification. YUYV comes first and H.264 second, as with cameras that are sold; one bulk
-//! endpoint; and one control (brightness), so that there is something to list.
+//! Implements parts of the USB Device Class Definition for Video Devices 1.1 ("UVC") and of its
+//! Frame Based Payload specification. As in real cameras, YUYV is the first format and H.264 the
+//! second. There is one bulk endpoint and one control (brightness).
 
 use crate::annexb::Clip;
 
@@ -15,13 +15,13 @@ const ENDPOINT: u8 = 5;
 const ASSOCIATION: u8 = 11;
 const CS_INTERFACE: u8 = 0x24;
 
-/// Class, and its subclasses: control, streaming, both together.
+/// The video class and its subclasses: control, streaming, collection of both.
 const VIDEO: u8 = 14;
 const CONTROL: u8 = 1;
 const STREAMING: u8 = 2;
 const COLLECTION: u8 = 3;
 
-/// The interfaces' numbers.
+/// Interface numbers.
 const CONTROL_INTERFACE: u8 = 0;
 const STREAMING_INTERFACE: u8 = 1;
 
@@ -30,35 +30,35 @@ const CAMERA_TERMINAL: u8 = 1;
 const PROCESSING_UNIT: u8 = 2;
 const OUTPUT_TERMINAL: u8 = 3;
 
-/// The endpoint that pictures come from.
+/// Number of the endpoint for pictures.
 pub const BULK_IN: u32 = 1;
 
-/// Bytes of a bulk packet at high speed.
-const PACKET: u16 = 512;
+/// Size of a bulk packet at high speed, in bytes.
+const PACKET_LEN: u16 = 512;
 
-/// In a descriptor, FourCCs are GUIDs: the four letters and this.
+/// Descriptors identify formats by GUIDs, which consist of the FourCC and these bytes.
 const GUID: [u8; 12] = [0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71];
 
-/// Frame intervals that are offered, in 100 ns: 30, 15 and 10 frames a second.
+/// Supported frame intervals, in 100 ns: 30, 15 and 10 frames per second.
 pub const INTERVALS: [u32; 3] = [333_333, 666_666, 1_000_000];
 
-/// The size of raw pictures. Small: they are there to be refused.
+/// Size of raw pictures, in pixels. Small, because the streamer rejects them.
 pub const RAW: (u16, u16) = (160, 120);
 
-/// Bytes that a compressed picture may have.
-const MAX_FRAME: u32 = 512 << 10;
+/// Maximum size of a compressed picture, in bytes.
+const MAX_FRAME_BYTES: u32 = 512 << 10;
 
-/// Formats, numbered from 1 as UVC does.
+/// Formats, numbered from 1 as in UVC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Yuyv = 1,
     H264 = 2,
 }
 
-/// What a camera is: this stays when it is unplugged.
+/// The permanent properties of a camera.
 pub struct Model {
     pub serial: &'static str,
-    /// Its H.264, one a size. None: it is a camera that has none.
+    /// The H.264 clips, one for each size. Empty for cameras without H.264.
     pub clips: Vec<Clip>,
 }
 
@@ -71,13 +71,13 @@ impl Model {
     }
 }
 
-/// What is negotiated about a stream (UVC 4.3.1.1).
+/// The negotiated parameters of a stream (UVC 4.3.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
     pub format: Format,
     /// Index of the frame size, from 0.
     pub size: usize,
-    /// In 100 ns.
+    /// Frame interval, in 100 ns.
     pub interval: u32,
 }
 
@@ -86,52 +86,52 @@ impl Choice {
         Choice { format: Format::Yuyv, size: 0, interval: INTERVALS[0] }
     }
 
-    /// What the camera makes of what the host wishes for.
-    pub fn from_wish(wish: &[u8], model: &Model) -> Choice {
-        let format = match wish.get(2) {
+    /// Selects the supported parameters closest to those that the host requests.
+    pub fn negotiate(requested: &[u8], model: &Model) -> Choice {
+        let format = match requested.get(2) {
             Some(2) if !model.clips.is_empty() => Format::H264,
             _ => Format::Yuyv,
         };
         let sizes = model.frames(format).len();
-        let size = usize::from(*wish.get(3).unwrap_or(&1)).clamp(1, sizes) - 1;
-        let wished =
-            wish.get(4..8).map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().unwrap()));
-        let nearest = INTERVALS.into_iter().min_by_key(|interval| interval.abs_diff(wished));
+        let size = usize::from(*requested.get(3).unwrap_or(&1)).clamp(1, sizes) - 1;
+        let interval =
+            requested.get(4..8).map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().unwrap()));
+        let nearest = INTERVALS.into_iter().min_by_key(|supported| supported.abs_diff(interval));
         Choice { format, size, interval: nearest.unwrap() }
     }
 
-    /// As it is told to the host: 34 bytes in UVC 1.1.
+    /// Encodes the parameters for the host: 34 bytes in UVC 1.1.
     pub fn to_bytes(self) -> Vec<u8> {
         let max_frame = match self.format {
             Format::Yuyv => u32::from(RAW.0) * u32::from(RAW.1) * 2,
-            Format::H264 => MAX_FRAME,
+            Format::H264 => MAX_FRAME_BYTES,
         };
         let mut bytes = vec![0; 34];
         bytes[2] = self.format as u8;
         bytes[3] = self.size as u8 + 1;
         bytes[4..8].copy_from_slice(&self.interval.to_le_bytes());
         bytes[18..22].copy_from_slice(&max_frame.to_le_bytes());
-        // A payload is a whole frame with its header; it ends with a short packet.
+        // A payload is a complete frame with its header, and ends with a short packet.
         bytes[22..26].copy_from_slice(&(max_frame + 512).to_le_bytes());
         bytes[26..30].copy_from_slice(&48_000_000u32.to_le_bytes()); // clock
-        bytes[30] = 3; // framing: frame ids and ends of frame are marked
+        bytes[30] = 3; // bmFramingInfo: frame ID and end of frame are marked
         bytes
     }
 }
 
-/// One descriptor: its length goes before it.
+/// Appends a descriptor, preceded by its length.
 fn push(to: &mut Vec<u8>, parts: &[&[u8]]) {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     to.push(len as u8 + 1);
     to.extend(parts.concat());
 }
 
-/// Answers GET_DESCRIPTOR; `None`: there is none such.
+/// Returns a descriptor for GET_DESCRIPTOR. `None` if it does not exist.
 pub fn descriptor(kind: u8, index: u8, model: &Model) -> Option<Vec<u8>> {
     match (kind, index) {
         (DEVICE, 0) => Some(device()),
         (CONFIGURATION, 0) => Some(configuration(model)),
-        (STRING, 0) => Some(vec![4, STRING, 0x09, 0x04]), // there is English only
+        (STRING, 0) => Some(vec![4, STRING, 0x09, 0x04]), // languages: only English
         (STRING, 1) => Some(string("BerryMSE")),
         (STRING, 2) => Some(string("Lab Camera")),
         (STRING, 3) => Some(string(model.serial)),
@@ -148,7 +148,7 @@ fn string(text: &str) -> Vec<u8> {
 
 fn device() -> Vec<u8> {
     let mut bytes = vec![];
-    // USB 2.0; the class says that there are associations. Linux Foundation, "Webcam Gadget".
+    // USB 2.0; the class for interface associations. Linux Foundation, "Webcam Gadget".
     push(&mut bytes, &[&[DEVICE, 0, 2, 0xef, 2, 1, 64, 0x6b, 0x1d, 0x02, 0x01, 0, 1, 1, 2, 3, 1]]);
     bytes
 }
@@ -159,14 +159,14 @@ fn configuration(model: &Model) -> Vec<u8> {
     push(&mut body, &[&[INTERFACE, CONTROL_INTERFACE, 0, 0, VIDEO, CONTROL, 0, 2]]);
 
     let mut units = vec![];
-    // A camera: its terminal type is 0x0201. It has no controls.
+    // A camera terminal (type 0x0201) without controls.
     push(
         &mut units,
         &[&[CS_INTERFACE, 2, CAMERA_TERMINAL, 0x01, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]],
     );
     // A processing unit with brightness (bit 0 of bmControls).
     push(&mut units, &[&[CS_INTERFACE, 5, PROCESSING_UNIT, CAMERA_TERMINAL, 0, 0, 2, 1, 0, 0, 0]]);
-    // What it is streamed to: 0x0101.
+    // The output terminal for streaming (type 0x0101).
     push(&mut units, &[&[CS_INTERFACE, 3, OUTPUT_TERMINAL, 0x01, 0x01, 0, PROCESSING_UNIT, 0]]);
     let total = (13 + units.len() as u16).to_le_bytes();
     let clock = 48_000_000u32.to_le_bytes();
@@ -175,17 +175,17 @@ fn configuration(model: &Model) -> Vec<u8> {
 
     push(&mut body, &[&[INTERFACE, STREAMING_INTERFACE, 0, 1, VIDEO, STREAMING, 0, 0]]);
     body.extend(formats(model));
-    push(&mut body, &[&[ENDPOINT, 0x80 | BULK_IN as u8, 2], &PACKET.to_le_bytes(), &[0]]);
+    push(&mut body, &[&[ENDPOINT, 0x80 | BULK_IN as u8, 2], &PACKET_LEN.to_le_bytes(), &[0]]);
 
     let total = (9 + body.len() as u16).to_le_bytes();
     let mut bytes = vec![];
-    // Powered by the bus: 100 mA.
+    // Bus-powered, 100 mA.
     push(&mut bytes, &[&[CONFIGURATION], &total, &[2, 1, 0, 0x80, 50]]);
     bytes.extend(body);
     bytes
 }
 
-/// The streaming interface's own descriptors (UVC 3.9.2).
+/// Class-specific descriptors of the streaming interface (UVC 3.9.2).
 fn formats(model: &Model) -> Vec<u8> {
     let mut formats = vec![];
     let raw = model.frames(Format::Yuyv);
@@ -211,7 +211,7 @@ fn formats(model: &Model) -> Vec<u8> {
                 &[CS_INTERFACE, 0x10, Format::H264 as u8, compressed.len() as u8],
                 b"H264",
                 &GUID,
-                &[16, 1, 0, 0, 0, 0, 1], // the last one: frames vary in size
+                &[16, 1, 0, 0, 0, 0, 1], // the last byte: frames vary in size
             ],
         );
         for (index, size) in compressed.iter().enumerate() {
@@ -236,8 +236,9 @@ fn formats(model: &Model) -> Vec<u8> {
     bytes
 }
 
-/// A frame descriptor. Uncompressed ones say how large a picture is before the default interval,
-/// frame based ones how long a line is (0) after the number of intervals.
+/// Appends a frame descriptor. For uncompressed formats it contains the size of a picture before
+/// the default interval; for frame-based formats, the length of a line (0) after the number of
+/// intervals.
 fn frame(to: &mut Vec<u8>, kind: u8, index: usize, size: (u16, u16), bytes: &[u8]) {
     let rates: Vec<u8> = INTERVALS.into_iter().flat_map(u32::to_le_bytes).collect();
     let line: &[u8] = if bytes.is_empty() { &[0; 4] } else { &[] };
@@ -258,12 +259,12 @@ fn frame(to: &mut Vec<u8>, kind: u8, index: usize, size: (u16, u16), bytes: &[u8
     );
 }
 
-/// Colours as BT.709 and sRGB have them.
+/// Appends the color matching descriptor for BT.709 and sRGB.
 fn color(to: &mut Vec<u8>) {
     push(to, &[&[CS_INTERFACE, 0x0d, 1, 1, 4]]);
 }
 
-/// Requests of the class (UVC A.8).
+/// Class-specific requests (UVC A.8).
 const SET_CUR: u8 = 0x01;
 const GET_CUR: u8 = 0x81;
 const GET_MIN: u8 = 0x82;
@@ -273,7 +274,7 @@ const GET_LEN: u8 = 0x85;
 const GET_INFO: u8 = 0x86;
 const GET_DEF: u8 = 0x87;
 
-/// A control request as it arrives on endpoint 0.
+/// A control request on endpoint 0.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
     pub kind: u8,
@@ -290,25 +291,26 @@ impl Setup {
     }
 }
 
-/// What a control request means to a camera.
+/// A decoded control request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Answered with these bytes.
+    /// Answer with these bytes.
     Answer(Vec<u8>),
-    /// Nothing to answer, nothing to do.
+    /// Accept without an answer or an action.
     Done,
-    /// The host wishes for a stream.
+    /// Negotiate parameters.
     Probe,
-    /// The host wants it now.
+    /// Start the stream.
     Commit,
-    /// The host has stopped, or clears a halt: UVC has no other word for it on bulk endpoints.
+    /// Stop the stream, or clear a halt. UVC uses the same request for both on bulk endpoints.
     ClearHalt,
+    /// Set the brightness.
     Brightness,
-    /// There is no such thing: the endpoint stalls.
+    /// Unsupported: the endpoint stalls.
     Unknown,
 }
 
-/// Reads a control request.
+/// Decodes a control request.
 pub fn request(setup: Setup, model: &Model, probe: Choice, brightness: u16) -> Request {
     let [selector, _] = setup.value.to_be_bytes();
     let [entity, interface] = setup.index.to_be_bytes();
@@ -360,7 +362,7 @@ pub fn request(setup: Setup, model: &Model, probe: Choice, brightness: u16) -> R
             };
             Request::Answer(value.to_le_bytes().to_vec())
         }
-        // The reason of the last error: "invalid control".
+        // Reason for the last error: "invalid control".
         (0xa1, GET_CUR) if interface == CONTROL_INTERFACE && entity == 0 && selector == 2 => {
             Request::Answer(vec![6])
         }

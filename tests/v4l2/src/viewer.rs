@@ -1,4 +1,4 @@
-//! Somebody who watches over WebSocket, and checks what arrives; written without BerryMSE's code.
+//! A viewer over WebSocket that checks the received data, independent of the code under test.
 
 use crate::annexb::{is_slice, nal_type};
 use serde_json::Value;
@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Where the streamer listens.
+/// Address of the streamer.
 pub const ADDRESS: &str = "127.0.0.1:2020";
 
 /// Opcodes (RFC 6455, 5.2).
@@ -17,26 +17,28 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// One that is part of what viewers are sent besides slices.
+/// NAL unit type of supplemental enhancement information, which viewers receive in addition to
+/// slices.
 const SEI: u8 = 6;
 
-/// A picture, as it arrived.
+/// A received picture.
 #[derive(Debug)]
 pub struct Picture {
-    /// Its NAL units: slices and SEI.
+    /// The NAL units: slices and SEI.
     pub nals: Vec<Vec<u8>>,
+    /// Time of arrival.
     pub at: Instant,
     /// Decode time, in 1/90000 s.
     pub time: u64,
 }
 
-/// What happens to a viewer.
+/// An event of a viewer.
 #[derive(Debug)]
 pub enum Event {
-    /// A stream begins, or goes on with other parameters.
+    /// The stream starts, or continues with new parameters.
     Init(Value),
     Picture(Picture),
-    /// The server left pictures out.
+    /// The server has dropped pictures.
     Dropped,
     Closed,
 }
@@ -46,12 +48,12 @@ pub struct Viewer {
 }
 
 impl Viewer {
-    /// Begins to watch the first camera.
+    /// Connects to the first camera.
     pub fn new() -> Viewer {
         Viewer::of("/live")
     }
 
-    /// Begins to watch what is at this path.
+    /// Connects to the camera at this path.
     pub fn of(path: &str) -> Viewer {
         let mut socket = TcpStream::connect(ADDRESS).unwrap();
         let request = format!(
@@ -76,7 +78,7 @@ impl Viewer {
         Viewer { events }
     }
 
-    /// What happens next; `None`: nothing for so long.
+    /// Waits for the next event. `None` after the time limit.
     pub fn next(&self, limit: Duration) -> Option<Event> {
         match self.events.recv_timeout(limit) {
             Ok(event) => Some(event),
@@ -85,7 +87,7 @@ impl Viewer {
         }
     }
 
-    /// The next picture, and the parameters that came right before it, if they did.
+    /// Waits for the next picture. Also returns the parameters, if it was preceded by new ones.
     pub fn picture(&self, limit: Duration) -> (Option<Value>, Picture) {
         let mut init = None;
         loop {
@@ -97,15 +99,15 @@ impl Viewer {
         }
     }
 
-    /// Forgets what has arrived so far.
+    /// Discards all events so far.
     pub fn skip(&self) {
         while let Some(event) = self.next(Duration::ZERO) {
-            assert!(!matches!(event, Event::Closed), "the viewer was sent away");
+            assert!(!matches!(event, Event::Closed), "the server has closed the connection");
         }
     }
 }
 
-/// Reads messages until the connection or the viewer is gone.
+/// Reads messages until the connection ends or the viewer is dropped.
 fn watch(mut socket: TcpStream, to: &Sender<Event>) {
     while let Some((opcode, message)) = message(&mut socket) {
         let at = Instant::now();
@@ -119,7 +121,7 @@ fn watch(mut socket: TcpStream, to: &Sender<Event>) {
                 pictures(&message, at).into_iter().try_for_each(|p| to.send(Event::Picture(p)))
             }
             PING => {
-                // A client masks what it sends; with zeros it stays as it is.
+                // Clients must mask their frames. A mask of zeros changes nothing.
                 let pong = [&[0x80 | PONG, 0x80 | message.len() as u8, 0, 0, 0, 0][..], &message];
                 let _ = socket.write_all(&pong.concat());
                 Ok(())
@@ -133,7 +135,7 @@ fn watch(mut socket: TcpStream, to: &Sender<Event>) {
     }
 }
 
-/// The next message; the server sends none in parts.
+/// Reads the next message. The server does not fragment messages.
 fn message(socket: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     let mut read = |len: usize| {
         let mut bytes = vec![0; len];
@@ -156,7 +158,7 @@ fn message(socket: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     Some((head[0] & 0xf, read(len as usize)?))
 }
 
-/// The boxes of a piece of MP4: their names and what is in them.
+/// Splits MP4 data into boxes: their names and contents.
 fn boxes(mut bytes: &[u8]) -> Vec<(&[u8], &[u8])> {
     let mut boxes = vec![];
     while !bytes.is_empty() {
@@ -167,13 +169,13 @@ fn boxes(mut bytes: &[u8]) -> Vec<(&[u8], &[u8])> {
     boxes
 }
 
-/// What is in the box that is called so.
+/// Returns the contents of the box with this name.
 fn find<'a>(bytes: &'a [u8], name: &[u8]) -> &'a [u8] {
     let found = boxes(bytes).into_iter().find(|(this, _)| *this == name);
     found.unwrap_or_else(|| panic!("no {}", String::from_utf8_lossy(name))).1
 }
 
-/// The pictures of a message: fragments, and maybe an init segment before them.
+/// Returns the pictures of a message: fragments, optionally after an init segment.
 fn pictures(message: &[u8], at: Instant) -> Vec<Picture> {
     let mut pictures = vec![];
     let mut time = 0;
@@ -181,7 +183,7 @@ fn pictures(message: &[u8], at: Instant) -> Vec<Picture> {
         match name {
             b"moof" => {
                 let tfdt = find(find(bytes, b"traf"), b"tfdt");
-                // Its version decides how many bytes the time has.
+                // The version determines the size of the time.
                 time = match tfdt[0] {
                     0 => u32::from_be_bytes(tfdt[4..8].try_into().unwrap()).into(),
                     _ => u64::from_be_bytes(tfdt[4..12].try_into().unwrap()),
@@ -194,7 +196,7 @@ fn pictures(message: &[u8], at: Instant) -> Vec<Picture> {
     pictures
 }
 
-/// NAL units with their lengths before them, as a sample has them.
+/// Splits a sample into NAL units, each of which is preceded by its length.
 fn nals(mut sample: &[u8]) -> Vec<Vec<u8>> {
     let mut nals = vec![];
     while !sample.is_empty() {
@@ -206,7 +208,7 @@ fn nals(mut sample: &[u8]) -> Vec<Vec<u8>> {
     nals
 }
 
-/// What a viewer must see of an access unit.
+/// Returns the NAL units of an access unit that a viewer must receive.
 pub fn visible(unit: &[u8]) -> Vec<&[u8]> {
     let mut nals = crate::annexb::nal_units(unit);
     nals.retain(|nal| is_slice(nal) || nal_type(nal) == SEI);

@@ -1,7 +1,7 @@
-//! The streamer and cameras with H.264.
+//! The streamer with cameras that deliver H.264.
 
-use crate::camera::{Camera, Deed};
-use crate::guest::{PATIENCE, link, node, program, run, wait_for};
+use crate::camera::{Camera, Change};
+use crate::guest::{TIMEOUT, link, node, program, run, wait_for};
 use crate::streamer::Streamer;
 use crate::viewer::{Viewer, visible};
 use crate::{Lab, Scenario};
@@ -11,75 +11,78 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 pub const ALL: &[Scenario] = &[
-    ("h264: a viewer of the test card, as a proof of the viewer", test_card),
-    ("h264: 300 of 300 pictures, in order, byte for byte", all_pictures),
+    ("h264: the viewer receives the test card", test_card),
+    ("h264: 300 of 300 pictures, in order and unchanged", all_pictures),
     ("h264: cameras are listed", listed),
-    ("h264: without a configuration the camera is found", found),
-    ("h264: no camera at first", plugged_later),
+    ("h264: the camera is found without a configuration", found),
+    ("h264: the camera is plugged in later", plugged_later),
     ("h264: a busy camera", busy),
-    ("h264: a size that the camera does not have", other_size),
-    ("h264: a frame rate that the camera does not have", other_rate),
-    ("h264: a frame rate that the camera does not keep", ignored_rate),
-    ("h264: another size in mid-stream", mid_stream),
-    ("h264: damaged pictures, which the driver drops", dropped),
-    ("h264: damaged pictures, which the driver hands over", damaged),
+    ("h264: an unsupported size", other_size),
+    ("h264: an unsupported frame rate", other_rate),
+    ("h264: an incorrect frame rate", ignored_rate),
+    ("h264: a change of the size within the stream", mid_stream),
+    ("h264: damaged pictures that the driver drops", dropped),
+    ("h264: damaged pictures that the driver delivers", damaged),
     ("h264: empty pictures", empty),
-    ("h264: a stall that nobody is told of", stall),
+    ("h264: a stall without an error", stall),
     ("h264: a camera that never delivers", silent),
-    ("h264: the endpoint halts", halt),
+    ("h264: a halt of the endpoint", halt),
     ("h264: the camera refuses to start", refused),
     ("h264: unplugged and plugged in again", replug),
     ("h264: plugged in again with another size", replug_smaller),
-    ("h264: plugged in again as another node, followed by its name", other_node),
-    ("h264: another camera in the same port, followed by its path", other_camera),
+    ("h264: plugged in again as another node, found by its ID", other_node),
+    ("h264: another camera in the same port, found by its path", other_camera),
     ("h264: two cameras, one of which is unplugged", two),
-    ("h264: 200 times unplugged and plugged in again", cycles),
+    ("h264: unplugged and plugged in again 200 times", cycles),
 ];
 
-/// A picture must come within this after a camera is there again.
-const BACK: Duration = Duration::from_secs(2);
+/// Maximum time from the return of a camera to its first picture.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(2);
 
-/// The status must tell of an unplugged camera within this.
-const TOLD: Duration = Duration::from_secs(1);
+/// Maximum time until the status reports that a camera has been unplugged.
+const UNPLUG_LIMIT: Duration = Duration::from_secs(1);
 
-/// A configuration with this camera.
-fn config(source: &Path, more: &str) -> String {
-    format!("[[camera]]\nname = \"front\"\nsource = \"{}\"\n{more}", source.display())
+/// A configuration with this camera and further settings.
+fn config(source: &Path, settings: &str) -> String {
+    format!("[[camera]]\nname = \"front\"\nsource = \"{}\"\n{settings}", source.display())
 }
 
-/// The usual: 1280x720 at 30 frames a second.
-fn usual(source: &Path) -> String {
+/// The usual configuration: 1280x720 at 30 frames per second.
+fn usual_config(source: &Path) -> String {
     config(source, "width = 1280\nheight = 720\nframerate = 30\n")
 }
 
-/// The name of the camera that stays when it is plugged in elsewhere.
-fn name(serial: &str) -> std::path::PathBuf {
+/// The path of the camera in by-id, which does not depend on the port.
+fn by_id(serial: &str) -> std::path::PathBuf {
     link("by-id", &format!("_{serial}-video-index0"))
 }
 
-/// A streamer that shows a camera, and somebody who watches.
+/// Starts a streamer with a camera, and a viewer that has received the first picture.
 fn watch(source: &Path) -> (Streamer, Viewer) {
-    let streamer = Streamer::start(&usual(source));
+    let streamer = Streamer::start(&usual_config(source));
     streamer.until_streaming();
     let viewer = Viewer::new();
-    viewer.picture(PATIENCE);
+    viewer.picture(TIMEOUT);
     (streamer, viewer)
 }
 
-/// Which unit of a clip a picture is. Its bytes are the same then.
+/// Returns the number of the access unit in a clip whose bytes are equal to those of a picture.
 fn number(lab: &Lab, clip: usize, nals: &[Vec<u8>]) -> usize {
     let units = &lab.front.clips[clip].units;
-    units.iter().position(|unit| visible(unit) == nals).expect("a picture that the camera has sent")
+    units
+        .iter()
+        .position(|unit| visible(unit) == nals)
+        .expect("the camera has not sent this picture")
 }
 
 fn test_card(lab: &Lab) {
     let _streamer = Streamer::start(&config(Path::new("test-card"), ""));
     let viewer = Viewer::new();
-    let (init, first) = viewer.picture(PATIENCE);
+    let (init, first) = viewer.picture(TIMEOUT);
     assert_eq!(init.unwrap()["width"], 1280);
     let (mut before, mut time) = (number(lab, 0, &first.nals), first.time);
     for _ in 0..60 {
-        let (init, picture) = viewer.picture(PATIENCE);
+        let (init, picture) = viewer.picture(TIMEOUT);
         assert!(init.is_none() && picture.time > time);
         assert_eq!(number(lab, 0, &picture.nals), (before + 1) % 300);
         (before, time) = (before + 1, picture.time);
@@ -87,49 +90,52 @@ fn test_card(lab: &Lab) {
 }
 
 fn all_pictures(lab: &Lab) {
-    // It waits with its first picture until somebody watches.
+    // The camera sends its first picture when there is a viewer.
     let camera = Camera::plug_with(&lab.front, 0, |camera| camera.stalled = true);
-    let streamer = Streamer::start_talkative(&usual(&name("FRONT")));
+    let streamer = Streamer::start_verbose(&usual_config(&by_id("FRONT")));
     wait_for("the streamer's start of the camera", || {
-        camera.tell(|camera| camera.stream.is_some()).then_some(())
+        camera.with_state(|camera| camera.stream.is_some()).then_some(())
     });
     let viewer = Viewer::new();
-    camera.tell(|camera| camera.stalled = false);
+    camera.with_state(|camera| camera.stalled = false);
     let mut time = None;
     let mut delays = vec![];
     for (count, unit) in lab.front.clips[0].units.iter().enumerate() {
-        let (init, picture) = viewer.picture(PATIENCE);
+        let (init, picture) = viewer.picture(TIMEOUT);
         assert_eq!(init.is_some(), count == 0);
-        assert!(picture.nals == visible(unit), "picture {count} is not what was sent");
-        // Of even lengths, as long as one is at 30 a second.
+        assert!(picture.nals == visible(unit), "picture {count} differs from the sent one");
+        // Even durations, for 30 frames per second.
         let step = time.map_or(3000, |before| picture.time - before);
-        assert!((2990..=3010).contains(&step), "picture {count} is {step}/90000 s long");
+        assert!((2990..=3010).contains(&step), "duration of picture {count}: {step}/90000 s");
         time = Some(picture.time);
-        let sent = camera.tell(|camera| camera.sent_at[count]);
+        let sent = camera.with_state(|camera| camera.sent_at[count]);
         delays.push(picture.at - sent);
     }
     delays.sort();
-    println!("    from the camera to the viewer: median {:?}, most {:?}", delays[150], delays[299]);
+    println!(
+        "    delay from the camera to the viewer: median {:?}, maximum {:?}",
+        delays[150], delays[299]
+    );
     let status = streamer.camera();
     assert_eq!((&status["restarts"], &status["damaged"]), (&0.into(), &0.into()), "{status:#}");
     assert_eq!((&status["width"], &status["height"]), (&1280.into(), &720.into()), "{status:#}");
-    camera.tell(|camera| assert_eq!(camera.starts, 1));
-    // It ends the stream when it ends.
+    camera.with_state(|camera| assert_eq!(camera.starts, 1));
+    // At its end, the streamer stops the camera's stream.
     drop(streamer);
-    camera.tell(|camera| assert_eq!(camera.stream, None));
-    let mut inside = Streamer::frame_times();
-    inside.sort();
-    assert_eq!(inside.len(), 300);
+    camera.with_state(|camera| assert_eq!(camera.stream, None));
+    let mut delays = Streamer::frame_times();
+    delays.sort();
+    assert_eq!(delays.len(), 300);
     println!(
-        "    from the driver's buffer to the fragment in the viewer's socket: median {:?}, most {:?}",
-        inside[150], inside[299]
+        "    delay from the driver's buffer to the viewer's socket: median {:?}, maximum {:?}",
+        delays[150], delays[299]
     );
 }
 
 fn listed(lab: &Lab) {
     let _front = Camera::plug(&lab.front, 0);
     let _raw = Camera::plug(&lab.raw, 1);
-    let (front, raw) = (name("FRONT"), name("RAW"));
+    let (front, raw) = (by_id("FRONT"), by_id("RAW"));
     let text = run("berrymse", &["cameras"]);
     for word in ["Lab Camera", "1280x720", "640x480", "160x120", "source = "] {
         assert!(text.contains(word), "{word} is missing: {text}");
@@ -147,51 +153,53 @@ fn listed(lab: &Lab) {
 
 fn found(lab: &Lab) {
     let _raw = Camera::plug(&lab.raw, 0);
-    // So that it is not the first node.
+    // The raw camera gets the first node.
     node("RAW");
     let camera = Camera::plug(&lab.front, 1);
     node("FRONT");
     let streamer = Streamer::start_without_config();
     let (status, _) = streamer.until_streaming();
     assert_eq!(status["width"], 1280, "{status:#}");
-    assert!(camera.tell(|camera| camera.stream.is_some()), "{status:#}");
-    println!("    it says: {}, {}", status["source"], status["notes"]);
+    assert!(camera.with_state(|camera| camera.stream.is_some()), "{status:#}");
+    println!("    source: {}, notes: {}", status["source"], status["notes"]);
 }
 
 fn plugged_later(lab: &Lab) {
     let path = "/dev/v4l/by-id/usb-BerryMSE_Lab_Camera_FRONT-video-index0";
-    let streamer = Streamer::start(&usual(Path::new(path)));
+    let streamer = Streamer::start(&usual_config(Path::new(path)));
     let (status, _) = streamer.until_error(&["video-index0"]);
-    println!("    it says: {}", status["error"]);
+    println!("    message: {}", status["error"]);
     let viewer = Viewer::new();
-    // Long enough for it to have lost its patience.
+    // Long enough to reach the maximum retry delay.
     std::thread::sleep(Duration::from_secs(30));
     let _camera = Camera::plug(&lab.front, 0);
     node("FRONT");
-    let (init, _) = viewer.picture(BACK);
+    let (init, _) = viewer.picture(RECOVERY_LIMIT);
     assert!(init.is_some());
 }
 
 fn busy(lab: &Lab) {
     let camera = Camera::plug(&lab.front, 0);
-    let name = name("FRONT");
+    let name = by_id("FRONT");
     let node = node("FRONT");
     let arguments = ["--device", node.to_str().unwrap(), "--stream-mmap", "--stream-count=1000000"];
     let mut other = program("v4l2-ctl", &arguments).stderr(Stdio::null()).spawn().unwrap();
-    wait_for("the other's stream", || camera.tell(|camera| (camera.sent > 3).then_some(())));
-    let streamer = Streamer::start(&usual(&name));
+    wait_for("stream of the other program", || {
+        camera.with_state(|camera| (camera.sent > 3).then_some(()))
+    });
+    let streamer = Streamer::start(&usual_config(&name));
     let (status, _) = streamer.until_error(&["busy", "v4l2-ctl"]);
-    println!("    it says: {}", status["error"]);
+    println!("    message: {}", status["error"]);
     other.kill().unwrap();
     other.wait().unwrap();
     let (_, took) = streamer.until_streaming();
-    println!("    streaming {took:?} after it was free");
+    println!("    streaming {took:?} after the camera became available");
     assert!(took < Duration::from_secs(10));
 }
 
 fn other_size(lab: &Lab) {
     let _camera = Camera::plug(&lab.front, 0);
-    let streamer = Streamer::start(&config(&name("FRONT"), "width = 1920\nheight = 1080\n"));
+    let streamer = Streamer::start(&config(&by_id("FRONT"), "width = 1920\nheight = 1080\n"));
     let (status, _) = streamer.until_streaming();
     assert_eq!((&status["width"], &status["height"]), (&1280.into(), &720.into()), "{status:#}");
     let notes = status["notes"].to_string();
@@ -200,7 +208,7 @@ fn other_size(lab: &Lab) {
 
 fn other_rate(lab: &Lab) {
     let _camera = Camera::plug(&lab.front, 0);
-    let streamer = Streamer::start(&config(&name("FRONT"), "framerate = 20\n"));
+    let streamer = Streamer::start(&config(&by_id("FRONT"), "framerate = 20\n"));
     let (status, _) = streamer.until_streaming();
     let notes = status["notes"].to_string();
     assert!(notes.contains("20"), "{notes}");
@@ -208,15 +216,15 @@ fn other_rate(lab: &Lab) {
 
 fn ignored_rate(lab: &Lab) {
     let _camera = Camera::plug_with(&lab.front, 0, |camera| camera.own_interval = Some(666_666));
-    let (streamer, viewer) = watch(&name("FRONT"));
-    let times: Vec<u64> = (0..300).map(|_| viewer.picture(PATIENCE).1.time).collect();
+    let (streamer, viewer) = watch(&by_id("FRONT"));
+    let times: Vec<u64> = (0..300).map(|_| viewer.picture(TIMEOUT).1.time).collect();
     let seconds = |from: usize, to: usize| (times[to] - times[from]) as f64 / 90_000.0;
     println!(
-        "    150 pictures of 10 s are {:.2} s long, then {:.2} s",
+        "    duration of 150 pictures (10 s): {:.2} s, then {:.2} s",
         seconds(0, 149),
         seconds(150, 299)
     );
-    // What is true shows after a dozen pictures.
+    // The actual frame rate takes effect after twelve pictures.
     assert!((9.4..=10.2).contains(&seconds(0, 149)));
     assert!((9.8..=10.2).contains(&seconds(150, 299)));
     let status = streamer.camera();
@@ -226,27 +234,27 @@ fn ignored_rate(lab: &Lab) {
 
 fn mid_stream(lab: &Lab) {
     let camera = Camera::plug(&lab.front, 0);
-    let (_streamer, viewer) = watch(&name("FRONT"));
-    camera.tell(|camera| {
-        // From its next key frame on: there is one every 30 units in either clip.
+    let (_streamer, viewer) = watch(&by_id("FRONT"));
+    camera.with_state(|camera| {
+        // Takes effect at the next key frame: both clips have one every 30 access units.
         camera.own_clip = Some(1);
     });
     let (init, first) = loop {
-        if let (Some(init), picture) = viewer.picture(PATIENCE) {
+        if let (Some(init), picture) = viewer.picture(TIMEOUT) {
             break (init, number(lab, 1, &picture.nals));
         }
     };
     assert_eq!((&init["width"], &init["height"]), (&640.into(), &480.into()));
-    assert_eq!(first % 30, 0, "it begins with a key frame");
+    assert_eq!(first % 30, 0, "the new size must start with a key frame");
 }
 
-/// A parameter of uvcvideo. Dropped, it is as before.
+/// The parameter `nodrop` of uvcvideo. Reset on drop.
 struct NoDrop;
 
 impl NoDrop {
     const FILE: &str = "/sys/module/uvcvideo/parameters/nodrop";
 
-    /// Cameras that are plugged in from now on: buffers with an error are handed over.
+    /// Makes uvcvideo deliver buffers with errors, for cameras that are plugged in later.
     fn set() -> NoDrop {
         fs::write(Self::FILE, "1").unwrap();
         NoDrop
@@ -259,22 +267,23 @@ impl Drop for NoDrop {
     }
 }
 
-/// Pictures 40 to 42 have something wrong with them: none of them is shown, the others are, and the
-/// camera is not opened again. Afterwards it goes on at a key frame at the latest.
-fn three_are_missing(lab: &Lab, spoil: Deed) {
+/// Applies a change before picture 40 that damages pictures 40 to 42. None of these may be
+/// delivered. All pictures before them, and from the next key frame on, must be delivered without a
+/// restart.
+fn loses_only_three_pictures(lab: &Lab, change: Change) {
     let camera = Camera::plug_with(&lab.front, 0, |camera| camera.stalled = true);
-    let streamer = Streamer::start(&usual(&name("FRONT")));
+    let streamer = Streamer::start(&usual_config(&by_id("FRONT")));
     wait_for("the streamer's start of the camera", || {
-        camera.tell(|camera| camera.stream.is_some()).then_some(())
+        camera.with_state(|camera| camera.stream.is_some()).then_some(())
     });
     let viewer = Viewer::new();
-    camera.tell(|camera| {
+    camera.with_state(|camera| {
         camera.stalled = false;
-        camera.spoil = Some((40, spoil));
+        camera.change = Some((40, change));
     });
     let mut seen = vec![];
     while seen.last() != Some(&100) {
-        seen.push(number(lab, 0, &viewer.picture(PATIENCE).1.nals));
+        seen.push(number(lab, 0, &viewer.picture(TIMEOUT).1.nals));
     }
     assert!(seen.starts_with(&(0..40).collect::<Vec<_>>()), "{seen:?}");
     assert!(!seen.iter().any(|number| (40..43).contains(number)), "{seen:?}");
@@ -285,29 +294,29 @@ fn three_are_missing(lab: &Lab, spoil: Deed) {
 }
 
 fn dropped(lab: &Lab) {
-    three_are_missing(lab, |camera| camera.damaged = 3);
+    loses_only_three_pictures(lab, |camera| camera.damaged = 3);
 }
 
 fn damaged(lab: &Lab) {
     let _no_drop = NoDrop::set();
-    three_are_missing(lab, |camera| camera.damaged = 3);
+    loses_only_three_pictures(lab, |camera| camera.damaged = 3);
 }
 
 fn empty(lab: &Lab) {
-    three_are_missing(lab, |camera| camera.empty = 3);
+    loses_only_three_pictures(lab, |camera| camera.empty = 3);
 }
 
 fn stall(lab: &Lab) {
     let camera = Camera::plug(&lab.front, 0);
-    let (streamer, viewer) = watch(&name("FRONT"));
-    camera.tell(|camera| camera.stalled = true);
+    let (streamer, viewer) = watch(&by_id("FRONT"));
+    camera.with_state(|camera| camera.stalled = true);
     let (status, took) = streamer.until("not streaming", |camera| camera["state"] != "streaming");
-    println!("    told after {took:?}: {}", status["error"]);
+    println!("    reported after {took:?}: {}", status["error"]);
     assert!(took < Duration::from_secs(4));
-    // Long enough for it to have tried again.
+    // Long enough for retries.
     std::thread::sleep(Duration::from_secs(10));
     viewer.skip();
-    camera.tell(|camera| camera.stalled = false);
+    camera.with_state(|camera| camera.stalled = false);
     let start = Instant::now();
     viewer.picture(Duration::from_secs(5));
     println!("    a picture {:?} after the stall", start.elapsed());
@@ -316,74 +325,77 @@ fn stall(lab: &Lab) {
 
 fn silent(lab: &Lab) {
     let camera = Camera::plug_with(&lab.front, 0, |camera| camera.stalled = true);
-    let streamer = Streamer::start(&usual(&name("FRONT")));
+    let streamer = Streamer::start(&usual_config(&by_id("FRONT")));
     let (status, took) = streamer.until_error(&["no picture"]);
-    println!("    told after {took:?}: {}", status["error"]);
-    // It has been tried again, and can still be ended: that is what dropping it tests.
-    wait_for("another start", || camera.tell(|camera| (camera.starts > 1).then_some(())));
+    println!("    reported after {took:?}: {}", status["error"]);
+    // The streamer tries again, and can still be terminated (tested by its drop).
+    wait_for("another start", || camera.with_state(|camera| (camera.starts > 1).then_some(())));
 }
 
 fn halt(lab: &Lab) {
     let camera = Camera::plug(&lab.front, 0);
-    let (streamer, viewer) = watch(&name("FRONT"));
-    let starts = camera.tell(|camera| {
+    let (streamer, viewer) = watch(&by_id("FRONT"));
+    let starts = camera.with_state(|camera| {
         camera.halted = true;
         camera.starts
     });
     let start = Instant::now();
-    wait_for("another start", || camera.tell(|camera| (camera.starts > starts).then_some(())));
+    wait_for("another start", || {
+        camera.with_state(|camera| (camera.starts > starts).then_some(()))
+    });
     viewer.skip();
-    viewer.picture(PATIENCE);
+    viewer.picture(TIMEOUT);
     println!("    a picture {:?} after the halt", start.elapsed());
-    // The driver gives its buffers back, empty and bad, and that is all it tells.
-    assert!(start.elapsed() < BACK);
+    // The driver reports the halt only by returning empty buffers with errors.
+    assert!(start.elapsed() < RECOVERY_LIMIT);
     let (status, _) = streamer.until_streaming();
-    println!("    it says: {}", status["last_error"]);
+    println!("    message: {}", status["last_error"]);
 }
 
 fn refused(lab: &Lab) {
     let camera = Camera::plug_with(&lab.front, 0, |camera| camera.refuses = true);
-    let streamer = Streamer::start(&usual(&name("FRONT")));
+    let streamer = Streamer::start(&usual_config(&by_id("FRONT")));
     // EIO
     let (status, _) = streamer.until_error(&["input/output error"]);
-    println!("    it says: {}", status["error"]);
+    println!("    message: {}", status["error"]);
     assert_eq!(status["state"], "failed");
-    camera.tell(|camera| camera.refuses = false);
+    camera.with_state(|camera| camera.refuses = false);
     streamer.until_streaming();
 }
 
-/// Unplugs a camera: the status says so in time.
+/// Unplugs a camera and asserts that the status reports it in time.
 fn unplug(camera: Camera, streamer: &Streamer) {
     let start = Instant::now();
     drop(camera);
     let (status, _) = streamer.until("an error", |camera| camera["error"].is_string());
     let error = status["error"].as_str().unwrap().to_lowercase();
     assert!(error.contains("unplugged") || error.contains("gone"), "{error}");
-    println!("    told after {:?}: {error}", start.elapsed());
-    assert!(start.elapsed() < TOLD);
+    println!("    reported after {:?}: {error}", start.elapsed());
+    assert!(start.elapsed() < UNPLUG_LIMIT);
 }
 
-/// Waits for the first picture after a camera has come back: it begins with a key frame.
-fn back(viewer: &Viewer) -> Option<serde_json::Value> {
+/// Waits for the first picture after the return of a camera. Returns the parameters, if they are
+/// new.
+fn recover(viewer: &Viewer) -> Option<serde_json::Value> {
     let start = Instant::now();
-    let (init, _) = viewer.picture(BACK);
-    println!("    a picture {:?} after the camera was back", start.elapsed());
-    assert!(start.elapsed() < BACK);
+    let (init, _) = viewer.picture(RECOVERY_LIMIT);
+    println!("    a picture {:?} after the return of the camera", start.elapsed());
+    assert!(start.elapsed() < RECOVERY_LIMIT);
     init
 }
 
 fn replug(lab: &Lab) {
     let camera = Camera::plug(&lab.front, 0);
-    let (streamer, viewer) = watch(&name("FRONT"));
+    let (streamer, viewer) = watch(&by_id("FRONT"));
     unplug(camera, &streamer);
     std::thread::sleep(Duration::from_secs(5));
     viewer.skip();
     let _camera = Camera::plug(&lab.front, 0);
     node("FRONT");
-    back(&viewer);
-    let mut before = number(lab, 0, &viewer.picture(BACK).1.nals);
+    recover(&viewer);
+    let mut before = number(lab, 0, &viewer.picture(RECOVERY_LIMIT).1.nals);
     for _ in 0..30 {
-        let this = number(lab, 0, &viewer.picture(BACK).1.nals);
+        let this = number(lab, 0, &viewer.picture(RECOVERY_LIMIT).1.nals);
         assert_eq!(this, before + 1);
         before = this;
     }
@@ -393,27 +405,27 @@ fn replug(lab: &Lab) {
 
 fn replug_smaller(lab: &Lab) {
     let camera = Camera::plug(&lab.front, 0);
-    let (streamer, viewer) = watch(&name("FRONT"));
+    let (streamer, viewer) = watch(&by_id("FRONT"));
     unplug(camera, &streamer);
     viewer.skip();
     let _camera = Camera::plug(&lab.small, 0);
     node("FRONT");
-    let init = back(&viewer).expect("new parameters");
+    let init = recover(&viewer).expect("no new parameters");
     assert_eq!((&init["width"], &init["height"]), (&640.into(), &480.into()));
 }
 
 fn other_node(lab: &Lab) {
     let camera = Camera::plug(&lab.front, 0);
-    let (streamer, viewer) = watch(&name("FRONT"));
+    let (streamer, viewer) = watch(&by_id("FRONT"));
     let before = node("FRONT");
-    // Who still has it open keeps its number from being used again.
+    // The open file prevents the reuse of the node's number.
     let held = File::open(&before).unwrap();
     unplug(camera, &streamer);
     viewer.skip();
     let _camera = Camera::plug(&lab.front, 1);
     let after = node("FRONT");
     assert_ne!(before, after);
-    back(&viewer);
+    recover(&viewer);
     drop(held);
 }
 
@@ -426,48 +438,51 @@ fn other_camera(lab: &Lab) {
     viewer.skip();
     let camera = Camera::plug(&lab.back, 0);
     node("BACK");
-    back(&viewer);
-    assert!(camera.tell(|camera| camera.stream.is_some()));
+    recover(&viewer);
+    assert!(camera.with_state(|camera| camera.stream.is_some()));
 }
 
 fn two(lab: &Lab) {
     let front = Camera::plug(&lab.front, 0);
     let _back = Camera::plug(&lab.back, 1);
-    let second = format!("[[camera]]\nname = \"back\"\nsource = \"{}\"\n", name("BACK").display());
-    let streamer = Streamer::start(&(usual(&name("FRONT")) + &second));
+    let second = format!("[[camera]]\nname = \"back\"\nsource = \"{}\"\n", by_id("BACK").display());
+    let streamer = Streamer::start(&(usual_config(&by_id("FRONT")) + &second));
     let viewers = [Viewer::of("/live/front"), Viewer::of("/live/back")];
-    viewers.iter().for_each(|viewer| drop(viewer.picture(PATIENCE)));
+    viewers.iter().for_each(|viewer| drop(viewer.picture(TIMEOUT)));
     unplug(front, &streamer);
     viewers[1].skip();
-    let (_, picture) = viewers[1].picture(BACK);
+    let (_, picture) = viewers[1].picture(RECOVERY_LIMIT);
     let mut before = number(lab, 0, &picture.nals);
-    // The other camera has nothing to do with it: not one of its pictures is missing.
+    // The other camera is not affected: no picture is missing.
     for _ in 0..60 {
-        let this = number(lab, 0, &viewers[1].picture(BACK).1.nals);
+        let this = number(lab, 0, &viewers[1].picture(RECOVERY_LIMIT).1.nals);
         assert_eq!(this, (before + 1) % 300);
         before = this;
     }
     viewers[0].skip();
     let _front = Camera::plug(&lab.front, 0);
     node("FRONT");
-    back(&viewers[0]);
+    recover(&viewers[0]);
 }
 
 fn cycles(lab: &Lab) {
     let mut camera = Camera::plug(&lab.front, 0);
-    let (streamer, viewer) = watch(&name("FRONT"));
+    let (streamer, viewer) = watch(&by_id("FRONT"));
     let mut sizes = vec![];
     for cycle in 0..200 {
         drop(camera);
         streamer.until("not streaming", |camera| camera["error"].is_string());
         viewer.skip();
         camera = Camera::plug(&lab.front, cycle % 2);
-        viewer.picture(PATIENCE);
+        viewer.picture(TIMEOUT);
         sizes.push(streamer.size());
     }
-    // Half of the cycles are given to what is allocated once.
+    // The first half of the cycles covers memory that is allocated once.
     let (early, late) = (sizes[99], sizes[199]);
-    println!("    KiB and files after 1, 100, 200 times: {:?}, {early:?}, {late:?}", sizes[0]);
+    println!(
+        "    (KiB, open files) after 1, 100 and 200 cycles: {:?}, {early:?}, {late:?}",
+        sizes[0]
+    );
     assert_eq!(early.1, late.1, "open files");
     assert!(late.0 <= early.0 + 256, "{} KiB more", late.0 - early.0);
 }

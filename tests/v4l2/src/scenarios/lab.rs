@@ -1,4 +1,4 @@
-//! The laboratory itself: before the streamer is judged with it, others find that our camera is one.
+//! Tests of the simulated camera with other programs, before the streamer is tested with it.
 
 use crate::camera::Camera;
 use crate::guest::{Module, link, node, output, program, run, wait_for};
@@ -6,16 +6,16 @@ use crate::{Lab, Scenario};
 use std::process::Stdio;
 
 pub const ALL: &[Scenario] = &[
-    ("lab: v4l2-ctl sees a camera of uvcvideo, its H.264 and its links", names),
-    ("lab: v4l2-ctl reads 300 access units, byte for byte", reads),
-    ("lab: a second reader finds the camera busy", busy),
+    ("lab: v4l2-ctl finds the camera, its H.264 formats and its links", names),
+    ("lab: v4l2-ctl reads 300 access units without changes", reads),
+    ("lab: the camera is busy for a second reader", busy),
     ("lab: v4l2-compliance", compliance),
-    ("lab: vicodec encodes what vivid delivers (FWHT)", vicodec),
+    ("lab: vicodec encodes pictures from vivid (FWHT)", vicodec),
 ];
 
-/// Asks v4l2-ctl about a node.
-fn v4l2_ctl(node: &str, what: &[&str]) -> String {
-    run("v4l2-ctl", &[&["--device", node][..], what].concat())
+/// Runs v4l2-ctl on a device node. Returns its output.
+fn v4l2_ctl(node: &str, arguments: &[&str]) -> String {
+    run("v4l2-ctl", &[&["--device", node][..], arguments].concat())
 }
 
 fn names(lab: &Lab) {
@@ -31,12 +31,12 @@ fn names(lab: &Lab) {
     for word in ["'YUYV'", "'H264' (H.264, compressed)", "1280x720", "640x480", "(15.000 fps)"] {
         assert!(formats.contains(word), "{word} is missing: {formats}");
     }
-    // What is asked for is negotiated with the camera.
+    // Size and frame rate are negotiated with the camera.
     v4l2_ctl(node, &["--set-fmt-video=width=640,height=480,pixelformat=H264", "--set-parm=15"]);
     let got = v4l2_ctl(node, &["--get-fmt-video", "--get-parm"]);
     assert!(got.contains("640/480") && got.contains("15.000 (15/1)"), "{got}");
     drop(camera);
-    wait_for("the end of the links", || (!path.exists()).then_some(()));
+    wait_for("removal of the links", || (!path.exists()).then_some(()));
 }
 
 fn reads(lab: &Lab) {
@@ -56,8 +56,8 @@ fn reads(lab: &Lab) {
     std::fs::remove_file(file).unwrap();
     let sent = lab.front.clips[0].units.concat();
     assert_eq!(lab.front.clips[0].units.len(), 300);
-    assert!(read == sent, "{} bytes were read and {} sent", read.len(), sent.len());
-    camera.tell(|camera| assert_eq!((camera.starts, camera.stream), (1, None)));
+    assert!(read == sent, "{} bytes read, {} bytes sent", read.len(), sent.len());
+    camera.with_state(|camera| assert_eq!((camera.starts, camera.stream), (1, None)));
 }
 
 fn busy(lab: &Lab) {
@@ -66,28 +66,30 @@ fn busy(lab: &Lab) {
     let node = node.to_str().unwrap();
     let arguments = ["--device", node, "--stream-mmap", "--stream-count=100000"];
     let mut first = program("v4l2-ctl", &arguments).stderr(Stdio::null()).spawn().unwrap();
-    wait_for("the first reader's stream", || camera.tell(|camera| (camera.sent > 3).then_some(())));
+    wait_for("stream of the first reader", || {
+        camera.with_state(|camera| (camera.sent > 3).then_some(()))
+    });
     let second = output("v4l2-ctl", &["--device", node, "--stream-mmap", "--stream-count=1"]);
-    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    let stderr = String::from_utf8_lossy(&second.stderr).into_owned();
     first.kill().unwrap();
     first.wait().unwrap();
-    assert!(said.contains("Device or resource busy"), "{said}");
+    assert!(stderr.contains("Device or resource busy"), "{stderr}");
 }
 
-/// What the driver itself does not do right is told, and is no failure of ours.
+/// Failures of the driver itself are printed, but do not fail the scenario.
 fn compliance(lab: &Lab) {
     let _camera = Camera::plug(&lab.front, 0);
     let node = node("FRONT");
     let output = output("v4l2-compliance", &["--device", node.to_str().unwrap(), "--streaming=10"]);
-    let said = String::from_utf8_lossy(&output.stdout);
-    for line in said.lines().filter(|line| line.contains("fail") || line.starts_with("Total")) {
+    let report = String::from_utf8_lossy(&output.stdout);
+    for line in report.lines().filter(|line| line.contains("fail") || line.starts_with("Total")) {
         println!("    {}", line.trim());
     }
-    assert!(said.contains("Driver name      : uvcvideo"), "{said}");
-    assert!(said.contains("Total for uvcvideo device"), "{said}");
+    assert!(report.contains("Driver name      : uvcvideo"), "{report}");
+    assert!(report.contains("Total for uvcvideo device"), "{report}");
 }
 
-/// The encoder's way of working, not a codec that anybody watches.
+/// Tests the interface of an encoder. Browsers do not support this codec.
 fn vicodec(_: &Lab) {
     let _vivid =
         Module::load("vivid", &["n_devs=1", "node_types=0x1", "num_inputs=1", "input_types=0"]);

@@ -1,12 +1,12 @@
-//! Raw cameras: what the streamer says where there is no encoder for them, and the way through one.
+//! Raw cameras: the streamer's error without an encoder, and the pipeline through an encoder.
 //!
-//! No encoder for H.264 exists here. vicodec works as they do (the kernel's "Memory-to-Memory
-//! Stateful Video Encoder Interface"), but what it makes is FWHT, which no browser shows. So the
-//! streamer does not take it, and its `Pipeline` is run here by itself: this proves how pictures get
-//! through an encoder, and nothing about H.264.
+//! The kernel has no virtual H.264 encoder. vicodec implements the same interface
+//! ("Memory-to-Memory Stateful Video Encoder Interface") but encodes FWHT, which browsers do not
+//! support and the streamer therefore rejects. So these tests run the streamer's `Pipeline`
+//! directly. They cover the path of the pictures through an encoder, but not H.264.
 
 use crate::camera::Camera;
-use crate::guest::{Module, PATIENCE, link, node, run};
+use crate::guest::{Module, TIMEOUT, link, node, run};
 use crate::streamer::Streamer;
 use crate::{Lab, Scenario};
 use berrymse::camera::v4l2::encoder::{Pipeline, Sink};
@@ -22,14 +22,14 @@ use std::time::Duration;
 
 pub const ALL: &[Scenario] = &[
     ("raw: a USB camera without H.264", usb_camera),
-    ("raw: an encoder of something else is no help", other_encoder),
+    ("raw: an encoder without H.264 is not used", other_encoder),
     ("raw: vivid through vicodec, single-planar, shared buffers (FWHT)", single_planar),
     ("raw: vivid through vicodec, multi-planar, shared buffers (FWHT)", multi_planar),
     ("raw: vivid through vicodec, multi- to single-planar, shared buffers (FWHT)", mixed),
     ("raw: vivid through vicodec, single-planar, copied (FWHT)", single_planar_copied),
     ("raw: vivid through vicodec, multi-planar, copied (FWHT)", multi_planar_copied),
     ("raw: vivid's damaged pictures (FWHT)", damaged),
-    ("raw: vivid breaks down (FWHT)", breaks_down),
+    ("raw: vivid reports a fatal error (FWHT)", fatal_error),
     ("raw: vivid is unplugged (FWHT)", unplugged),
 ];
 
@@ -38,18 +38,18 @@ fn usb_camera(lab: &Lab) {
     let config = format!("[[camera]]\nname = \"raw\"\nsource = \"{}\"\n", node("RAW").display());
     let streamer = Streamer::start(&config);
     let (status, _) = streamer.until_error(&["yuyv", "encoder", "ffmpeg"]);
-    println!("    it says: {}", status["error"]);
+    println!("    message: {}", status["error"]);
 }
 
 fn other_encoder(_: &Lab) {
-    let _machine = Machine::new(Single, Single);
+    let _devices = Devices::new(Single, Single);
     let config = format!("[[camera]]\nname = \"raw\"\nsource = \"{}\"\n", camera().display());
     let streamer = Streamer::start(&config);
     let (status, _) = streamer.until_error(&["no h.264 encoder"]);
-    println!("    it says: {}", status["error"]);
+    println!("    message: {}", status["error"]);
 }
 
-/// How a driver lays out pictures.
+/// Layout of the pictures of a driver.
 #[derive(PartialEq, Eq)]
 enum Planes {
     Single,
@@ -57,31 +57,33 @@ enum Planes {
 }
 use Planes::{Multi, Single};
 
-/// vivid and vicodec.
-struct Machine {
+/// The loaded modules vivid and vicodec.
+struct Devices {
     _vivid: Module,
     _vicodec: Module,
 }
 
-impl Machine {
-    fn new(camera: Planes, encoder: Planes) -> Machine {
-        // A webcam and nothing else.
+impl Devices {
+    fn new(camera: Planes, encoder: Planes) -> Devices {
+        // Only a webcam.
         let webcam = ["n_devs=1", "node_types=0x1", "num_inputs=1", "input_types=0"];
         let planes = if camera == Multi { "multiplanar=2" } else { "multiplanar=1" };
         let vivid = Module::load("vivid", &[&webcam[..], &[planes]].concat());
         let planes = if encoder == Multi { "multiplanar=1" } else { "multiplanar=0" };
         let vicodec = Module::load("vicodec", &[planes]);
-        Machine { _vivid: vivid, _vicodec: vicodec }
+        Devices { _vivid: vivid, _vicodec: vicodec }
     }
 }
 
-/// At this height both drivers lay pictures out alike: the encoder reads the camera's own buffers.
-const SHARED: u32 = 480;
+/// Height, in pixels, at which both drivers use the same layout, so that the encoder reads the
+/// camera's buffers.
+const SHARED_HEIGHT: u32 = 480;
 
-/// At this one the encoder wants eight rows more.
-const COPIED: u32 = 360;
+/// Height, in pixels, for which the encoder requires eight additional lines, so that pictures are
+/// copied.
+const COPIED_HEIGHT: u32 = 360;
 
-/// So many are encoded: five for each buffer. They are most of the work here.
+/// Number of pictures to encode, five per buffer. Encoding takes most of the time of these tests.
 const PICTURES: usize = 20;
 
 fn camera() -> PathBuf {
@@ -92,7 +94,7 @@ fn encoder() -> PathBuf {
     link("by-path", "platform-vicodec.0-video-index0")
 }
 
-/// The streamer's way through an encoder, in a thread of its own. Dropped, it is stopped.
+/// The streamer's pipeline, running in a thread. Stopped on drop.
 struct Run {
     events: Receiver<Event>,
     stop: Arc<Stop>,
@@ -101,7 +103,7 @@ struct Run {
 }
 
 enum Event {
-    /// `time`: when it was captured, by the driver; `at`: when it came.
+    /// A picture. `time` is the capture time according to the driver, `at` the time of arrival.
     Picture {
         data: Vec<u8>,
         time: Duration,
@@ -110,12 +112,13 @@ enum Event {
     Damaged,
 }
 
-struct Keep(Sender<Event>);
+/// Passes the output of the pipeline to the test.
+struct Recorder(Sender<Event>);
 
-impl Sink for Keep {
+impl Sink for Recorder {
     fn picture(&mut self, data: &[u8], filled: &Filled) -> Result<bool, SourceError> {
-        let time = filled.time.expect("the driver's clock is the monotonic one");
-        // Time since the machine has started: what the monotonic clock shows, to 10 ms.
+        let time = filled.time.expect("the driver does not use the monotonic clock");
+        // The monotonic clock, with a resolution of 10 ms.
         let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
         let at = Duration::from_secs_f64(uptime.split(' ').next().unwrap().parse().unwrap());
         let _ = self.0.send(Event::Picture { data: data.to_vec(), time, at });
@@ -145,7 +148,7 @@ impl Run {
             let (stop, shares) = (stop.clone(), shares.clone());
             std::thread::spawn(move || {
                 let mut stall = StallTimer::new(config.framerate);
-                let result = pipeline.run(&mut Keep(sender), &mut stall, &stop);
+                let result = pipeline.run(&mut Recorder(sender), &mut stall, &stop);
                 shares.store(pipeline.shares(), Ordering::Relaxed);
                 result
             })
@@ -153,12 +156,12 @@ impl Run {
         Run { events, stop, shares, thread: Some(thread) }
     }
 
-    /// What comes next.
+    /// Waits for the next event.
     fn next(&self) -> Event {
-        self.events.recv_timeout(PATIENCE).expect("a picture")
+        self.events.recv_timeout(TIMEOUT).expect("no picture arrived")
     }
 
-    /// Waits for the next good picture; how many damaged ones came before it.
+    /// Waits for the next intact picture. Returns the number of damaged ones before it.
     fn picture(&self) -> usize {
         let mut damaged = 0;
         while let Event::Damaged = self.next() {
@@ -167,7 +170,7 @@ impl Run {
         damaged
     }
 
-    /// Waits for its end.
+    /// Waits until the pipeline ends.
     fn end(&mut self) -> Result<(), SourceError> {
         self.thread.take().unwrap().join().unwrap()
     }
@@ -182,75 +185,75 @@ impl Drop for Run {
     }
 }
 
-/// What an FWHT picture begins with: magic, version, width, height (big-endian).
+/// Asserts the header of an FWHT picture: magic, version, width, height (big-endian).
 fn assert_fwht(data: &[u8], height: u32) {
     let word = |n: usize| u32::from_be_bytes(data[4 * n..4 * n + 4].try_into().unwrap());
     assert_eq!((word(0), word(1)), (0x4f4f_4f4f, 0xffff_ffff));
     assert_eq!((word(3), word(4)), (640, height));
 }
 
-/// Pictures come through in order and one for one; those that are inside at the end come, too.
-fn comes_through(camera: Planes, encoder: Planes, height: u32) {
-    let _machine = Machine::new(camera, encoder);
+/// Asserts that every picture passes through the encoder, in order.
+fn passes_through(camera: Planes, encoder: Planes, height: u32) {
+    let _devices = Devices::new(camera, encoder);
     let mut run = Run::start(height);
     let (mut times, mut ahead) = (vec![], vec![]);
     for _ in 0..PICTURES {
-        let Event::Picture { data, time, at } = run.next() else { panic!("a damaged picture") };
+        let Event::Picture { data, time, at } = run.next() else { panic!("a picture is damaged") };
         assert_fwht(&data, height);
         times.push(time);
         ahead.push(time.saturating_sub(at));
     }
-    // 15 a second, give or take some milliseconds: none is left out, none comes twice.
+    // 15 per second, within some milliseconds: no picture is missing or repeated.
     for pair in times.windows(2) {
         let step = (pair[1] - pair[0]).as_millis();
         assert!((30..100).contains(&step), "{step} ms");
     }
-    let all = (times[PICTURES - 1] - times[0]).as_millis();
-    assert!((19 * 66 - 30..19 * 67 + 30).contains(&all), "{all} ms");
-    // So that nobody thinks that times which lie ahead have not been tried.
-    let (least, most) = (ahead.iter().min().unwrap(), ahead.iter().max().unwrap());
-    println!("    vivid's times lie {least:?} to {most:?} ahead");
-    assert!(*most > Duration::from_millis(20));
+    let total = (times[PICTURES - 1] - times[0]).as_millis();
+    assert!((19 * 66 - 30..19 * 67 + 30).contains(&total), "{total} ms");
+    // Make sure that the test covers capture times in the future.
+    let (min, max) = (ahead.iter().min().unwrap(), ahead.iter().max().unwrap());
+    println!("    capture times of vivid are {min:?} to {max:?} in the future");
+    assert!(*max > Duration::from_millis(20));
     run.stop.set();
     run.end().unwrap();
-    assert_eq!(run.shares.load(Ordering::Relaxed), height == SHARED);
+    assert_eq!(run.shares.load(Ordering::Relaxed), height == SHARED_HEIGHT);
 }
 
 fn single_planar(_: &Lab) {
-    comes_through(Single, Single, SHARED);
+    passes_through(Single, Single, SHARED_HEIGHT);
 }
 
 fn multi_planar(_: &Lab) {
-    comes_through(Multi, Multi, SHARED);
+    passes_through(Multi, Multi, SHARED_HEIGHT);
 }
 
 fn mixed(_: &Lab) {
-    comes_through(Multi, Single, SHARED);
+    passes_through(Multi, Single, SHARED_HEIGHT);
 }
 
 fn single_planar_copied(_: &Lab) {
-    comes_through(Single, Single, COPIED);
+    passes_through(Single, Single, COPIED_HEIGHT);
 }
 
 fn multi_planar_copied(_: &Lab) {
-    comes_through(Multi, Multi, COPIED);
+    passes_through(Multi, Multi, COPIED_HEIGHT);
 }
 
-/// Makes vivid do something, from another process.
-fn make_vivid(what: &str) {
-    run("v4l2-ctl", &["--device", camera().to_str().unwrap(), "--set-ctrl", what]);
+/// Sets a control of vivid, from another process.
+fn set_vivid_control(control: &str) {
+    run("v4l2-ctl", &["--device", camera().to_str().unwrap(), "--set-ctrl", control]);
 }
 
 fn damaged(_: &Lab) {
-    let _machine = Machine::new(Single, Single);
-    let mut run = Run::start(SHARED);
+    let _devices = Devices::new(Single, Single);
+    let mut run = Run::start(SHARED_HEIGHT);
     run.picture();
-    make_vivid("inject_v4l2_buf_flag_error=1");
+    set_vivid_control("inject_v4l2_buf_flag_error=1");
     let mut before = 0;
     while before == 0 {
         before = run.picture();
     }
-    // It goes on.
+    // The pipeline continues.
     for _ in 0..PICTURES {
         assert_eq!(run.picture(), 0);
     }
@@ -258,26 +261,26 @@ fn damaged(_: &Lab) {
     run.end().unwrap();
 }
 
-/// The driver's queue is in error from then on (EIO), until it is started anew.
-fn breaks_down(_: &Lab) {
-    let _machine = Machine::new(Single, Single);
-    let mut run = Run::start(SHARED);
+/// After the error, the driver's queue returns EIO until it is restarted.
+fn fatal_error(_: &Lab) {
+    let _devices = Devices::new(Single, Single);
+    let mut run = Run::start(SHARED_HEIGHT);
     run.picture();
-    make_vivid("inject_fatal_streaming_error=1");
+    set_vivid_control("inject_fatal_streaming_error=1");
     let error = run.end().unwrap_err();
-    println!("    it says: {error}");
-    let mut again = Run::start(SHARED);
-    again.picture();
-    again.stop.set();
-    again.end().unwrap();
+    println!("    message: {error}");
+    let mut restarted = Run::start(SHARED_HEIGHT);
+    restarted.picture();
+    restarted.stop.set();
+    restarted.end().unwrap();
 }
 
 fn unplugged(_: &Lab) {
-    let _machine = Machine::new(Single, Single);
-    let mut run = Run::start(SHARED);
+    let _devices = Devices::new(Single, Single);
+    let mut run = Run::start(SHARED_HEIGHT);
     run.picture();
-    make_vivid("disconnect=1");
+    set_vivid_control("disconnect=1");
     let error = run.end().unwrap_err();
-    println!("    it says: {error}");
+    println!("    message: {error}");
     assert!(error.is_absent(), "{error}");
 }

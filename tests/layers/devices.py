@@ -1,0 +1,53 @@
+"""appliance/raspberrypi/devices.tsv: the parts of the boards, and what each needs of the kernel."""
+
+import pathlib
+import re
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parents[2]
+LAYER = ROOT / "meta-berrymse"
+TREE = ROOT / "buildroot-external"
+
+
+class Part(NamedTuple):
+    boards: list[str]
+    name: str
+    device: str
+    symbol: str
+    value: str
+    driver: str
+
+
+def settings(*files):
+    """What files in Kconfig's syntax set: {"USB": "y"}. "# CONFIG_USB is not set" is "n"."""
+    found = {}
+    for file in files:
+        for name, value, off in re.findall(r"^(?:CONFIG_(\w+)=(.*)|# CONFIG_(\w+) is not set)$", file.read_text(), re.M):
+            found[name or off] = value if name else "n"
+    return found
+
+
+# The Raspberry Pis, by their Buildroot configurations.
+BOARDS = {
+    file.parent.name: file.read_text()
+    for file in sorted(TREE.glob("board/*/board.config"))
+    if "raspberrypi" in file.read_text().splitlines()[0].split()
+}
+
+# The fragments that each tree merges into the kernel's own configuration.
+FRAGMENTS = {
+    "buildroot": [TREE / "board/common/linux.fragment", TREE / "board/common/linux-raspberrypi.fragment"],
+    "yocto": [
+        LAYER / "recipes-kernel/linux/files/berrymse.cfg",
+        LAYER / "dynamic-layers/raspberrypi/recipes-kernel/linux/files/berrymse-rpi.cfg",
+    ],
+}
+
+
+def parts():
+    table = []
+    for line in (ROOT / "appliance/raspberrypi/devices.tsv").read_text().splitlines():
+        if line and not line.startswith("#"):
+            boards, *rest = line.split("\t")
+            table.append(Part(list(BOARDS) if boards == "all" else boards.split(","), *rest))
+    return table

@@ -1,0 +1,108 @@
+"""A made-up machine: appliance/root with BusyBox in a chroot, and a /sys of plain files.
+
+BusyBox' own init script, mdev and modprobe run. Only what would reach this machine's kernel is replaced:
+mounting, and the insertion of a module, which is recorded in /kernel/inserted. A module may have a
+script in /kernel/probe, which stands for its driver's probe function: it adds devices to /sys.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Of ./ci/test layers: BusyBox and its C library, in the folders that they have on a system.
+BUSYBOX = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "layers/busybox"
+AS_ROOT = [] if os.geteuid() == 0 else ["sudo"]
+GROUPS = "root:x:0:\nvideo:x:44:\nberrymse:x:500:\n"
+USERS = "root:x:0:0:root:/root:/bin/sh\nberrymse:x:500:500::/nonexistent:/bin/false\n"
+
+# In /usr/sbin, which comes before /bin in the PATH of the appliance's scripts.
+REPLACED = {
+    "mount": "exit 0",
+    "mdev": 'echo "mdev $*" >>/kernel/log\nexec /usr/bin/busybox mdev "$@"',
+    "modprobe": """
+for name; do
+    case $name in -*) continue ;; esac
+    /usr/bin/busybox modprobe -b -q -D "$name" | sed -n 's|^insmod .*/\\([^/ ]*\\)[.]ko.*|\\1|p' | while read -r module; do
+        ! grep -qx "$module" /kernel/inserted || continue
+        echo "$module" >>/kernel/inserted
+        echo "insert $module" >>/kernel/log
+        [ ! -e "/kernel/probe/$module" ] || sh "/kernel/probe/$module"
+    done
+done""",
+    # What rcS starts besides.
+    "berrymse": "exit 0",
+}
+
+
+class Machine:
+    def __init__(self, root):
+        self.root = root
+        shutil.copytree(ROOT / "appliance/root", root, symlinks=True)
+        shutil.copytree(BUSYBOX, root, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("share", "gconv"))
+        for link in ("bin", "sbin", "lib", "lib64"):
+            if not (root / link).exists():
+                (root / link).symlink_to(f"usr/{link}")
+        for folder in ("usr/sbin", "dev", "proc", "run", "tmp", "var", "root", "kernel/probe", "data", "boot", "sys/devices", "sys/dev/char", "sys/dev/block"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        status, said = self.run("/usr/bin/busybox", "--install", "-s", "/usr/bin")
+        assert status == 0, said
+        for name, script in REPLACED.items():
+            self.write(f"usr/sbin/{name}", f"#!/bin/sh\n{script}\n").chmod(0o755)
+        self.write("etc/group", GROUPS)
+        self.write("etc/passwd", USERS)
+        for name in ("kernel/inserted", "kernel/log"):
+            self.write(name, "")
+        self.modules({})
+
+    def write(self, name, text):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def modules(self, modules):
+        """Name: (aliases, modules that it needs). The files that depmod makes of them."""
+        folder = f"lib/modules/{os.uname().release}"
+        needs = {name: "".join(f" kernel/{need}.ko" for need in needed) for name, (_, needed) in modules.items()}
+        self.write(f"{folder}/modules.dep", "".join(f"kernel/{name}.ko:{need}\n" for name, need in needs.items()))
+        lines = [f"alias {alias} {name.replace('-', '_')}\n" for name, (aliases, _) in modules.items() for alias in aliases]
+        self.write(f"{folder}/modules.alias", "".join(lines))
+
+    def device(self, path, number=None, subsystem="platform", attribute=False, **uevent):
+        """A device in /sys, as the kernel shows it. `number`: (major, minor) of a character device."""
+        at = f"sys/devices/{path}"
+        if number:
+            uevent = {"MAJOR": number[0], "MINOR": number[1], **uevent}
+            self.write(f"{at}/dev", "%d:%d\n" % number)
+            (self.root / "sys/dev/char" / ("%d:%d" % number)).symlink_to(f"../../devices/{path}")
+        self.write(f"{at}/uevent", "".join(f"{key}={value}\n" for key, value in uevent.items()))
+        if attribute:
+            self.write(f"{at}/modalias", uevent["MODALIAS"] + "\n")
+        (self.root / at / "subsystem").symlink_to(f"/sys/class/{subsystem}")
+
+    def command(self, *command, device=None, **environment):
+        """A command line that runs it in namespaces of its own, which end with it, and unable to touch this machine's
+        clock, modules or power. `device`: (a device of this machine, its name in there)."""
+        variables = [f"{name}={value}" for name, value in {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment}.items()]
+        inside = [
+            "setpriv", "--bounding-set=-sys_time,-sys_module,-sys_boot,-sys_rawio", "env", "-i", *variables, "chroot", self.root, *command,
+        ]  # fmt: skip
+        if device:
+            self.write(device[1], "")
+            inside = ["sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", device[0], self.root / device[1], *inside]
+        return [*AS_ROOT, "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", *map(str, inside)]
+
+    def run(self, *command, **environment):
+        done = subprocess.run(self.command(*command, **environment), capture_output=True, text=True, timeout=120)
+        return done.returncode, done.stdout + done.stderr
+
+    def nodes(self):
+        """What is in /dev: {name: (mode, owner, group)}, of device nodes."""
+        _, listed = self.run("/usr/bin/find", "/dev", "-type", "c", "-exec", "stat", "-c", "%n %a %U %G", "{}", "+")
+        rows = (line.split() for line in listed.splitlines())
+        return {name.removeprefix("/dev/"): (mode, owner, group) for name, mode, owner, group in rows}
+
+    def read(self, name):
+        return (self.root / name).read_text()

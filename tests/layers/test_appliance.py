@@ -1,0 +1,253 @@
+"""The appliance's own scripts, run by BusyBox on a made-up machine: machine.py."""
+
+import os
+import pty
+import re
+import select
+import subprocess
+import time
+
+import machine
+import pytest
+from machine import ROOT
+
+
+@pytest.fixture
+def pi(tmp_path):
+    return machine.Machine(tmp_path / "root")
+
+
+UNICAM = "of:NcsiT(null)Cbrcm,bcm2835-unicam-legacy"
+IMX708 = "of:Nimx708T(null)Csony,imx708"
+MODULES = {
+    "bcm2835-unicam-legacy": (["of:N*T*Cbrcm,bcm2835-unicam-legacy", "of:N*T*Cbrcm,bcm2835-unicam-legacyC*"], ["videodev"]),
+    "videodev": ([], []),
+    "bcm2835-isp": (["vchiq:bcm2835-isp"], ["videodev"]),
+    "i2c-mux-pinctrl": (["of:N*T*Ci2c-mux-pinctrl", "of:N*T*Ci2c-mux-pinctrlC*"], []),
+    "imx708": (["of:N*T*Csony,imx708", "of:N*T*Csony,imx708C*"], ["videodev"]),
+    "dw9807-vcm": (["of:N*T*Cdongwoon,dw9817-vcm", "of:N*T*Cdongwoon,dw9817-vcmC*"], []),
+    "overlay": ([], []),
+}
+
+
+def test_the_start_loads_the_driver_of_every_device(pi):
+    pi.modules(MODULES)
+    pi.device("platform/soc/fe801000.csi", attribute=True, OF_NAME="csi", MODALIAS=UNICAM)
+    # VCHIQ's devices have no modalias attribute.
+    pi.device("platform/soc/fe00b840.mailbox/bcm2835-isp", subsystem="vchiq-bus", MODALIAS="vchiq:bcm2835-isp")
+    pi.device("platform/soc/soc:i2c0mux", MODALIAS="of:Ni2c0muxT(null)Ci2c-mux-pinctrl")
+    # Neither does a device without a driver stop the others, nor one without an alias.
+    pi.device("platform/aaa", MODALIAS="of:NaaaT(null)Cacme,unknown")
+    pi.device("system/cpu/cpu0", DRIVER="processor")
+    # The sensor is behind the multiplexer, its lens behind the sensor.
+    pi.write("kernel/probe/i2c-mux-pinctrl", f"mkdir -p /sys/devices/i2c-10; echo 'MODALIAS={IMX708}' >/sys/devices/i2c-10/uevent\n")
+    lens = "of:Ndw9817T(null)Cdongwoon,dw9817-vcm"
+    pi.write("kernel/probe/imx708", f"mkdir -p /sys/devices/lens; echo 'MODALIAS={lens}' >/sys/devices/lens/uevent\n")
+
+    _, said = pi.run("/etc/init.d/rcS")
+    assert set(pi.read("kernel/inserted").split()) == set(MODULES), said
+    # Before any driver, or the devices that it brings are missed.
+    assert pi.read("kernel/log").splitlines()[0] == "mdev -d"
+    # Each module once: the scans do not load again what they have loaded.
+    assert len(pi.read("kernel/inserted").split()) == len(MODULES)
+
+
+def test_the_start_ends_however_many_devices_appear(pi):
+    """A driver whose device brings a device, and so on for ever."""
+    pi.modules({"endless": (["acme:*"], [])})
+    pi.device("acme", MODALIAS="acme:0")
+    pi.write("usr/sbin/modprobe", "#!/bin/sh\necho >>/kernel/log\nn=$(wc -l </kernel/log)\nmkdir /sys/devices/$n\necho MODALIAS=acme:$n >/sys/devices/$n/uevent\n")
+    status, _ = pi.run("/usr/lib/berrymse/coldplug")
+    assert status == 1
+    assert len(pi.read("kernel/log").splitlines()) == 20
+
+
+def test_a_device_that_comes_later_gets_its_driver_from_mdev(pi):
+    pi.modules(MODULES)
+    pi.device("i2c-10/10-001a", subsystem="i2c", MODALIAS=IMX708)
+    pi.run("/usr/bin/busybox", "mdev", ACTION="add", DEVPATH="/devices/i2c-10/10-001a", SUBSYSTEM="i2c", MODALIAS=IMX708)
+    assert pi.read("kernel/inserted").split() == ["videodev", "imx708"]
+
+
+def device_nodes():
+    """The rows of appliance/device-nodes."""
+    lines = (ROOT / "appliance/device-nodes").read_text().splitlines()
+    return [line.split() for line in lines if line and not line.startswith("#")]
+
+
+def test_mdev_and_systemd_have_the_same_device_nodes():
+    rows = device_nodes()
+    rules = [f"{node} root:{group} {mode}" for node, group, mode, _ in rows]
+    conf = (ROOT / "appliance/root/etc/mdev.conf").read_text().splitlines()
+    # Everything else in it is the system's: drivers, the network, what everyone may open.
+    own = [line for line in conf if line and not re.match(r"#|\$MODALIAS|eth0 |wlan|\w+ root:root 666$", line)]
+    assert own == rules
+
+    unit = (ROOT / "appliance/systemd/berrymse.service").read_text()
+    allowed = [f"{name} rw" for name in dict.fromkeys(allow for *_, allow in rows)]
+    assert re.findall("^DeviceAllow=(.*)$", unit, re.M) == allowed
+    assert re.findall("^SupplementaryGroups=(.*)$", unit, re.M) == [" ".join(dict.fromkeys(group for _, group, *_ in rows))]
+
+
+def test_in_every_image_the_server_is_in_the_group_of_its_devices():
+    for group in {group for _, group, *_ in device_nodes()}:
+        virtual = (ROOT / "appliance/virt/root/etc/group").read_text()
+        assert re.search(f"^{group}:.*\\bberrymse$", virtual, re.M)
+        buildroot = (ROOT / "buildroot-external/package/berrymse/berrymse.mk").read_text()
+        assert re.search(f"^\tberrymse -1 berrymse -1 ! - - {group} ", buildroot, re.M)
+        recipe = (ROOT / "meta-berrymse/recipes-berrymse/berrymse/berrymse.bb").read_text()
+        assert f"--groups {group} " in recipe
+
+
+# Each class of node that the server, rpicam-vid or libcamera opens, with numbers as on a Pi, and one that it
+# must not open. In /sys, DEVNAME has the name below /dev.
+NODES = {
+    "video0": ((81, 0), "video4linux", "660 root video"),
+    "video11": ((81, 11), "video4linux", "660 root video"),
+    "v4l-subdev0": ((81, 20), "video4linux", "660 root video"),
+    "media3": ((234, 3), "media", "660 root video"),
+    "dma_heap/linux,cma": ((251, 0), "dma_heap", "660 root video"),
+    "dma_heap/system": ((251, 1), "dma_heap", "660 root video"),
+    "udmabuf": ((10, 125), "misc", "660 root video"),
+    "vchiq": ((511, 0), "vchiq", "660 root video"),
+    "vcsm-cma": ((10, 124), "misc", "660 root video"),
+    "null": ((1, 3), "mem", "666 root root"),
+    "urandom": ((1, 9), "mem", "666 root root"),
+    "kmsg": ((1, 11), "mem", "660 root root"),
+    "watchdog": ((10, 130), "misc", "660 root root"),
+}
+
+
+@pytest.mark.parametrize("present", ("at the start", "later"))
+def test_the_server_may_open_its_devices_and_no_others(pi, present):
+    for name, (number, subsystem, _) in NODES.items():
+        pi.device(f"virtual/{subsystem}/{name.rsplit('/')[-1]}", number, subsystem, DEVNAME=name)
+    if present == "at the start":
+        pi.run("/usr/bin/busybox", "mdev", "-s")
+    else:
+        for name, (number, subsystem, _) in NODES.items():
+            where = f"/devices/virtual/{subsystem}/{name.rsplit('/')[-1]}"
+            major, minor = map(str, number)
+            pi.run("/usr/bin/busybox", "mdev", ACTION="add", DEVPATH=where, SUBSYSTEM=subsystem, DEVNAME=name, MAJOR=major, MINOR=minor)
+    assert {name: " ".join(has) for name, has in pi.nodes().items()} == {name: has for name, (*_, has) in NODES.items()}
+
+
+def test_wifi_stays_awake(pi):
+    pi.write("usr/sbin/iw", '#!/bin/sh\necho "iw $*" >>/kernel/log\n').chmod(0o755)
+    where = "devices/platform/soc/mmc1:0001:1/net/wlan0"
+    pi.device(where.removeprefix("devices/"), subsystem="net", INTERFACE="wlan0", IFINDEX="3")
+    pi.run("/usr/bin/busybox", "mdev", ACTION="add", DEVPATH=f"/{where}", SUBSYSTEM="net", INTERFACE="wlan0")
+    assert pi.read("kernel/log") == "iw dev wlan0 set power_save off\n"
+    # Not when it goes.
+    pi.run("/usr/bin/busybox", "mdev", ACTION="remove", DEVPATH=f"/{where}", SUBSYSTEM="net", INTERFACE="wlan0")
+    assert pi.read("kernel/log").count("iw") == 1
+
+
+# The keeper: time runs faster for it, through /proc/uptime, sleep and sync.
+SPEED = 5
+# A busy card, in the keeper's seconds.
+STALL = 10
+# Of the Raspberry Pi, unless the kernel is told otherwise.
+WATCHDOG = 15
+
+KEEPER_SURROUNDINGS = {
+    "sleep": f"exec /usr/bin/busybox sleep $(echo $1 | awk '{{ print $1 / {SPEED} }}')",
+    "sync": f"sleep {STALL}",
+    "logger": "exit 0",
+    "fw_printenv": "echo 1",
+    # Three writes.
+    "rauc": f"echo \"rauc $*\" >>/kernel/log\nsleep {3 * STALL}",
+    # The server: well; ill every other time once it is good, so that there is something to write; or gone.
+    "berrymse": """
+[ ! -e /kernel/gone ] || exit 1
+[ -e /run/berrymse/good ] || exit 0
+if rm /kernel/well 2>/dev/null; then exit 3; else touch /kernel/well; fi""",
+    "reboot": "echo reboot >>/kernel/log; exec /usr/bin/busybox sleep 1000",
+}
+
+
+class Keeper:
+    """Runs the keeper with a terminal in place of the watchdog, and notes when it is fed."""
+
+    def __init__(self, pi):
+        self.pi = pi
+        for name, script in KEEPER_SURROUNDINGS.items():
+            pi.write(f"usr/sbin/{name}", f"#!/bin/sh\n{script}\n").chmod(0o755)
+        pi.write("proc/cmdline", "rauc.slot=A\n")
+        pi.write("etc/os-release", "IMAGE_VERSION=0.1.0\n")
+        pi.write("run/log/messages", "what happened\n")
+        (pi.root / "run/berrymse").mkdir()
+        self.master, slave = pty.openpty()
+        self.started = time.monotonic()
+        self.tick()
+        self.fed = [0.0]
+        self.process = subprocess.Popen(pi.command("/usr/lib/berrymse/keeper", device=(os.ttyname(slave), "dev/watchdog")))
+
+    def now(self):
+        return (time.monotonic() - self.started) * SPEED
+
+    def tick(self):
+        new = self.pi.write("proc/uptime.new", f"{self.now():.2f} 0\n")
+        new.rename(self.pi.root / "proc/uptime")
+
+    def run(self, seconds, until=lambda: False):
+        end = self.now() + seconds
+        while self.now() < end and not until():
+            self.tick()
+            if select.select([self.master], [], [], 0.02)[0]:
+                os.read(self.master, 1000)
+                self.fed.append(self.now())
+
+    def gap(self):
+        return max(later - earlier for earlier, later in zip(self.fed, [*self.fed[1:], self.now()]))
+
+    def log(self):
+        return self.pi.read("kernel/log")
+
+
+@pytest.fixture
+def keeper(pi):
+    keeper = Keeper(pi)
+    yield keeper
+    keeper.process.kill()
+    keeper.process.wait()
+
+
+def test_a_busy_card_does_not_keep_the_watchdog_waiting(keeper):
+    good = keeper.pi.root / "run/berrymse/good"
+    keeper.run(90, until=good.exists)
+    assert good.exists(), keeper.log()
+    keeper.run(80)
+    # Written all the same.
+    assert keeper.pi.read("data/berrymse/state/health").strip() in ("well", "ill")
+    assert keeper.pi.read("data/berrymse/state/proved-A").startswith("0.1.0 ")
+    assert keeper.log().count("rauc status mark-good") == 1
+    assert "reboot" not in keeper.log()
+    assert keeper.gap() < WATCHDOG, keeper.fed
+
+
+def test_a_server_that_is_gone_is_started_over_with_its_log_kept(keeper):
+    good = keeper.pi.root / "run/berrymse/good"
+    keeper.run(90, until=good.exists)
+    keeper.pi.write("kernel/gone", "")
+    gone = keeper.now()
+    keeper.run(150, until=lambda: "reboot" in keeper.log())
+    assert "reboot" in keeper.log()
+    assert keeper.now() - gone > 60
+    # Until then it is fed, or the machine would be reset before the log is on the card.
+    assert keeper.gap() < WATCHDOG, keeper.fed
+    assert keeper.pi.read("data/log/messages.A") == "what happened\n"
+    assert keeper.pi.read("data/berrymse/health-error").startswith("no answer for 60 s")
+    # From then on it is not, should that new start get stuck.
+    keeper.run(2)
+    before = len(keeper.fed)
+    keeper.run(2 * WATCHDOG)
+    assert len(keeper.fed) == before
+
+
+def test_the_raspberry_pis_watchdog_waits_longer_than_a_busy_card():
+    heartbeat = int(re.fullmatch("bcm2835_wdt.heartbeat=([0-9]+)", (ROOT / "appliance/raspberrypi/arguments").read_text().strip())[1])
+    # A question, the sleep, and the longest stall of either.
+    assert heartbeat > 5 + 5 + 2 * STALL
+    # The driver puts the seconds modulo 16 into the hardware, and the kernel feeds that every 8 s.
+    assert heartbeat % 16 > 12

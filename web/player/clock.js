@@ -1,0 +1,41 @@
+// Estimates the server's clock as NTP does: the server's reading belongs to the middle between question
+// and answer, and of the latest answers the one with the shortest round trip is the most exact.
+// Pure: all times are passed in, in milliseconds.
+
+/** Answers, and published frames, that are remembered. */
+const HISTORY_LENGTH = 8;
+
+export class Clock {
+  #askedAt = new Map();
+  #answers = [];
+  #count = 0;
+  /** Frames whose time of publication is known: `{ time, published }`. */
+  published = [];
+
+  /** The next question to send. */
+  question(now) {
+    this.#askedAt.set(++this.#count, now);
+    return JSON.stringify({ type: 'time', id: this.#count });
+  }
+
+  /** Questions asked so far. */
+  get count() {
+    return this.#count;
+  }
+
+  /** Takes the server's answer, received at `receivedAt`. */
+  answer({ id, now, frame }, receivedAt) {
+    const askedAt = this.#askedAt.get(id);
+    if (askedAt === undefined) return;
+    this.#askedAt.delete(id);
+    const roundTrip = receivedAt - askedAt;
+    const offset = (askedAt + receivedAt) / 2 - now;
+    this.#answers = [...this.#answers.slice(1 - HISTORY_LENGTH), { roundTrip, offset }];
+    if (frame) this.published = [...this.published.slice(1 - HISTORY_LENGTH), frame];
+  }
+
+  /** The most exact answer: `offset` is this clock minus the server's. */
+  get best() {
+    return this.#answers.reduce((a, b) => (b.roundTrip < a.roundTrip ? b : a), { roundTrip: Infinity });
+  }
+}

@@ -1,0 +1,101 @@
+// The WebSocket to one camera: connects with a time limit, reconnects after growing delays, and notices
+// when the network stalls. Times are in milliseconds.
+
+import { Clock } from './clock.js';
+
+/** Delay before a reconnect: the first, and the longest. */
+const RETRY_DELAY_MS = [250, 1000];
+/** Time limit of an attempt to connect: usually, and of every fourth. */
+const CONNECT_TIMEOUT_MS = [2000, 10000];
+/** A longer gap between two messages means that the network has stalled. */
+const NETWORK_STALL_MS = 250;
+
+/** The delay before a reconnect after `failures` failures in a row. `random` is from 0 to 1. */
+export function retryDelay(failures, random) {
+  const [first, longest] = RETRY_DELAY_MS;
+  return Math.min(first * 2 ** failures, longest) * (0.5 + random);
+}
+
+/** The camera that a stream URL names; '' for the first one. */
+export const cameraName = (url) => decodeURIComponent(url.pathname.match(/\/live\/([^/]+)$/)?.[1] ?? '');
+
+/** The status URL of the server that a stream URL belongs to. */
+export function statusUrl(url) {
+  const status = new URL(cameraName(url) ? '../api/status' : 'api/status', url);
+  status.protocol = status.protocol.replace('ws', 'http');
+  return status;
+}
+
+export class Connection {
+  #socket = null;
+  #timer = 0;
+  #handlers;
+  /** Failures in a row. */
+  failures = 0;
+  /** The server's clock, since this connection was opened. */
+  clock = new Clock();
+  /** When the last message arrived. */
+  lastMessageAt = 0;
+  /** Whether the network has stalled. The reader resets it. */
+  stalled = false;
+
+  /** `handlers`: `opened()`, `text(object)`, `data(buffer)`, and `lost()`, also after a time-out. */
+  constructor(handlers) {
+    this.#handlers = handlers;
+  }
+
+  /** Whether there is a connection, or an attempt. */
+  get active() {
+    return this.#socket !== null;
+  }
+
+  get open() {
+    return this.#socket?.readyState === WebSocket.OPEN;
+  }
+
+  /** Starts to connect. Throws if `url` is not a WebSocket URL. */
+  connect(url) {
+    this.close();
+    const socket = this.#socket = new WebSocket(url);
+    this.clock = new Clock();
+    socket.binaryType = 'arraybuffer';
+    socket.onopen = () => {
+      clearTimeout(this.#timer);
+      this.lastMessageAt = performance.now();
+      this.#handlers.opened();
+      this.askTime();
+    };
+    socket.onmessage = ({ data }) => {
+      const now = performance.now();
+      if (now - this.lastMessageAt > NETWORK_STALL_MS) this.stalled = true;
+      this.lastMessageAt = now;
+      if (typeof data !== 'string') return this.#handlers.data(data);
+      const message = JSON.parse(data);
+      if (message.type === 'time') this.clock.answer(message, performance.now());
+      else this.#handlers.text(message);
+    };
+    socket.onclose = () => this.#handlers.lost();
+    const patient = this.failures % 4 === 3;
+    this.#timer = setTimeout(socket.onclose, CONNECT_TIMEOUT_MS[Number(patient)]);
+  }
+
+  /** Calls `connect` after a delay that grows with every failure. */
+  retry(connect) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(connect, retryDelay(this.failures++, Math.random()));
+  }
+
+  /** Asks for the server's time. */
+  askTime() {
+    this.#socket.send(this.clock.question(performance.now()));
+  }
+
+  close() {
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    if (!socket) return;
+    socket.onopen = socket.onclose = socket.onmessage = null;
+    socket.close();
+    this.#socket = null;
+  }
+}

@@ -1,0 +1,163 @@
+// Decides how to stay at the live edge: which policy suits the browser, at which rate to play, when to
+// seek, and when a policy has failed. Pure: no DOM. Times are in seconds unless a name says otherwise.
+
+/** Lag behind the policy's target from which playback speeds up, or seeks to a newer key frame. */
+const CATCH_UP_LAG = { webkit: 0.08, other: 0.2 };
+/** Lag behind the target from which playback always seeks. */
+const SEEK_LAG = { webkit: 1, other: 3 };
+/** A seek is not worth its cost below this distance. */
+const MIN_SEEK = 0.08;
+/** Every stall adds to the distance that `nudge` keeps; the sum is limited, and decays. */
+const SLACK_STEP = 0.02;
+const MAX_SLACK = 0.2;
+const SLACK_DECAY_TIME = 20;
+const MAX_RATE = 16;
+/** Smaller changes of the playback rate are left out. */
+const MIN_RATE_CHANGE = 0.01;
+
+/** `run-ahead` needs to be this much faster than the camera. */
+const MIN_RUN_AHEAD_RATE = 1.2;
+/** A little below one frame a refresh: at one, and at a rate of 2, some frames are skipped. */
+const runAheadRate = (step, screen) => Math.min(1.75, (0.87 * step) / screen);
+
+/**
+ * `rate` is the playback rate, `edge` the target distance to the end of the buffer. Their argument:
+ * `step` from frame to frame, `screen` from refresh to refresh, `behind` the lag behind the target right
+ * after data was appended, `slack` the additional distance after stalls.
+ *
+ * WebKit restarts its pipeline for every rate other than 1 and for every seek: both are avoided there.
+ */
+export const POLICIES = {
+  // Plays faster than the camera, so it waits for each frame and shows it immediately.
+  'run-ahead': {
+    surface: 'mse',
+    suits: ({ step, screen, webkit }) => !webkit && runAheadRate(step, screen) >= MIN_RUN_AHEAD_RATE,
+    rate: ({ step, screen }) => Math.max(MIN_RUN_AHEAD_RATE, runAheadRate(step, screen)),
+    edge: () => 0.02,
+  },
+  // Keeps a constant distance by playing slightly faster or slower.
+  nudge: {
+    surface: 'mse',
+    suits: () => true,
+    rate: ({ behind, webkit }) => (webkit ? 1 : 1 + Math.max(-0.1, Math.min(0.25, 2 * behind))),
+    edge: ({ step, slack }) => 0.035 + step + slack,
+  },
+  // Decodes every frame on arrival and draws the newest.
+  webcodecs: { surface: 'webcodecs', suits: () => true },
+};
+
+/** In order of preference. */
+const PREFERENCE = ['run-ahead', 'webcodecs', 'nudge'];
+
+/** Whether this is WebKit (Safari, all browsers on iPhone and iPad, WebKitGTK). */
+export const isWebKit = (userAgent) => !/Chrom(e|ium)|Gecko\//.test(userAgent);
+
+/**
+ * The name of the policy to use, or undefined if none can play: `mode` where it names one, otherwise the
+ * next by preference after `abandoned` others have failed. `canPlay(name)` says what the browser can do.
+ */
+export function choosePolicy(mode, abandoned, canPlay, conditions) {
+  if (POLICIES[mode] && canPlay(mode)) return mode;
+  const names = PREFERENCE.filter((name) => canPlay(name) && POLICIES[name].suits(conditions));
+  return names[Math.min(abandoned, names.length - 1)];
+}
+
+/** Seconds from one refresh of the screen to the next, from 21 consecutive animation frames (ms). */
+export function refreshPeriod(times) {
+  const steps = times.slice(1).map((time, n) => time - times[n]).sort((a, b) => a - b);
+  return Math.min(1 / 24, Math.max(1 / 360, steps[10] / 1000));
+}
+
+/** Keeps a playing `<video>` at the live edge of its buffer. */
+export class Pacer {
+  #slack = 0;
+  #started = false;
+  #webkit;
+  policy;
+
+  constructor(policy, webkit) {
+    this.policy = policy;
+    this.#webkit = webkit;
+  }
+
+  /** Playback has stalled at the end of the buffer. */
+  stalled() {
+    if (!this.#webkit && this.policy === POLICIES.nudge) this.#addSlack();
+  }
+
+  /**
+   * The position to seek to and the rate to set, each null to leave it. `start` and `end` limit the
+   * buffer, `key` is the time of its newest key frame, `ready` whether the current frame is decoded.
+   */
+  adjust({ start, end, currentTime, rate: current, key, ready, step, screen }) {
+    const webkit = this.#webkit;
+    // WebKit breaks when it seeks before its first frame.
+    if (webkit && !ready && start <= currentTime) return { seek: null, rate: null };
+    const engine = webkit ? 'webkit' : 'other';
+    const lag = end - currentTime;
+    const conditions = { step, screen, webkit, slack: this.#slack };
+    const edge = this.policy.edge(conditions);
+    const behind = lag - edge;
+    let seek = null;
+    let rate = this.policy.rate({ ...conditions, behind });
+    this.#slack *= 1 - step / SLACK_DECAY_TIME;
+    const late = behind > CATCH_UP_LAG[engine];
+    // A seek to a newer key frame is less work for the decoder than everything in between.
+    if (!this.#started || behind > SEEK_LAG[engine] || lag < -1 || (late && key > currentTime)) {
+      if (Math.abs(behind) > MIN_SEEK) seek = end - edge;
+      if (webkit && this.#started) this.#addSlack();
+    } else if (behind > CATCH_UP_LAG[engine] / 2 && !webkit) {
+      // Covers most of the distance before the next frame arrives.
+      rate = Math.max(rate, Math.min(MAX_RATE, 1 + (0.7 * behind) / step));
+      // The network was the cause: more distance does not help against that.
+      if (late) this.#slack = Math.max(0, this.#slack - SLACK_STEP);
+    }
+    this.#started = true;
+    return { seek, rate: Math.abs(rate - current) > MIN_RATE_CHANGE ? rate : null };
+  }
+
+  #addSlack() {
+    this.#slack = Math.min(MAX_SLACK, this.#slack + SLACK_STEP);
+  }
+}
+
+/** Ticks before a trial starts, and its length. */
+const WARM_UP_TICKS = 2;
+const TRIAL_TICKS = 10;
+/** Part of the received frames that has to be shown. */
+const MIN_SHOWN = 0.9;
+/** Failed trials in a row after which a policy is abandoned. */
+const MAX_FAILED_TRIALS = 2;
+
+/** Watches whether a policy shows enough of the frames that are received. */
+export class Trial {
+  #ticks = null;
+  #failed = 0;
+  #before = null;
+
+  /** Forgets everything: another policy, or a gap. */
+  reset() {
+    this.#ticks = null;
+    this.#failed = 0;
+  }
+
+  /**
+   * Call it at regular intervals, with the frames `received` and `shown` so far. `interrupted` restarts
+   * the trial: the network has stalled, or nothing plays. Returns true once the policy has failed.
+   */
+  tick({ received, shown }, interrupted) {
+    if (this.#ticks === null || interrupted) {
+      this.#ticks = -WARM_UP_TICKS;
+      return false;
+    }
+    this.#ticks++;
+    if (this.#ticks === TRIAL_TICKS) {
+      const due = received - this.#before.received;
+      const failed = shown - this.#before.shown < due * MIN_SHOWN;
+      this.#failed = failed ? this.#failed + 1 : 0;
+      this.#ticks = 0;
+    }
+    if (this.#ticks === 0) this.#before = { received, shown };
+    return this.#failed >= MAX_FAILED_TRIALS;
+  }
+}

@@ -1,0 +1,56 @@
+// Records the received frames, from the next key frame on, as one fragmented MP4 file. No DOM.
+
+import { TIMESCALE, retimedFragment } from './parse.js';
+
+export class Recording {
+  #parts = [];
+  /** Codec and size of the file. */
+  #kind = null;
+  #lastTime = 0;
+  /** From times of the stream to times of the file, in ticks; null until the next key frame. */
+  #shift = null;
+  #end = 0;
+  #onStop;
+
+  /** `onStop(recording)` is called once, when the recording ends. */
+  constructor(onStop) {
+    this.#onStop = onStop;
+  }
+
+  /** Appends a parsed message of a stream with this `init` text message. */
+  append(message, { codec, width, height }) {
+    if (!this.#onStop) return;
+    const { init, frames } = message;
+    if (init) {
+      const kind = `${codec} ${width}x${height}`;
+      // Most players support one init segment a file: with other parameters, the file ends.
+      if (this.#kind && this.#kind !== kind) return void this.stop();
+      // The server has restarted, and its times with it: the file continues at its end.
+      if (frames.length && frames.at(-1).time < this.#lastTime) this.#shift = this.#lastTime = null;
+      if (!this.#kind) this.#parts.push(init.slice());
+      this.#kind = kind;
+    }
+    if (!this.#kind) return;
+    for (const frame of frames) {
+      if (this.#lastTime && frame.time <= this.#lastTime) continue;
+      if (this.#shift === null && !frame.key) continue;
+      this.#shift ??= this.#end - frame.time;
+      this.#lastTime = frame.time;
+      const time = frame.time + this.#shift;
+      this.#end = time + frame.duration;
+      this.#parts.push(retimedFragment(message, frame, time));
+    }
+  }
+
+  /** Seconds recorded so far. */
+  get duration() {
+    return this.#end / TIMESCALE;
+  }
+
+  /** Ends the recording and returns the file. */
+  stop() {
+    this.#onStop?.(this);
+    this.#onStop = null;
+    return new Blob(this.#parts, { type: 'video/mp4' });
+  }
+}

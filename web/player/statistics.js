@@ -1,0 +1,62 @@
+// Counts frames and bytes, and computes rates and the age of the picture from them. Pure: all times are
+// passed in, in milliseconds unless a comment says otherwise.
+
+import { TIMESCALE } from './parse.js';
+
+/** Shown frames that are remembered, to find those whose time of publication becomes known. */
+const MAX_SHOWN_FRAMES = 128;
+/** Browsers round media times to microseconds: times within this distance, in ticks, are the same. */
+const TIME_TOLERANCE = 90;
+
+export class Statistics {
+  received = 0;
+  shown = 0;
+  bytes = 0;
+  /** Received and not shown. */
+  skipped = 0;
+  /** Left out by the server. */
+  dropped = 0;
+  reconnects = 0;
+  #frames = [];
+  #before = null;
+  #age = null;
+
+  /** `count` frames have been shown since the last call; the newest at `at`, `time` seconds into the stream. */
+  frameShown(time, at, count) {
+    this.shown += count;
+    this.#frames = [...this.#frames.slice(1 - MAX_SHOWN_FRAMES), { time, at }];
+  }
+
+  /** A new connection: rates start again. */
+  reset() {
+    this.#frames = [];
+    this.#before = null;
+  }
+
+  /** Rates since the last sample, totals, and what `clock` knows; null for the first sample. */
+  sample(now, clock) {
+    const { received, shown, bytes } = this;
+    const before = this.#before;
+    this.#before = { at: now, received, shown, bytes };
+    if (!before) return null;
+    const seconds = (now - before.at) / 1000;
+    const rate = (name) => (this[name] - before[name]) / seconds;
+    this.skipped += Math.max(0, received - before.received - (shown - before.shown));
+    const { roundTrip, offset } = clock.best;
+    clock.published = clock.published.filter(({ time, published }) => {
+      const found = this.#frames.find((frame) => Math.abs(frame.time * TIMESCALE - time) < TIME_TOLERANCE);
+      if (found) this.#age = found.at - published - offset;
+      return !found;
+    });
+    return {
+      age: this.#age,
+      roundTrip: Number.isFinite(roundTrip) ? roundTrip : null,
+      shown: rate('shown'),
+      received: rate('received'),
+      bitrate: rate('bytes') * 8,
+      skipped: this.skipped,
+      dropped: this.dropped,
+      reconnects: this.reconnects,
+    };
+  }
+}
