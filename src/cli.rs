@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 /// Stream H.264 from a camera to any browser with the lowest possible latency.
 ///
-/// Reads H.264 that the camera's hardware has encoded, wraps each frame in an MP4 fragment as soon
-/// as it arrives, and sends it over a WebSocket to the page that berrymse serves. Nothing is
-/// transcoded.
+/// Reads video that the camera's hardware has encoded as H.264, wraps each frame in an MP4 fragment
+/// as soon as the frame arrives, and sends the fragment over a WebSocket to the page that berrymse
+/// serves. Nothing is transcoded.
 ///
 /// Without a configuration file, http://localhost:2020/ shows the first camera found, or the
 /// built-in test card if there is none.
@@ -29,8 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Stream the cameras (the default)
     ///
-    /// Runs until SIGINT or SIGTERM. A camera that fails is opened again automatically. The page,
-    /// /api/status and the log report the reason.
+    /// Runs until it receives SIGINT or SIGTERM. A camera that fails is opened again automatically.
+    /// The page, /api/status and the log report the reason.
     Serve(Serve),
     /// Check a configuration file
     ///
@@ -41,20 +41,21 @@ pub enum Command {
         #[arg(value_name = "FILE", default_value = paths::CONFIG)]
         file: PathBuf,
     },
-    /// List the cameras of this machine
+    /// List the cameras connected to this machine
     ///
-    /// Prints for each V4L2 device its names, its formats, its controls, the program that has it
-    /// open, and the lines for the configuration file.
+    /// For each V4L2 device, prints its names, its formats, its controls, the program that has it
+    /// open, and the lines to copy into the configuration file.
     Cameras {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Set up the appliance while it starts
+    /// Set up the appliance at boot
     ///
-    /// Writes host name, network, Wi-Fi, SSH keys and time zone from the configuration, and saves a
-    /// copy of it. If the configuration is missing or invalid, the last good copy is used. Errors
-    /// are printed to standard error, written to /run/berrymse/config-error, and shown on the page.
+    /// Sets the host name, network, Wi-Fi, SSH keys and time zone from the configuration, and saves
+    /// a copy of the configuration. If the configuration is missing or invalid, the last good copy is
+    /// used. Errors are printed to standard error, written to /run/berrymse/config-error, and shown
+    /// on the page.
     Apply {
         /// Configuration file [default: boot/berrymse.toml in --root]
         #[arg(long, value_name = "FILE")]
@@ -66,7 +67,7 @@ pub enum Command {
         #[arg(long, value_name = "DIR", default_value = "/")]
         root: PathBuf,
     },
-    /// Save the configuration and restart the machine for the server, which may do neither
+    /// Save the configuration and restart the machine on behalf of the server
     #[command(hide = true)]
     RootHelper(RootHelper),
     /// Join the configured wireless network, or open an access point if none is configured
@@ -74,17 +75,17 @@ pub enum Command {
     Wifi(Wifi),
     /// Check whether every camera of a running server delivers pictures
     ///
-    /// Exits with 0 if every camera does, with 3 if the server reports that a camera does not, and
-    /// with 1 if the server does not reply.
+    /// Exits with 0 if every camera delivers pictures, with 3 if the server reports that a camera
+    /// does not, and with 1 if the server does not reply.
     Health {
-        /// Address of the server; the default is the one in the configuration
+        /// URL of the server [default: the address in the configuration]
         #[arg(long, value_name = "URL")]
         url: Option<String>,
-        /// Configuration file with the address of the server [default: /boot/berrymse.toml, if it
-        /// exists]
+        /// Configuration file to read the server's address from [default: /boot/berrymse.toml, if
+        /// it exists]
         #[arg(long, value_name = "FILE", conflicts_with = "url")]
         config: Option<PathBuf>,
-        /// Copy of the configuration to use if that file is missing or invalid
+        /// Copy of the configuration to use if the configuration file is missing or invalid
         #[arg(long, value_name = "FILE", conflicts_with = "url")]
         last_good: Option<PathBuf>,
     },
@@ -96,23 +97,24 @@ pub struct Serve {
     /// Configuration file [default: /boot/berrymse.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Copy of the configuration, saved by `apply`, to use if that file is missing or invalid;
-    /// without this option, the program exits in that case
+    /// Copy of the configuration, saved by `apply`, to use if the configuration file is missing or
+    /// invalid; without this option, the program exits in that case
     #[arg(long, value_name = "FILE")]
     pub last_good: Option<PathBuf>,
-    /// Address to listen on instead of the configured one, or a port.
+    /// Address or port to listen on; overrides the configuration.
     // rustdoc would take the brackets for links.
     #[arg(
         long,
         value_name = "ADDR",
         value_parser = crate::config::parse_listen,
-        help = "Address to listen on instead of the configured one: 0.0.0.0:2020, [::]:80, or a port"
+        help = "Address to listen on, such as 0.0.0.0:2020 or [::]:80, or only a port; overrides the \
+                configuration"
     )]
     pub listen: Option<std::net::SocketAddr>,
-    /// Announce HOSTNAME.local in the local network (mDNS) even if no host name is configured.
+    /// Announce HOSTNAME.local on the local network (mDNS) even if no host name is configured.
     #[arg(
         long,
-        help = "Announce HOSTNAME.local in the local network (mDNS) even if [system] has no hostname"
+        help = "Announce HOSTNAME.local on the local network (mDNS) even if [system] has no hostname"
     )]
     pub mdns: bool,
     /// Socket of `berrymse root-helper`
@@ -124,7 +126,7 @@ pub struct Serve {
     /// Report of `berrymse wifi`
     #[arg(long, value_name = "FILE", default_value = paths::WIFI_REPORT, hide = true)]
     pub wifi: PathBuf,
-    /// Log more; give it twice to log everything
+    /// Log more; use twice to log everything
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
@@ -135,7 +137,7 @@ pub struct RootHelper {
     /// Socket to listen on
     #[arg(long, value_name = "SOCKET", default_value = paths::ROOT_HELPER)]
     pub socket: PathBuf,
-    /// Group that may use the socket, besides root
+    /// Group that may use the socket, in addition to root
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
     /// Configuration file to write
@@ -152,7 +154,7 @@ pub struct Wifi {
     /// Configuration file
     #[arg(long, value_name = "FILE", default_value = paths::CONFIG)]
     pub config: PathBuf,
-    /// Copy of the configuration to use if that file is missing or invalid
+    /// Copy of the configuration to use if the configuration file is missing or invalid
     #[arg(long, value_name = "FILE", default_value = paths::LAST_GOOD)]
     pub last_good: PathBuf,
     /// File with the name of the network that was last joined successfully

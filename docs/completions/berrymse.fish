@@ -25,30 +25,30 @@ function __fish_berrymse_using_subcommand
 end
 
 complete -c berrymse -n "__fish_berrymse_needs_command" -l config -d 'Configuration file [default: /boot/berrymse.toml, if it exists]' -r -F
-complete -c berrymse -n "__fish_berrymse_needs_command" -l last-good -d 'Copy of the configuration, saved by `apply`, to use if that file is missing or invalid; without this option, the program exits in that case' -r -F
-complete -c berrymse -n "__fish_berrymse_needs_command" -l listen -d 'Address to listen on instead of the configured one: 0.0.0.0:2020, [::]:80, or a port' -r
+complete -c berrymse -n "__fish_berrymse_needs_command" -l last-good -d 'Copy of the configuration, saved by `apply`, to use if the configuration file is missing or invalid; without this option, the program exits in that case' -r -F
+complete -c berrymse -n "__fish_berrymse_needs_command" -l listen -d 'Address to listen on, such as 0.0.0.0:2020 or [::]:80, or only a port; overrides the configuration' -r
 complete -c berrymse -n "__fish_berrymse_needs_command" -l helper -d 'Socket of `berrymse root-helper`' -r -F
 complete -c berrymse -n "__fish_berrymse_needs_command" -l data -d 'Directory for uploads and for the reason why the last update failed' -r -F
 complete -c berrymse -n "__fish_berrymse_needs_command" -l wifi -d 'Report of `berrymse wifi`' -r -F
-complete -c berrymse -n "__fish_berrymse_needs_command" -l mdns -d 'Announce HOSTNAME.local in the local network (mDNS) even if [system] has no hostname'
-complete -c berrymse -n "__fish_berrymse_needs_command" -s v -l verbose -d 'Log more; give it twice to log everything'
+complete -c berrymse -n "__fish_berrymse_needs_command" -l mdns -d 'Announce HOSTNAME.local on the local network (mDNS) even if [system] has no hostname'
+complete -c berrymse -n "__fish_berrymse_needs_command" -s v -l verbose -d 'Log more; use twice to log everything'
 complete -c berrymse -n "__fish_berrymse_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c berrymse -n "__fish_berrymse_needs_command" -s V -l version -d 'Print version'
 complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "serve" -d 'Stream the cameras (the default)'
 complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "check" -d 'Check a configuration file'
-complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "cameras" -d 'List the cameras of this machine'
-complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "apply" -d 'Set up the appliance while it starts'
-complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "root-helper" -d 'Save the configuration and restart the machine for the server, which may do neither'
+complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "cameras" -d 'List the cameras connected to this machine'
+complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "apply" -d 'Set up the appliance at boot'
+complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "root-helper" -d 'Save the configuration and restart the machine on behalf of the server'
 complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "wifi" -d 'Join the configured wireless network, or open an access point if none is configured'
 complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "health" -d 'Check whether every camera of a running server delivers pictures'
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l config -d 'Configuration file [default: /boot/berrymse.toml, if it exists]' -r -F
-complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l last-good -d 'Copy of the configuration, saved by `apply`, to use if that file is missing or invalid; without this option, the program exits in that case' -r -F
-complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l listen -d 'Address to listen on instead of the configured one: 0.0.0.0:2020, [::]:80, or a port' -r
+complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l last-good -d 'Copy of the configuration, saved by `apply`, to use if the configuration file is missing or invalid; without this option, the program exits in that case' -r -F
+complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l listen -d 'Address to listen on, such as 0.0.0.0:2020 or [::]:80, or only a port; overrides the configuration' -r
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l helper -d 'Socket of `berrymse root-helper`' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l data -d 'Directory for uploads and for the reason why the last update failed' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l wifi -d 'Report of `berrymse wifi`' -r -F
-complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l mdns -d 'Announce HOSTNAME.local in the local network (mDNS) even if [system] has no hostname'
-complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -s v -l verbose -d 'Log more; give it twice to log everything'
+complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l mdns -d 'Announce HOSTNAME.local on the local network (mDNS) even if [system] has no hostname'
+complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -s v -l verbose -d 'Log more; use twice to log everything'
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c berrymse -n "__fish_berrymse_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c berrymse -n "__fish_berrymse_using_subcommand cameras" -l json -d 'Print JSON'
@@ -58,16 +58,16 @@ complete -c berrymse -n "__fish_berrymse_using_subcommand apply" -l last-good -d
 complete -c berrymse -n "__fish_berrymse_using_subcommand apply" -l root -d 'Directory to use as / for all files that are written' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c berrymse -n "__fish_berrymse_using_subcommand root-helper" -l socket -d 'Socket to listen on' -r -F
-complete -c berrymse -n "__fish_berrymse_using_subcommand root-helper" -l group -d 'Group that may use the socket, besides root' -r
+complete -c berrymse -n "__fish_berrymse_using_subcommand root-helper" -l group -d 'Group that may use the socket, in addition to root' -r
 complete -c berrymse -n "__fish_berrymse_using_subcommand root-helper" -l config -d 'Configuration file to write' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand root-helper" -l last-good -d 'Last good copy of the configuration' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand root-helper" -s h -l help -d 'Print help'
 complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l config -d 'Configuration file' -r -F
-complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l last-good -d 'Copy of the configuration to use if that file is missing or invalid' -r -F
+complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l last-good -d 'Copy of the configuration to use if the configuration file is missing or invalid' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l state -d 'File with the name of the network that was last joined successfully' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l report -d 'File to write the report to (JSON)' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -s h -l help -d 'Print help'
-complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l url -d 'Address of the server; the default is the one in the configuration' -r
-complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l config -d 'Configuration file with the address of the server [default: /boot/berrymse.toml, if it exists]' -r -F
-complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l last-good -d 'Copy of the configuration to use if that file is missing or invalid' -r -F
+complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l url -d 'URL of the server [default: the address in the configuration]' -r
+complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l config -d 'Configuration file to read the server\'s address from [default: /boot/berrymse.toml, if it exists]' -r -F
+complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l last-good -d 'Copy of the configuration to use if the configuration file is missing or invalid' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -172,8 +172,8 @@ fn man_page() -> String {
         ".SH FILES\n.TP\n/boot/berrymse.toml\nThe default configuration file, used if it exists.\n\
          .SH ENVIRONMENT\n.TP\nBERRYMSE_LOG\nLog filter, such as \
          \\fBwarn,berrymse::camera=debug\\fR.\n\
-         .SH SIGNALS\nSIGINT and SIGTERM stop the server. It closes the connections of the viewers and \
-         ends the programs of the cameras.\n\
+         .SH SIGNALS\nSIGINT and SIGTERM stop the server. It closes the viewers' connections and \
+         terminates the camera programs.\n\
          .SH EXIT STATUS\n0 on success, 1 on an error (reported on standard error), 2 for an invalid \
          command line.\n\
          .SH SEE ALSO\ndocs/api.md describes the HTTP API.\n",
