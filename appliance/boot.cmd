@@ -1,19 +1,21 @@
-# What U-Boot does on every machine: choose the slot that RAUC wants, count the attempt, start it.
+# U-Boot script for every machine: chooses the slot that RAUC selected, counts the attempt and starts the
+# slot.
 #
 # Variables, as RAUC defines them: BOOT_ORDER ("A B": A first), BOOT_A_LEFT and BOOT_B_LEFT (attempts
-# left). Each start takes one attempt away; a system that works sets its slot back to 3. At 0 the
-# other slot is next.
+# left). Each start uses one attempt; a working system resets the counter of its slot to 3. When the
+# counter reaches 0, U-Boot starts the other slot.
 #
-# They are kept apart from U-Boot's own environment, which is compiled into U-Boot to be elsewhere on
-# every machine, and not redundant in most builds. Here: two copies at fixed places of the card, each
-# with a checksum and a counter, in the format that libubootenv and U-Boot know as "redundant". The
-# older copy is the one that is written, so that there is always one that is whole.
+# They are stored separately from U-Boot's own environment, whose location is compiled in and differs
+# between machines, and which is not redundant in most builds. Instead, two copies are stored at fixed
+# locations on the card, each with a checksum and a sequence number, in the format that libubootenv and
+# U-Boot call "redundant". Only the older copy is overwritten, so that one valid copy always remains.
 #
-# appliance/assemble puts numbers in place of @...@ (hexadecimal, blocks of 512 bytes).
+# appliance/assemble replaces @...@ with hexadecimal numbers; positions are in blocks of 512 bytes.
 
 echo "BerryMSE: ${devtype} ${devnum}"
 
-# Memory: the kernel runs at kernel_addr_r; 128 MiB above it is free on every machine with 512 MiB.
+# Memory: the kernel runs at kernel_addr_r; the memory from 128 MiB above that address is free on every
+# machine with 512 MiB.
 setexpr packed ${kernel_addr_r} + 8000000
 setexpr ramdisk ${kernel_addr_r} + a000000
 setexpr copy_1 ${kernel_addr_r} + c000000
@@ -28,9 +30,10 @@ setexpr right_1 ${sum} + 11
 setexpr right_2 ${sum} + 12
 setexpr right_3 ${sum} + 13
 
-# A copy: 4 bytes of CRC, the lowest first, 1 byte of counter, the variables. crc32 stores the sum in that
-# order in one build of U-Boot (only this one hash: rpi_arm64) and the other way round in another (several:
-# qemu_arm64). So it is tried with a byte of 0, whose sum is d202ef8d.
+# Layout of a copy: CRC (4 bytes, little-endian), sequence number (1 byte), variables. The crc32 command
+# stores its result in little-endian order in U-Boot builds with a single hash algorithm (rpi_arm64), and in
+# big-endian order in builds with several (qemu_arm64). To detect the order, the script computes the CRC of
+# one zero byte, which is d202ef8d.
 mw.b ${copy_1} 0 1
 crc32 ${copy_1} 1 ${sum}
 if itest.l *${sum} == d202ef8d; then
@@ -57,7 +60,7 @@ if ${devtype} read ${copy_2} @ENV_2@ @ENV_BLOCKS@; then
     if run whole; then
         setexpr counter ${copy_2} + 4
         setexpr.b number_2 *${counter}
-        # The newer one has the higher number; 0 comes after ff.
+        # The newer copy has the higher sequence number, which wraps from ff to 0.
         setenv newer
         if test -z "${current}"; then setenv newer yes; fi
         if itest 0x${number_2} -gt 0x${number}; then setenv newer yes; fi
@@ -76,13 +79,13 @@ if test -n "${current}"; then
     if test "${current}" = 1; then setexpr data ${copy_1} + 5; else setexpr data ${copy_2} + 5; fi
     env import -b ${data} @ENV_DATA@ BOOT_ORDER BOOT_A_LEFT BOOT_B_LEFT
 else
-    echo "BerryMSE: neither copy of the boot state is whole: starting over"
+    echo "BerryMSE: both copies of the boot state are invalid: using the defaults"
 fi
 test -n "${BOOT_ORDER}" || setenv BOOT_ORDER "A B"
 test -n "${BOOT_A_LEFT}" || setenv BOOT_A_LEFT 3
 test -n "${BOOT_B_LEFT}" || setenv BOOT_B_LEFT 3
 
-# Over the older copy.
+# Overwrites the older copy.
 setenv save 'setexpr number ${number} + 1; setexpr number ${number} % 100; if test "${current}" = 1; then setenv copy ${copy_2}; setenv block @ENV_2@; setenv current 2; else setenv copy ${copy_1}; setenv block @ENV_1@; setenv current 1; fi; mw.b ${copy} 0 @ENV_SIZE@; setexpr data ${copy} + 5; env export -b -s 0x@ENV_DATA@ ${data} BOOT_ORDER BOOT_A_LEFT BOOT_B_LEFT; setexpr counter ${copy} + 4; mw.b ${counter} ${number} 1; run sum_up; cp.b ${right} ${copy} 4; ${devtype} write ${copy} ${block} @ENV_BLOCKS@'
 
 setenv slot
@@ -103,7 +106,7 @@ for candidate in ${BOOT_ORDER}; do
     fi
 done
 if test -z "${slot}"; then
-    echo "BerryMSE: no attempts left in either slot: starting over"
+    echo "BerryMSE: no attempts left in either slot: resetting both counters"
     setenv BOOT_A_LEFT 3
     setenv BOOT_B_LEFT 3
     run save
@@ -112,8 +115,8 @@ fi
 run save
 echo "BerryMSE: slot ${slot}, ${left} more attempts"
 
-# What the slot says of itself: kernel (gzip, or what the command named as decompress takes; with start=bootz
-# a zImage, for 32-bit machines), initrd and device tree if it has any, arguments.
+# The slot's own settings: kernel (compressed with gzip or for the command in decompress; a zImage with
+# start=bootz, for 32-bit machines), optional initrd and device tree, arguments.
 setenv decompress
 setenv kernel
 setenv initrd
@@ -123,11 +126,11 @@ setenv start
 if load ${devtype} ${devnum}:${boot} ${text} slot.txt; then
     env import -t ${text} ${filesize} decompress kernel initrd tree arguments start
 fi
-# What is imported by name and not there is gone afterwards.
+# env import deletes each listed variable that the file does not set.
 test -n "${decompress}" || setenv decompress unzip
 setenv unpack '${decompress} ${packed} ${kernel_addr_r}'
-# A zImage unpacks itself to the start of the 128 MiB that it lies in, and Linux does not use the memory below. 64 MiB
-# leave room for what it unpacks.
+# A zImage decompresses itself to the start of the 128 MiB block in which it lies, and Linux does not use the memory
+# below that block. An offset of 64 MiB leaves room for the decompressed kernel.
 if test "${start}" = bootz; then
     setenv unpack true
     setexpr packed ${kernel_addr_r} + 4000000
@@ -141,10 +144,10 @@ if load ${devtype} ${devnum}:${boot} ${packed} ${kernel} && run unpack; then
     if test -n "${tree}"; then
         load ${devtype} ${devnum}:${boot} ${fdt_addr_r} ${tree} && setenv fdt_addr ${fdt_addr_r}
     fi
-    # The Pi's firmware has arguments of its own (cmdline.txt, the network card's address): in its tree.
+    # The Pi's firmware passes its own arguments (cmdline.txt, the MAC address) in the device tree.
     setenv firmware
     if fdt addr ${fdt_addr}; then fdt get value firmware /chosen bootargs; fi
-    # A panic starts over, which takes the next attempt.
+    # A panic restarts the machine, which uses another attempt.
     setenv bootargs "root=PARTUUID=${root_uuid} rootwait ro rauc.slot=${slot} panic=5 ${firmware} ${arguments}"
     if test "${start}" = bootz; then
         bootz ${packed} ${ramdisk_at} ${fdt_addr}
@@ -152,5 +155,5 @@ if load ${devtype} ${devnum}:${boot} ${packed} ${kernel} && run unpack; then
         booti ${kernel_addr_r} ${ramdisk_at} ${fdt_addr}
     fi
 fi
-echo "BerryMSE: slot ${slot} has no kernel that starts"
+echo "BerryMSE: failed to start the kernel in slot ${slot}"
 reset

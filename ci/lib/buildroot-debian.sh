@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2154
-# For ci/image/buildroot where Debian's servers can be reached and upstream's cannot: sources from Debian's
-# source packages, Debian's cross compiler as the toolchain, this machine's programs as Buildroot's host
-# tools. To be sourced after ci/lib/common.sh and ci/lib/debian.sh; uses home, buildroot and tree.
+# For ci/image/buildroot in networks that can reach Debian's servers but not the upstream sites. Uses sources
+# from Debian's source packages, Debian's cross compiler as the toolchain, and this machine's programs as
+# Buildroot's host tools. To be sourced after ci/lib/common.sh and ci/lib/debian.sh; uses home, buildroot and
+# tree.
 #
-# The image is Buildroot's, but not byte for byte the one built from upstream's sources:
-# docs/buildroot.md.
+# The image is not identical to the one built from upstream sources: see docs/buildroot.md.
 
-# Buildroot's package, Debian's source package, upstream version. A tarball whose hash is the one in
-# Buildroot is used as the download; any other is unpacked and built in place of upstream's source.
+# Buildroot package, Debian source package, upstream version. A tarball whose hash is known to Buildroot is
+# used as the download; any other is unpacked and built instead of the upstream source.
 debian_table() {
     cat <<'END'
 busybox         busybox         1.37.0
@@ -61,7 +61,7 @@ debian_source_lists() {
     touch "$home/lists/done"
 }
 
-# debian_tarball SOURCE UPSTREAM: fetches the tarball of an upstream version, from any Debian revision, and
+# debian_tarball SOURCE UPSTREAM: downloads the tarball of an upstream version, from any Debian revision, and
 # prints its path.
 debian_tarball() {
     local version file sum url at=$home/sources
@@ -84,12 +84,12 @@ debian_tarball() {
     die "failed to download Debian's source of $1 $2"
 }
 
-# debian_sources OUT BOARD SETTINGS: fetches the sources, writes OUT/local.mk and changes the settings.
+# debian_sources OUT BOARD SETTINGS: downloads the sources, writes OUT/local.mk and changes the settings.
 debian_sources() {
     local out=$1 board=$2 settings=$3 package source upstream tarball name dl sum
     dl=${BR2_DL_DIR:-$home/dl}
     export BR2_DL_DIR=$dl
-    say "sources from Debian's source packages (once)"
+    say "downloading Debian's source packages (once)"
     install_packages curl gcc-aarch64-linux-gnu
     grep -q '^BR2_aarch64=y' "$settings" || die "DEBIAN_SOURCES supports only 64-bit boards: Debian's armhf is ARMv7"
     mkdir -p "$home/src"
@@ -123,7 +123,7 @@ debian_sources() {
         echo "$package: $upstream of Debian's source package $source" >>"$out/replaced.txt"
     done < <(debian_table)
     {
-        # The time zones as compiled in this machine's tzdata.
+        # The compiled time zones of this machine's tzdata.
         echo "TZDATA_OVERRIDE_SRCDIR = /usr/share/zoneinfo"
         # Unlike release tarballs, these have no configure script.
         echo "EXPAT_SUBDIR = expat"
@@ -162,7 +162,7 @@ END
 debian_toolchain() {
     local at=$home/toolchain lib name deb
     [ ! -e "$at/.done" ] || return 0
-    say "Debian's cross compiler as a toolchain (once)"
+    say "unpacking Debian's cross compiler as the toolchain (once)"
     rm -rf "$at"
     mkdir -p "$at/debs"
     (
@@ -177,13 +177,13 @@ debian_toolchain() {
     )
     for deb in "$at"/debs/*.deb; do dpkg-deb -x "$deb" "$at"; done
     rm -r "$at/debs"
-    # The layout of a sysroot, without links that lead out of it.
+    # Converts it to the layout of a sysroot, without links that point outside.
     lib=$at/usr/aarch64-linux-gnu
     mkdir -p "$lib/usr"
     mv "$lib/include" "$lib/usr"
     ln -s usr/include "$lib/include"
     sed -i "s|/usr/aarch64-linux-gnu/lib/||g" "$lib"/lib/lib{c,m}.so
-    # Debian configures it for the sysroot "/", which Buildroot refuses.
+    # Debian configures the compiler for the sysroot "/", which Buildroot rejects.
     for name in gcc g++ cpp; do
         rm "$at/usr/bin/aarch64-linux-gnu-$name"
         cat >"$at/usr/bin/aarch64-linux-gnu-$name" <<'END'
@@ -201,7 +201,7 @@ END
     touch "$at/.done"
 }
 
-# Sets rustc, to one with the target's library (rustup's, or that of ci/stage/cross), and CARGO.
+# Sets CARGO, and rustc to a compiler that has the target's standard library (from rustup or ci/stage/cross).
 debian_rustc() {
     need_rust
     CARGO=$(command -v "${CARGO%% *}")${CARGO#"${CARGO%% *}"}
@@ -217,11 +217,11 @@ debian_rustc() {
 # mark its host packages as built.
 debian_tools() {
     local out=$1 package folder step name file
-    say "this machine's programs as Buildroot's host tools"
+    say "linking this machine's programs as Buildroot's host tools"
     install_packages autoconf autoconf-archive automake bison bmap-tools cmake device-tree-compiler dosfstools \
         e2fsprogs fakeroot fdisk flex gettext gperf kmod libglib2.0-dev libltdl-dev libssl-dev libtool m4 mtools openssl patchelf \
         pkgconf python3-cryptography python3-setuptools python3-venv squashfs-tools u-boot-tools zlib1g-dev zstd tzdata
-    # ci/stage/cross has a Rust with the target's library, ci/image/appliance newer tools than this machine.
+    # ci/stage/cross provides a Rust with the target's library, ci/image/appliance newer tools than this machine's.
     debian_rustc
     [ -e "${home%/*}/appliance/tools/.done" ] || ci/image/appliance tools >&2
     if [ ! -e "$home/venv/.done" ]; then
@@ -259,12 +259,12 @@ for name, info in json.load(sys.stdin).items():
         printf '#!/bin/sh\nexec %s "$@"\n' "$([ $name = cargo ] && echo "$CARGO" || echo "$rustc")" >"$out/host/bin/$name"
         chmod +x "$out/host/bin/$name"
     done
-    # As package/pkgconf installs it.
+    # Installs pkg-config like package/pkgconf does.
     # shellcheck disable=SC2016
     sed -e "s|@STAGING_SUBDIR@|aarch64-buildroot-linux-gnu/sysroot|g" -e 's|@STATIC@||' \
         -e 's|^PKGCONFDIR=.*|PKGCONFDIR=$(dirname "$(readlink -f "$0")")|' \
         "$buildroot/package/pkgconf/pkg-config.in" >"$out/host/bin/pkg-config"
-    # Buildroot's pkgconf prepends the sysroot only to these variables, this machine's to all.
+    # Buildroot's pkgconf prepends the sysroot only to these variables; this machine's prepends it to all.
     rm -f "$out/host/bin/pkgconf"
     cat >"$out/host/bin/pkgconf" <<END
 #!/bin/sh
@@ -276,6 +276,6 @@ exec $(command -v pkgconf) "\$@"
 END
     chmod +x "$out/host/bin/pkgconf"
     chmod +x "$out/host/bin/pkg-config"
-    # Debian has links here.
+    # Debian's tzdata has links here.
     [ -e "$out/host/share/zoneinfo/posix/Etc/UTC" ] || cp -rL /usr/share/zoneinfo/posix "$out/host/share/zoneinfo"
 }

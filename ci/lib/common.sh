@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Shared by the scripts in ci/: usage text, messages, and installing what is missing.
+# Functions shared by the scripts in ci/: usage text, messages and installation of missing tools.
 #
 # Debian packages are installed with apt-get, as root or through sudo. If neither is possible, the
 # script ends and prints the command to run.
@@ -36,7 +36,7 @@ install_packages() {
     # The system's apt configuration, not that of ci/lib/debian.sh.
     local as_root=(env -u APT_CONFIG)
     if [ "$(id -u)" != 0 ]; then
-        has sudo || die "root is required: run as root: apt-get install ${missing[*]}"
+        has sudo || die "missing packages, and neither root nor sudo is available: run \"apt-get install ${missing[*]}\" as root"
         as_root+=(sudo)
     fi
     say "installing ${missing[*]}"
@@ -45,7 +45,7 @@ install_packages() {
     if ! { "${as_root[@]}" apt-get -q update &&
         "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-remove --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
         tail -n 20 "$log" >&2
-        die "apt-get failed to install ${missing[*]} (without removing other packages)"
+        die "\"apt-get install --no-remove\" failed for ${missing[*]}"
     fi
     rm -f "$log"
 }
@@ -56,10 +56,10 @@ rust_needed() { sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml; }
 # at_least HAVE NEEDED: compares two versions.
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
-# Prints the version of a cargo; nothing if it does not exist.
+# Prints the version of a cargo executable, or nothing if it does not exist.
 version_of() { { "$1" --version 2>/dev/null || true; } | sed -n 's/^[a-z]* \([0-9.]*\).*/\1/p'; }
 
-# Finds a Rust that is new enough: the one in PATH, else rustup's, else Debian's cargo-web and
+# Finds a Rust that is new enough: the one in PATH, otherwise rustup's, otherwise Debian's cargo-web and
 # rustc-web (kept current in bookworm-security for the browsers). Sets CARGO, and RUSTC if rustc has
 # another name.
 need_rust() {
@@ -135,8 +135,8 @@ need_python_tools() {
     printf '%s' "$at/bin"
 }
 
-# need_cargo_tool NAME VERSION: a cargo subcommand. PyPI has it ready to run for x86_64 and aarch64, which
-# saves several minutes; for other machines it is compiled. Prints its path.
+# need_cargo_tool NAME VERSION: installs a cargo subcommand and prints its path. PyPI provides a prebuilt
+# executable for x86_64 and aarch64, which saves several minutes; for other architectures, the tool is compiled.
 need_cargo_tool() {
     local bin
     case $(uname -m) in
@@ -156,8 +156,8 @@ need_cargo_deny() {
     export CARGO_DENY
 }
 
-# Node.js with npm: those that are installed, else Debian's. (NodeSource's nodejs brings its own npm and
-# conflicts with Debian's package npm.)
+# Node.js with npm: uses the installed ones, otherwise Debian's. (NodeSource's nodejs includes npm and conflicts
+# with Debian's package npm.)
 need_node() {
     has node || install_packages nodejs npm
     has npm || install_packages npm

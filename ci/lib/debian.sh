@@ -1,12 +1,13 @@
 # shellcheck shell=bash
-# Debian packages for other machines and releases, without installing them: a separate apt below
-# target/debian, independent of the system's. To be sourced after ci/lib/common.sh.
+# Downloads and unpacks Debian packages of other architectures and releases without installing them, with an
+# apt configuration below target/debian that is independent of the system's. To be sourced after
+# ci/lib/common.sh.
 
 debian_home=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debian
 
-# debian RELEASE [ARCH]: makes apt use this release (amd64 and arm64) from now on; dependencies are
-# resolved for ARCH (default: amd64). PACKAGE/RELEASE-backports selects a newer version. The lists are
-# fetched once a day.
+# debian RELEASE [ARCH]: makes apt use this release (amd64 and arm64); dependencies are resolved for ARCH
+# (default: amd64). PACKAGE/RELEASE-backports selects a newer version. The package lists are downloaded once
+# a day.
 debian() {
     local at=$debian_home/$1 architecture=${2:-amd64} keys=/usr/share/keyrings/debian-archive-keyring.gpg
     has apt-get || die "apt-get not found: it is needed to download Debian packages"
@@ -50,7 +51,7 @@ END
 
 # needed PACKAGE...: prints these packages and all their dependencies.
 needed() {
-    apt-get -q install --simulate "$@" 2>"$debian_home/log" | sed -n 's/^Inst \([^ ]*\) .*/\1/p' | grep . || { tail -n 5 "$debian_home/log" >&2; die "apt-get does not find $*"; }
+    apt-get -q install --simulate "$@" 2>"$debian_home/log" | sed -n 's/^Inst \([^ ]*\) .*/\1/p' | grep . || { tail -n 5 "$debian_home/log" >&2; die "apt-get did not find $*"; }
 }
 
 # unpack FOLDER PACKAGE[:ARCH]...: downloads these packages, without dependencies, and unpacks them.

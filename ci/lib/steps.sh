@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Runs steps, counts them, and reports them at the end. To be sourced after ci/lib/common.sh.
+# Runs and counts steps, and reports the results at the end. To be sourced after ci/lib/common.sh.
 
 passed=0 failed=0 report=()
 

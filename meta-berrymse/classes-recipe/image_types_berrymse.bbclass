@@ -1,17 +1,17 @@
-# The image type "card": what is written to an SD card, made by appliance/assemble as for every other image
-# of this project. `IMAGE_FSTYPES = "card.xz card.bmap"` also has it compressed, and its block map.
+# The image type "card": an SD card image, created by appliance/assemble like all other images of this
+# project. `IMAGE_FSTYPES = "card.xz card.bmap"` adds the compressed image and the block map.
 
 IMAGE_TYPES += "card card.xz card.bmap"
 IMAGE_TYPEDEP:card = "squashfs-zst"
 
-# What the FAT partition holds beside boot.scr, berrymse.toml, config.txt and cmdline.txt: a Raspberry Pi's
-# firmware, its device trees, U-Boot. FILE or PATTERN, with ";NAME" where it is to have another name.
+# Additional files for the FAT partition, which always has boot.scr, berrymse.toml, config.txt and cmdline.txt:
+# for a Raspberry Pi, the firmware, device trees and U-Boot. FILE or PATTERN, followed by ";NAME" to rename it.
 BERRYMSE_BOOT_FILES ?= ""
 BERRYMSE_BOOT_FILES:rpi ?= " \
     ${BOOTFILES_DIR_NAME}/*.bin ${BOOTFILES_DIR_NAME}/*.dat ${BOOTFILES_DIR_NAME}/*.elf \
     u-boot.bin ${@make_dtb_boot_files(d)} \
 "
-# A Raspberry Pi's config.txt has the lines of appliance/raspberrypi/config-32.txt or config-64.txt.
+# On a Raspberry Pi, config.txt includes appliance/raspberrypi/config-32.txt or config-64.txt.
 BERRYMSE_BITS ?= ""
 BERRYMSE_BITS:rpi ?= "32"
 BERRYMSE_BITS:rpi:aarch64 ?= "64"

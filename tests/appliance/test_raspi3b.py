@@ -19,7 +19,7 @@ def test_starts_and_streams(board):
     picture = board.stream(100_000)
     assert picture[4:8] == b"ftyp" and b"moof" in picture and b"mdat" in picture
     board.wait_good("A")
-    assert "starting over" not in board.console(), "U-Boot must read the boot state of the new card"
+    assert "copies of the boot state are invalid" not in board.console(), "U-Boot must read the boot state of the new card"
     board.wait_ssh()
     assert "Raspberry Pi 3" in board.ssh("cat /proc/device-tree/model")
     board.ssh("echo precious >/data/precious && sync")

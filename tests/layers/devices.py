@@ -1,4 +1,4 @@
-"""appliance/raspberrypi/devices.tsv: the parts of the boards, and what each needs of the kernel."""
+"""Reads appliance/raspberrypi/devices.tsv: the components of the boards and the kernel options they require."""
 
 import pathlib
 import re
@@ -19,7 +19,7 @@ class Part(NamedTuple):
 
 
 def settings(*files):
-    """What files in Kconfig's syntax set: {"USB": "y"}. "# CONFIG_USB is not set" is "n"."""
+    """The settings in files with Kconfig syntax: {"USB": "y"}. "# CONFIG_USB is not set" is "n"."""
     found = {}
     for file in files:
         for name, value, off in re.findall(r"^(?:CONFIG_(\w+)=(.*)|# CONFIG_(\w+) is not set)$", file.read_text(), re.M):
@@ -27,14 +27,14 @@ def settings(*files):
     return found
 
 
-# The Raspberry Pis, by their Buildroot configurations.
+# The Raspberry Pi boards and their Buildroot configurations.
 BOARDS = {
     file.parent.name: file.read_text()
     for file in sorted(TREE.glob("board/*/board.config"))
     if "raspberrypi" in file.read_text().splitlines()[0].split()
 }
 
-# The fragments that each tree merges into the kernel's own configuration.
+# The fragments that each tree merges into the kernel's default configuration.
 FRAGMENTS = {
     "buildroot": [TREE / "board/common/linux.fragment", TREE / "board/common/linux-raspberrypi.fragment"],
     "yocto": [

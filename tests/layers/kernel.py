@@ -1,15 +1,15 @@
-"""The kernel that both trees make of the Raspberry Pi's: its configuration, and its modules.
+"""Configuration and modules of the Raspberry Pi kernel, as built by both trees.
 
     KERNEL_TREE=FOLDER ./ci/test layers        or, without the other tests:
     KERNEL_TREE=FOLDER target/layers/venv/bin/python -m pytest tests/layers/kernel.py
 
-FOLDER has a source of https://github.com/raspberrypi/linux, the commit in board/common/common.config or a newer
-one. The fragments are merged into each board's configuration by that kernel's own merge_config.sh, as Buildroot
-does it (defaults of the board) and as meta-raspberrypi does it (--alldefconfig). Then every row of devices.tsv
-must hold: the symbol has its value, it builds the driver, and the driver names the device.
+FOLDER contains a source tree of https://github.com/raspberrypi/linux, at the commit in board/common/common.config
+or a newer one. The fragments are merged into each board's configuration with that kernel's merge_config.sh, once
+like Buildroot (defaults of the board) and once like meta-raspberrypi (--alldefconfig). Then the tests check every
+row of devices.tsv: the symbol has its value, it builds the driver, and the driver supports the device.
 
-The modules of the table, 64-bit, are compiled, and BusyBox' modprobe must find each by its device's alias. Takes ten
-minutes. Needs bison, flex, bc, libssl-dev, kmod, gcc-aarch64-linux-gnu and gcc-arm-linux-gnueabihf.
+The 64-bit modules in the table are compiled, and BusyBox modprobe must find each by the alias of its device. Takes
+ten minutes. Requires bison, flex, bc, libssl-dev, kmod, gcc-aarch64-linux-gnu and gcc-arm-linux-gnueabihf.
 """
 
 import functools
@@ -24,7 +24,7 @@ from devices import BOARDS, FRAGMENTS, ROOT, parts, settings
 
 KERNEL = pathlib.Path(os.environ["KERNEL_TREE"]).resolve()
 COMPILER = {"arm": "arm-linux-gnueabihf-", "arm64": "aarch64-linux-gnu-"}
-# Yocto has no image for 32-bit on a Raspberry Pi 4.
+# The Yocto layer has no 32-bit image for the Raspberry Pi 4.
 MERGES = [(board, tree) for board in BOARDS for tree in FRAGMENTS if (board, tree) != ("rpi4", "yocto")]
 
 
@@ -55,7 +55,7 @@ def merge(board, tree, out):
 
 
 @pytest.mark.parametrize("board, tree", MERGES)
-def test_the_configuration_has_what_each_part_needs(board, tree, tmp_path):
+def test_configuration_meets_the_requirements_of_each_part(board, tree, tmp_path):
     merge(board, tree, tmp_path)
     have = settings(tmp_path / ".config")
     wanted = {(part.name, part.symbol): part.value for part in parts() if board in part.boards}
@@ -65,29 +65,29 @@ def test_the_configuration_has_what_each_part_needs(board, tree, tmp_path):
 
 @functools.cache
 def makefiles():
-    """Each Makefile of drivers and network, in one line a statement."""
+    """The Makefiles of drivers and network, with continued lines joined."""
     files = [*KERNEL.glob("drivers/**/Makefile"), *KERNEL.glob("net/**/Makefile")]
     return {file: file.read_text(errors="replace").replace("\\\n", " ") for file in files}
 
 
 def folders(part):
-    """Where the part's symbol builds its driver."""
+    """The folders in which the part's symbol builds its driver."""
     rule = re.compile(rf"^obj-\$\(CONFIG_{part.symbol}\)\s*\+?=.*(?<![\w-]){re.escape(part.driver)}\.o\b", re.M)
     return [file.parent for file, text in makefiles().items() if rule.search(text)]
 
 
 @pytest.mark.parametrize("part", [part for part in parts() if part.driver != "-"], ids=lambda part: part.name)
-def test_the_symbol_builds_the_driver_of_the_device(part):
+def test_symbol_builds_the_driver_of_the_device(part):
     found = folders(part)
     assert len(found) == 1, f"CONFIG_{part.symbol} builds {part.driver}.o in {found}"
     if part.device.startswith("of:"):
         compatible = part.device.removeprefix("of:")
         sources = [source.read_text(errors="replace") for source in found[0].rglob("*.c")]
-        assert any(f'"{compatible}"' in source for source in sources), f"{found[0]} does not know {compatible}"
+        assert any(f'"{compatible}"' in source for source in sources), f"{found[0]} does not contain {compatible}"
 
 
-def test_the_kernel_has_the_overlays_and_the_table_their_devices():
-    """Each sensor and lens that an overlay adds has a row."""
+def test_overlays_exist_and_their_devices_are_in_the_table():
+    """The table has a row for each sensor and lens that an overlay adds."""
     made = (KERNEL / "arch/arm/boot/dts/overlays/Makefile").read_text().split()
     known = {part.device for part in parts()}
     for name in (ROOT / "appliance/overlays").read_text().splitlines():
@@ -99,23 +99,23 @@ def test_the_kernel_has_the_overlays_and_the_table_their_devices():
         for include in re.findall('#include "(.*)"', text):
             text += (folder / include).read_text()
         added = re.findall('compatible = "((?:sony|ovti|dongwoon|adi|asahi-kasei|rohm|raspberrypi),.*)"', text)
-        # A monochrome variant, of the same driver.
+        # A monochrome variant with the same driver.
         added = [device for device in added if device != "sony,imx290llr"]
         assert {f"of:{device}" for device in added} <= known, name
 
 
-# By the alias of a device, as its uevent says it.
+# Modules are found by the alias in the device's uevent.
 
 
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory):
-    """A machine with the compiled modules of the table, and the index that depmod makes."""
+    """A machine with the compiled modules of the table and the index generated by depmod."""
     board, out = "rpi4_64", tmp_path_factory.mktemp("kernel")
     merge(board, "buildroot", out)
     make = ["make", "-s", f"-j{os.cpu_count()}", f"O={out}"]
     run(*make, "modules_prepare", env=environment(board))
     objects = {folders(part)[0].relative_to(KERNEL) / f"{part.driver}.ko" for part in parts() if part.value == "m"}
-    # Symbols of the kernel itself stay open: it is not compiled.
+    # Symbols of the kernel itself remain unresolved, because it is not compiled.
     run(*make, "KBUILD_MODPOST_WARN=1", *sorted(objects), env=environment(board))
     pi = machine.Machine(tmp_path_factory.mktemp("machine") / "root")
     release = os.uname().release
@@ -127,12 +127,12 @@ def modules(tmp_path_factory):
     return pi
 
 
-def test_the_check_of_a_root_finds_them(modules):
+def test_assemble_check_finds_the_modules(modules):
     run(ROOT / "appliance/assemble", "check", modules.root, "rpi4_64")
 
 
 @pytest.mark.parametrize("part", [part for part in parts() if part.value == "m" and part.device != "-"], ids=lambda part: part.name)
-def test_busybox_finds_the_module_by_the_devices_alias(part, modules):
+def test_busybox_finds_the_module_by_the_alias_of_its_device(part, modules):
     alias = re.sub("^of:", "of:NdeviceT(null)C", part.device)
     _, said = modules.run("/usr/bin/busybox", "modprobe", "-b", "-D", alias)
     assert re.search(rf"/{re.escape(part.driver)}\.ko", said), said

@@ -1,8 +1,8 @@
-"""A made-up machine: appliance/root with BusyBox in a chroot, and a /sys of plain files.
+"""A simulated machine: appliance/root with BusyBox in a chroot, and a /sys that consists of plain files.
 
-BusyBox' own init script, mdev and modprobe run. Only what would reach this machine's kernel is replaced:
-mounting, and the insertion of a module, which is recorded in /kernel/inserted. A module may have a
-script in /kernel/probe, which stands for its driver's probe function: it adds devices to /sys.
+The appliance's scripts run with BusyBox mdev and modprobe. Only operations that would affect this machine's
+kernel are replaced: mounting, and the insertion of a module, which is recorded in /kernel/inserted. A module
+may have a script in /kernel/probe that replaces its driver's probe function and adds devices to /sys.
 """
 
 import os
@@ -11,13 +11,13 @@ import shutil
 import subprocess
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Of ./ci/test layers: BusyBox and its C library, in the folders that they have on a system.
+# Unpacked by ./ci/test layers: BusyBox and its C library, in their usual folders.
 BUSYBOX = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "layers/busybox"
 AS_ROOT = [] if os.geteuid() == 0 else ["sudo"]
 GROUPS = "root:x:0:\nvideo:x:44:\nberrymse:x:500:\n"
 USERS = "root:x:0:0:root:/root:/bin/sh\nberrymse:x:500:500::/nonexistent:/bin/false\n"
 
-# In /usr/sbin, which comes before /bin in the PATH of the appliance's scripts.
+# Installed in /usr/sbin, which precedes /bin in the PATH of the appliance's scripts.
 REPLACED = {
     "mount": "exit 0",
     "mdev": 'echo "mdev $*" >>/kernel/log\nexec /usr/bin/busybox mdev "$@"',
@@ -31,7 +31,7 @@ for name; do
         [ ! -e "/kernel/probe/$module" ] || sh "/kernel/probe/$module"
     done
 done""",
-    # What rcS starts besides.
+    # Started by rcS.
     "berrymse": "exit 0",
 }
 
@@ -63,7 +63,7 @@ class Machine:
         return path
 
     def modules(self, modules):
-        """Name: (aliases, modules that it needs). The files that depmod makes of them."""
+        """Writes the files that depmod would generate. `modules`: {name: (aliases, required modules)}."""
         folder = f"lib/modules/{os.uname().release}"
         needs = {name: "".join(f" kernel/{need}.ko" for need in needed) for name, (_, needed) in modules.items()}
         self.write(f"{folder}/modules.dep", "".join(f"kernel/{name}.ko:{need}\n" for name, need in needs.items()))
@@ -71,7 +71,7 @@ class Machine:
         self.write(f"{folder}/modules.alias", "".join(lines))
 
     def device(self, path, number=None, subsystem="platform", attribute=False, **uevent):
-        """A device in /sys, as the kernel shows it. `number`: (major, minor) of a character device."""
+        """Adds a device to /sys, in the kernel's format. `number`: (major, minor) of a character device."""
         at = f"sys/devices/{path}"
         if number:
             uevent = {"MAJOR": number[0], "MINOR": number[1], **uevent}
@@ -83,8 +83,8 @@ class Machine:
         (self.root / at / "subsystem").symlink_to(f"/sys/class/{subsystem}")
 
     def command(self, *command, device=None, **environment):
-        """A command line that runs it in namespaces of its own, which end with it, and unable to touch this machine's
-        clock, modules or power. `device`: (a device of this machine, its name in there)."""
+        """The command line that runs a command in new namespaces, which end with it, and without access to this
+        machine's clock, modules or power. `device`: (a device of this machine, its name in the chroot)."""
         variables = [f"{name}={value}" for name, value in {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment}.items()]
         inside = [
             "setpriv", "--bounding-set=-sys_time,-sys_module,-sys_boot,-sys_rawio", "env", "-i", *variables, "chroot", self.root, *command,
@@ -99,7 +99,7 @@ class Machine:
         return done.returncode, done.stdout + done.stderr
 
     def nodes(self):
-        """What is in /dev: {name: (mode, owner, group)}, of device nodes."""
+        """The device nodes in /dev: {name: (mode, owner, group)}."""
         _, listed = self.run("/usr/bin/find", "/dev", "-type", "c", "-exec", "stat", "-c", "%n %a %U %G", "{}", "+")
         rows = (line.split() for line in listed.splitlines())
         return {name.removeprefix("/dev/"): (mode, owner, group) for name, mode, owner, group in rows}

@@ -1,15 +1,15 @@
-"""BitBake's own library reads our recipes, without OpenEmbedded.
+"""Reads our recipes with BitBake's own library, without OpenEmbedded.
 
-The classes of OpenEmbedded and meta-rauc are not in any registry. In their place are empty ones, and what
-little they define that our recipes ask for: so this shows what *our* files say, and that they are BitBake's
-language. That they work with the real classes is shown by the commands in docs/yocto.md.
+The classes of OpenEmbedded and meta-rauc are not available from PyPI. They are replaced by empty ones and by the
+few variables that our recipes use. So the tests check the contents and the syntax of *our* files. The commands in
+docs/yocto.md check that they work with the real classes.
 """
 
 import pathlib
 import sys
 import types
 
-# The wheel leaves it out; it is for sharing builds between machines.
+# Not included in the wheel; it is only needed to share builds between machines.
 for name in ("hashserv", "hashserv.client"):
     sys.modules.setdefault(name, types.ModuleType(name))
 
@@ -25,7 +25,7 @@ FOREIGN_CLASSES = ("bundle", "cargo", "deploy", "image", "native", "nopackages",
 
 
 def config(folder, overrides="", **values):
-    """What a build's configuration is for a recipe: a data store. `folder` takes the stand-ins."""
+    """A data store with the configuration of a build. The empty classes are written to `folder`."""
     for name in FOREIGN_CLASSES:
         at = folder / "classes-recipe" / f"{name}.bbclass"
         at.parent.mkdir(parents=True, exist_ok=True)
@@ -51,12 +51,12 @@ def config(folder, overrides="", **values):
 
 
 def read(path, d):
-    """A recipe, for each of its variants: {"": data, "native": data}."""
+    """Parses a recipe and returns its variants: {"": data, "native": data}."""
     d.setVar("FILE", str(path))
     return {name: data for name, data in bb.parse.handle(str(path), d).items()}
 
 
 def append(path, d):
-    """What a .bbappend or a class does to what is in `d`."""
+    """Applies a .bbappend or a class to `d`."""
     d.setVar("FILE", str(path))
     return bb.parse.BBHandler.handle(str(path), d, True)

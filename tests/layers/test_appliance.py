@@ -1,4 +1,4 @@
-"""The appliance's own scripts, run by BusyBox on a made-up machine: machine.py."""
+"""The appliance's scripts, run by BusyBox on a simulated machine (machine.py)."""
 
 import os
 import pty
@@ -30,13 +30,13 @@ MODULES = {
 }
 
 
-def test_the_start_loads_the_driver_of_every_device(pi):
+def test_boot_loads_the_driver_of_every_device(pi):
     pi.modules(MODULES)
     pi.device("platform/soc/fe801000.csi", attribute=True, OF_NAME="csi", MODALIAS=UNICAM)
     # VCHIQ's devices have no modalias attribute.
     pi.device("platform/soc/fe00b840.mailbox/bcm2835-isp", subsystem="vchiq-bus", MODALIAS="vchiq:bcm2835-isp")
     pi.device("platform/soc/soc:i2c0mux", MODALIAS="of:Ni2c0muxT(null)Ci2c-mux-pinctrl")
-    # Neither does a device without a driver stop the others, nor one without an alias.
+    # A device without a driver or without an alias does not stop the others.
     pi.device("platform/aaa", MODALIAS="of:NaaaT(null)Cacme,unknown")
     pi.device("system/cpu/cpu0", DRIVER="processor")
     # The sensor is behind the multiplexer, its lens behind the sensor.
@@ -46,14 +46,14 @@ def test_the_start_loads_the_driver_of_every_device(pi):
 
     _, said = pi.run("/etc/init.d/rcS")
     assert set(pi.read("kernel/inserted").split()) == set(MODULES), said
-    # Before any driver, or the devices that it brings are missed.
+    # mdev starts before any driver, so that it does not miss the devices that a driver adds.
     assert pi.read("kernel/log").splitlines()[0] == "mdev -d"
-    # Each module once: the scans do not load again what they have loaded.
+    # Each module is loaded only once, although there are several scans.
     assert len(pi.read("kernel/inserted").split()) == len(MODULES)
 
 
-def test_the_start_ends_however_many_devices_appear(pi):
-    """A driver whose device brings a device, and so on for ever."""
+def test_coldplug_stops_after_20_scans(pi):
+    """Each loaded driver adds another device, without end."""
     pi.modules({"endless": (["acme:*"], [])})
     pi.device("acme", MODALIAS="acme:0")
     pi.write("usr/sbin/modprobe", "#!/bin/sh\necho >>/kernel/log\nn=$(wc -l </kernel/log)\nmkdir /sys/devices/$n\necho MODALIAS=acme:$n >/sys/devices/$n/uevent\n")
@@ -62,7 +62,7 @@ def test_the_start_ends_however_many_devices_appear(pi):
     assert len(pi.read("kernel/log").splitlines()) == 20
 
 
-def test_a_device_that_comes_later_gets_its_driver_from_mdev(pi):
+def test_mdev_loads_the_driver_of_a_new_device(pi):
     pi.modules(MODULES)
     pi.device("i2c-10/10-001a", subsystem="i2c", MODALIAS=IMX708)
     pi.run("/usr/bin/busybox", "mdev", ACTION="add", DEVPATH="/devices/i2c-10/10-001a", SUBSYSTEM="i2c", MODALIAS=IMX708)
@@ -75,11 +75,11 @@ def device_nodes():
     return [line.split() for line in lines if line and not line.startswith("#")]
 
 
-def test_mdev_and_systemd_have_the_same_device_nodes():
+def test_mdev_and_systemd_allow_the_same_device_nodes():
     rows = device_nodes()
     rules = [f"{node} root:{group} {mode}" for node, group, mode, _ in rows]
     conf = (ROOT / "appliance/root/etc/mdev.conf").read_text().splitlines()
-    # Everything else in it is the system's: drivers, the network, what everyone may open.
+    # The other rules are for drivers, the network and nodes that every user may open.
     own = [line for line in conf if line and not re.match(r"#|\$MODALIAS|eth0 |wlan|\w+ root:root 666$", line)]
     assert own == rules
 
@@ -89,7 +89,7 @@ def test_mdev_and_systemd_have_the_same_device_nodes():
     assert re.findall("^SupplementaryGroups=(.*)$", unit, re.M) == [" ".join(dict.fromkeys(group for _, group, *_ in rows))]
 
 
-def test_in_every_image_the_server_is_in_the_group_of_its_devices():
+def test_server_is_in_the_group_of_its_devices_in_every_image():
     for group in {group for _, group, *_ in device_nodes()}:
         virtual = (ROOT / "appliance/virt/root/etc/group").read_text()
         assert re.search(f"^{group}:.*\\bberrymse$", virtual, re.M)
@@ -99,8 +99,8 @@ def test_in_every_image_the_server_is_in_the_group_of_its_devices():
         assert f"--groups {group} " in recipe
 
 
-# Each class of node that the server, rpicam-vid or libcamera opens, with numbers as on a Pi, and one that it
-# must not open. In /sys, DEVNAME has the name below /dev.
+# One node of each class that the server, rpicam-vid or libcamera opens, with the numbers of a Raspberry Pi, and
+# nodes that they must not open. DEVNAME in /sys is the name below /dev.
 NODES = {
     "video0": ((81, 0), "video4linux", "660 root video"),
     "video11": ((81, 11), "video4linux", "660 root video"),
@@ -119,7 +119,7 @@ NODES = {
 
 
 @pytest.mark.parametrize("present", ("at the start", "later"))
-def test_the_server_may_open_its_devices_and_no_others(pi, present):
+def test_server_may_open_only_its_devices(pi, present):
     for name, (number, subsystem, _) in NODES.items():
         pi.device(f"virtual/{subsystem}/{name.rsplit('/')[-1]}", number, subsystem, DEVNAME=name)
     if present == "at the start":
@@ -132,22 +132,22 @@ def test_the_server_may_open_its_devices_and_no_others(pi, present):
     assert {name: " ".join(has) for name, has in pi.nodes().items()} == {name: has for name, (*_, has) in NODES.items()}
 
 
-def test_wifi_stays_awake(pi):
+def test_wifi_power_saving_is_disabled(pi):
     pi.write("usr/sbin/iw", '#!/bin/sh\necho "iw $*" >>/kernel/log\n').chmod(0o755)
     where = "devices/platform/soc/mmc1:0001:1/net/wlan0"
     pi.device(where.removeprefix("devices/"), subsystem="net", INTERFACE="wlan0", IFINDEX="3")
     pi.run("/usr/bin/busybox", "mdev", ACTION="add", DEVPATH=f"/{where}", SUBSYSTEM="net", INTERFACE="wlan0")
     assert pi.read("kernel/log") == "iw dev wlan0 set power_save off\n"
-    # Not when it goes.
+    # Not called when the interface is removed.
     pi.run("/usr/bin/busybox", "mdev", ACTION="remove", DEVPATH=f"/{where}", SUBSYSTEM="net", INTERFACE="wlan0")
     assert pi.read("kernel/log").count("iw") == 1
 
 
-# The keeper: time runs faster for it, through /proc/uptime, sleep and sync.
+# Time runs faster for the keeper, through /proc/uptime, sleep and sync.
 SPEED = 5
-# A busy card, in the keeper's seconds.
+# Delay of a write to a busy card, in seconds of the keeper's time.
 STALL = 10
-# Of the Raspberry Pi, unless the kernel is told otherwise.
+# Default timeout of the Raspberry Pi's watchdog, in seconds.
 WATCHDOG = 15
 
 KEEPER_SURROUNDINGS = {
@@ -155,9 +155,10 @@ KEEPER_SURROUNDINGS = {
     "sync": f"sleep {STALL}",
     "logger": "exit 0",
     "fw_printenv": "echo 1",
-    # Three writes.
+    # Takes as long as three writes.
     "rauc": f"echo \"rauc $*\" >>/kernel/log\nsleep {3 * STALL}",
-    # The server: well; ill every other time once it is good, so that there is something to write; or gone.
+    # The server: healthy at first. Once the slot is marked good, every second check reports an error, so that
+    # there is something to write. With /kernel/gone, it does not answer.
     "berrymse": """
 [ ! -e /kernel/gone ] || exit 1
 [ -e /run/berrymse/good ] || exit 0
@@ -167,7 +168,7 @@ if rm /kernel/well 2>/dev/null; then exit 3; else touch /kernel/well; fi""",
 
 
 class Keeper:
-    """Runs the keeper with a terminal in place of the watchdog, and notes when it is fed."""
+    """Runs the keeper with a terminal instead of the watchdog, and records when the watchdog is fed."""
 
     def __init__(self, pi):
         self.pi = pi
@@ -213,12 +214,12 @@ def keeper(pi):
     keeper.process.wait()
 
 
-def test_a_busy_card_does_not_keep_the_watchdog_waiting(keeper):
+def test_watchdog_is_fed_while_the_card_is_busy(keeper):
     good = keeper.pi.root / "run/berrymse/good"
     keeper.run(90, until=good.exists)
     assert good.exists(), keeper.log()
     keeper.run(80)
-    # Written all the same.
+    # The state is written nevertheless.
     assert keeper.pi.read("data/berrymse/state/health").strip() in ("well", "ill")
     assert keeper.pi.read("data/berrymse/state/proved-A").startswith("0.1.0 ")
     assert keeper.log().count("rauc status mark-good") == 1
@@ -226,7 +227,7 @@ def test_a_busy_card_does_not_keep_the_watchdog_waiting(keeper):
     assert keeper.gap() < WATCHDOG, keeper.fed
 
 
-def test_a_server_that_is_gone_is_started_over_with_its_log_kept(keeper):
+def test_machine_restarts_if_the_server_is_gone_and_saves_the_log(keeper):
     good = keeper.pi.root / "run/berrymse/good"
     keeper.run(90, until=good.exists)
     keeper.pi.write("kernel/gone", "")
@@ -234,20 +235,20 @@ def test_a_server_that_is_gone_is_started_over_with_its_log_kept(keeper):
     keeper.run(150, until=lambda: "reboot" in keeper.log())
     assert "reboot" in keeper.log()
     assert keeper.now() - gone > 60
-    # Until then it is fed, or the machine would be reset before the log is on the card.
+    # The watchdog is fed until then: otherwise the machine would be reset before the log is on the card.
     assert keeper.gap() < WATCHDOG, keeper.fed
     assert keeper.pi.read("data/log/messages.A") == "what happened\n"
-    assert keeper.pi.read("data/berrymse/health-error").startswith("no answer for 60 s")
-    # From then on it is not, should that new start get stuck.
+    assert keeper.pi.read("data/berrymse/health-error").startswith("the server did not answer for 60 s")
+    # Afterwards it is not, so that it resets the machine if the restart hangs.
     keeper.run(2)
     before = len(keeper.fed)
     keeper.run(2 * WATCHDOG)
     assert len(keeper.fed) == before
 
 
-def test_the_raspberry_pis_watchdog_waits_longer_than_a_busy_card():
+def test_raspberry_pi_watchdog_timeout_exceeds_the_delay_of_a_busy_card():
     heartbeat = int(re.fullmatch("bcm2835_wdt.heartbeat=([0-9]+)", (ROOT / "appliance/raspberrypi/arguments").read_text().strip())[1])
-    # A question, the sleep, and the longest stall of either.
+    # The health check, the sleep, and the longest delay of each.
     assert heartbeat > 5 + 5 + 2 * STALL
-    # The driver puts the seconds modulo 16 into the hardware, and the kernel feeds that every 8 s.
+    # The driver sets the hardware timer to the timeout modulo 16 s, and the kernel feeds it every 8 s.
     assert heartbeat % 16 > 12

@@ -1,5 +1,5 @@
-"""The Buildroot tree, as far as it can be checked without a build, and without Buildroot: `ci/image/buildroot
-check` needs that. The tools are Debian's: mkimage, mtools, mkfs, sfdisk, QEMU and a U-Boot for it."""
+"""Checks of the Buildroot tree that need neither a build nor Buildroot (`ci/image/buildroot check` needs it). The
+tools come from Debian: mkimage, mtools, mkfs, sfdisk, QEMU and a U-Boot for it."""
 
 import gzip
 import os
@@ -25,7 +25,7 @@ def run(*command, **options):
 
 
 def settings(text):
-    """What a file in Kconfig's syntax sets: "# X is not set" does, too."""
+    """The settings in a file with Kconfig syntax, including "# X is not set"."""
     lines = [line for line in text.splitlines() if line.startswith(("BR2_", "CONFIG_", "# BR2_", "# CONFIG_"))]
     assert len(set(lines)) == len(lines), sorted(line for line in lines if lines.count(line) > 1)
     return set(lines)
@@ -36,14 +36,14 @@ def layout():
     return {row[0]: (int(row[3]), int(row[4])) for row in rows if row and row[0] != "#"}
 
 
-def test_boards_and_configurations_are_the_same():
+def test_each_board_has_a_configuration():
     assert {f"berrymse_{board}_defconfig" for board in BOARDS} == set(os.listdir(TREE / "configs"))
     assert {"rpi0w", "rpi0_2w_rpi3_64", "rpi4_64", "rpi4", "qemu_aarch64"} <= set(BOARDS)
 
 
 @pytest.mark.parametrize("board", BOARDS)
-def test_a_configuration_is_its_fragments(board):
-    """Minimal and in order it is by savedefconfig, which made it; here: that nobody forgot to."""
+def test_configuration_matches_its_fragments(board):
+    """savedefconfig makes it minimal and sorted. This test checks that it was regenerated after a change."""
     own = (TREE / f"board/{board}/board.config").read_text()
     shared = own.splitlines()[0].removeprefix("# with: ").split()
     assert shared[0] == "common"
@@ -55,7 +55,7 @@ def test_a_configuration_is_its_fragments(board):
         assert (TREE / file).is_file(), file
 
 
-def test_the_kernel_has_what_is_asked_of_it():
+def test_kernel_has_all_symbols_in_the_fragments():
     lines = (TREE / "board/common/linux.symbols").read_text().splitlines()
     known = {line.split()[0] for line in lines if not line.startswith("#")}
     for file in TREE.glob("board/*/linux*"):
@@ -65,7 +65,7 @@ def test_the_kernel_has_what_is_asked_of_it():
             assert names <= known, (file, names - known, "ci/image/buildroot symbols")
 
 
-def test_what_mdev_calls_for_wifi_is_in_the_images():
+def test_images_with_wifi_contain_iw():
     assert "@iw dev" in (ROOT / "appliance/root/etc/mdev.conf").read_text()
     for board in BOARDS:
         made = (TREE / f"configs/berrymse_{board}_defconfig").read_text().splitlines()
@@ -75,7 +75,7 @@ def test_what_mdev_calls_for_wifi_is_in_the_images():
 
 
 def environment(tmp_path, config=""):
-    """What Buildroot tells its scripts."""
+    """The environment of Buildroot's scripts."""
     (tmp_path / "config").write_text(config)
     (tmp_path / "host/bin").mkdir(parents=True, exist_ok=True)
     base = {
@@ -87,7 +87,7 @@ def environment(tmp_path, config=""):
     return os.environ | {name: str(value) for name, value in base.items()}
 
 
-def test_the_root_gets_everything_that_the_appliance_promises(tmp_path):
+def test_root_contains_all_files_of_the_appliance(tmp_path):
     target = tmp_path / "target"
     # As Buildroot leaves it.
     for folder in ("etc/init.d", "etc/dbus-1/system.d", "usr/share/dbus-1", "usr/lib/modules/6.12.61", "tmp", "run"):
@@ -107,11 +107,11 @@ def test_the_root_gets_everything_that_the_appliance_promises(tmp_path):
         assert not re.search(r"@[A-Z_0-9]+@", there.read_text()), there
     assert "compatible=berrymse-rpi4-64" in (target / "etc/rauc/system.conf").read_text()
     assert (target / "etc/rauc/keyring.pem").read_text() == (tmp_path / "keys/ca.pem").read_text()
-    assert (target / "etc/berrymse-development").exists(), "these keys are in a build folder"
+    assert (target / "etc/berrymse-development").exists(), "the keys are in a build folder"
     assert not (target / "etc/init.d/S01syslogd").exists()
     assert not (target / "etc/resolv.conf").is_symlink()
 
-    # With keys of one's own it is no image for development any more.
+    # With the user's own keys, it is not a development image.
     own = environment(tmp_path, f'BR2_PACKAGE_BERRYMSE_KEYRING="{tmp_path}/keys/stranger.pem"\n')
     run(script, target, "rpi4_64", env=own)
     assert (target / "etc/rauc/keyring.pem").read_text() == (tmp_path / "keys/stranger.pem").read_text()
@@ -119,13 +119,13 @@ def test_the_root_gets_everything_that_the_appliance_promises(tmp_path):
 
 
 def checked(root):
-    """What the last check of a root file system says against it."""
+    """The error message of `assemble check` for a root file system."""
     return subprocess.run([ASSEMBLE, "check", root], capture_output=True, text=True).stderr
 
 
-def test_a_root_whose_drivers_cannot_load_is_refused(tmp_path):
+def test_rejects_root_whose_drivers_cannot_load(tmp_path):
     modules = tmp_path / "usr/lib/modules/6.12.61"
-    assert "has no kernel's modules" in checked(tmp_path)
+    assert "contains no kernel modules" in checked(tmp_path)
     (modules / "kernel").mkdir(parents=True)
     assert "modules.dep is empty or missing" in checked(tmp_path)
     (modules / "modules.dep").write_text("")
@@ -136,7 +136,7 @@ def test_a_root_whose_drivers_cannot_load_is_refused(tmp_path):
     assert "compressed modules" in checked(tmp_path)
 
 
-def test_a_root_without_a_boards_driver_is_refused(tmp_path):
+def test_rejects_root_without_a_driver_of_the_board(tmp_path):
     modules = tmp_path / "usr/lib/modules/6.12.61"
     modules.mkdir(parents=True)
     here = [part for part in parts() if "rpi4_64" in part.boards and part.value == "m"]
@@ -152,21 +152,21 @@ def test_a_root_without_a_boards_driver_is_refused(tmp_path):
     unicam = "kernel/drivers/bcm2835-unicam-legacy.ko:\n"
     assert "CONFIG_VIDEO_BCM2835_UNICAM_LEGACY=m" in said(dep - {unicam}, alias)
     isp = "alias vchiq:bcm2835-isp bcm2835_isp\n"
-    assert "does not lead from vchiq:bcm2835-isp to the module bcm2835-isp" in said(dep, alias - {isp})
-    # A driver that is built in needs no module.
+    assert "does not map vchiq:bcm2835-isp to the module bcm2835-isp" in said(dep, alias - {isp})
+    # A built-in driver needs no module.
     (modules / "modules.builtin").write_text("kernel/drivers/bcm2835-unicam-legacy.ko\n")
     assert said(dep - {unicam}, alias) == ""
-    assert "does not know the board rpi9" in said(dep, alias, "rpi9")
+    assert "board rpi9 not found in" in said(dep, alias, "rpi9")
 
 
-def test_both_trees_ask_for_their_boards_drivers(tmp_path):
+def test_both_trees_check_the_drivers_of_their_boards(tmp_path):
     target = tmp_path / "target"
     (target / "usr/lib/modules/6.12.61").mkdir(parents=True)
     (target / "usr/lib/modules/6.12.61/modules.dep").write_text("kernel/uvcvideo.ko:\n")
     (target / "etc/init.d").mkdir(parents=True)
     env = environment(tmp_path, 'BR2_LINUX_KERNEL_DEFCONFIG="bcm2711"\n')
     done = subprocess.run([TREE / "board/common/post-build.sh", target, "rpi4_64"], env=env, capture_output=True, text=True)
-    assert done.returncode != 0 and "is missing in" in done.stderr
+    assert done.returncode != 0 and "is missing from" in done.stderr
     recipe = (ROOT / "meta-berrymse/recipes-core/images/berrymse-image.bb").read_text()
     assert "assemble check ${IMAGE_ROOTFS} ${BERRYMSE_PARTS}" in recipe
     asked = dict(re.findall(r'^BERRYMSE_PARTS:([\w-]+) \?= "(\w+)"$', recipe, re.M))
@@ -174,7 +174,7 @@ def test_both_trees_ask_for_their_boards_drivers(tmp_path):
     assert set(asked.values()) <= set(BOARDS)
 
 
-def test_a_root_whose_libcamera_finds_no_camera_is_refused(tmp_path):
+def test_rejects_root_whose_libcamera_finds_no_camera(tmp_path):
     (tmp_path / "usr/lib/modules/6.12.61").mkdir(parents=True)
     (tmp_path / "usr/lib/modules/6.12.61/modules.dep").write_text("kernel/uvcvideo.ko:\n")
     (tmp_path / "usr/lib/libcamera.so.0.7.0").write_bytes(b"\x7fELF\0libc.so.6\0")
@@ -187,7 +187,7 @@ def test_a_root_whose_libcamera_finds_no_camera_is_refused(tmp_path):
 
 
 def test_no_image_with_libcamera_has_udev():
-    """Buildroot builds libcamera with udev exactly where the image has it."""
+    """Buildroot builds libcamera with udev support exactly if the image has udev."""
     for board in BOARDS:
         made = (TREE / f"configs/berrymse_{board}_defconfig").read_text()
         if "LIBCAMERA" in made:
@@ -195,7 +195,7 @@ def test_no_image_with_libcamera_has_udev():
             assert not re.search("BR2_PACKAGE_(EUDEV|SYSTEMD|HAS_UDEV)", made)
 
 
-def test_both_trees_refuse_such_a_root(tmp_path):
+def test_both_trees_reject_root_without_modules(tmp_path):
     """Buildroot runs depmod before post-build.sh, OpenEmbedded after ROOTFS_POSTPROCESS_COMMAND."""
     (tmp_path / "target/etc/init.d").mkdir(parents=True)
     script = TREE / "board/common/post-build.sh"
@@ -215,7 +215,7 @@ def overlays():
 
 
 def image(board, at):
-    """What post-image.sh makes of files that stand for firmware, kernel and root: (card, slot.txt, config.txt)."""
+    """Runs post-image.sh with placeholders for firmware, kernel and root: returns (card, slot.txt, config.txt)."""
     images = at / "images"
     (images / "rpi-firmware/overlays").mkdir(parents=True)
     for name in overlays():
@@ -228,7 +228,7 @@ def image(board, at):
     for tool in ("bmaptool", "xz"):
         (at / f"host/bin/{tool}").write_text("#!/bin/sh\n")
         (at / f"host/bin/{tool}").chmod(0o755)
-    # No signer: no bundle, which only RAUC makes.
+    # Without a signer, no bundle is created, so RAUC is not needed.
     (at / "config").write_text(f'BR2_PACKAGE_BERRYMSE_KEYRING="{at}/ca.pem"\n')
     run(TREE / "board/common/post-image.sh", images, board, env=env)
     card = images / "sdcard.img"
@@ -241,29 +241,29 @@ PIS = [board for board in BOARDS if board != "qemu_aarch64"]
 
 
 @pytest.mark.parametrize("board", PIS)
-def test_every_slot_of_a_raspberry_pi_has_its_arguments(board, tmp_path):
-    """In the slot, which comes with every update, and not in cmdline.txt, which does not."""
+def test_raspberry_pi_slots_contain_the_kernel_arguments(board, tmp_path):
+    """In the slot, which is part of every update, and not in cmdline.txt, which is not."""
     _, slot, _ = image(board, tmp_path)
     assert slot["arguments"] == (ROOT / "appliance/raspberrypi/arguments").read_text().strip()
 
 
 @pytest.mark.parametrize("board", PIS)
-def test_config_txt_is_for_the_boards_camera(board, tmp_path):
+def test_config_txt_matches_the_camera_of_the_board(board, tmp_path):
     card, slot, config = image(board, tmp_path)
     wide = "BR2_aarch64=y" in (TREE / f"board/{board}/board.config").read_text()
     for line in ("arm_64bit=1", "camera_auto_detect=1", "dtoverlay=cma,cma-128"):
         assert (line in config) == wide, line
     for line in ("arm_64bit=0", "camera_auto_detect=0", "start_x=1", "gpu_mem=128"):
         assert (line in config) != wide, line
-    # Each setting once: the firmware takes the last one.
+    # Each setting occurs only once, because the firmware uses the last one.
     names = [line.split("=")[0] for line in config if line and line[0] not in "#[" and not line.startswith("dtoverlay=")]
     assert len(set(names)) == len(names), config
     assert "enable_uart=1" in config and "dtoverlay=disable-bt" in config
-    # Of a Compute Module 4 alone, and everything behind it for all boards.
+    # For the Compute Module 4 only; all settings after it are for all boards.
     start = config.index("[cm4]")
     assert config[start + 1 : start + 3] == ["dtoverlay=dwc2,dr_mode=host", "[all]"]
     assert [line for line in config if line.startswith("[")] == ["[cm4]", "[all]"]
-    # It would rename the heap to "reserved", where rpicam-vid does not look.
+    # cma= would rename the heap to "reserved", which rpicam-vid does not recognize.
     cmdline = run("mtype", "-i", f"{card}@@{layout()['boot'][0] * MIB}", "::cmdline.txt")
     assert "cma=" not in cmdline + slot["arguments"]
 
@@ -274,7 +274,7 @@ def card(tmp_path_factory):
 
 
 def make_card(at, kernel=gzip.compress(b"no kernel" * 1000, mtime=0), slot="kernel=image.gz\narguments=quiet\n"):
-    """A card with a root that is none, and a kernel that is none unless there is one."""
+    """Creates a card with a dummy root file system and, by default, a dummy kernel."""
     (at / "slot").mkdir()
     (at / "slot/image.gz").write_bytes(kernel)
     (at / "slot/slot.txt").write_text(slot)
@@ -288,7 +288,7 @@ def make_card(at, kernel=gzip.compress(b"no kernel" * 1000, mtime=0), slot="kern
     return at / "card.img"
 
 
-def test_the_card_is_as_the_layout_says(card):
+def test_card_matches_the_layout(card):
     places = layout()
     with card.open("rb") as file:
 
@@ -307,8 +307,8 @@ def test_the_card_is_as_the_layout_says(card):
     assert card.stat().st_size == end * MIB
 
 
-def test_a_card_without_an_overlay_is_refused(card, tmp_path):
-    """The firmware passes over one that is missing: a camera would stay dark, without a word."""
+def test_rejects_card_without_an_overlay(card, tmp_path):
+    """The firmware silently ignores a missing overlay, and the camera would not work."""
     boot = tmp_path / "boot"
     run(ASSEMBLE, "boot", boot)
     (boot / "start4.elf").write_text("firmware")
@@ -329,13 +329,13 @@ def test_a_card_without_an_overlay_is_refused(card, tmp_path):
     assert "overlays/imx708.dtbo is missing" in made()
 
 
-def test_the_same_makes_the_same_card(card, tmp_path):
+def test_card_is_reproducible(card, tmp_path):
     again = make_card(tmp_path)
     assert subprocess.run(["cmp", card, again]).returncode == 0
 
 
 def u_boot(machine, card, at, until):
-    """What U-Boot says on the serial line, up to a pattern."""
+    """Starts U-Boot and returns its output on the serial port, up to a pattern."""
     copy, console = at / "copy.img", at / "console"
     run("cp", "--sparse=always", card, copy)
     qemu, processor = {"qemu_arm64": ("aarch64", "cortex-a53"), "qemu_arm": ("arm", "cortex-a15")}[machine]
@@ -361,23 +361,24 @@ def u_boot(machine, card, at, until):
     finally:
         process.kill()
         process.wait()
-    for mistake in ("Unknown command", "syntax error", "Usage:", "neither copy"):
+    for mistake in ("Unknown command", "syntax error", "Usage:", "copies of the boot state are invalid"):
         assert mistake not in text, text
     return text
 
 
-def test_the_boot_script_runs_in_u_boot(card, tmp_path):
-    """Each line of it but the last ones: the kernel is none. So the attempts are counted down, and then the
-    other slot has none either, and it starts over."""
+def test_boot_script_runs_in_u_boot(card, tmp_path):
+    """Runs all but the last lines, because the kernel is a dummy. The attempts of slot A are counted down to 0. Slot B
+    has none, so the script resets both counters."""
     text = u_boot("qemu_arm64", card, tmp_path, "(more attempts.*){4}")
     assert re.findall(r"BerryMSE: slot (\w), (\w) more attempts", text)[:4] == [("A", "2"), ("A", "1"), ("A", "0"), ("A", "2")], text
     assert "no attempts left in either slot" in text
-    assert "slot A has no kernel that starts" in text or "Bad Linux ARM64 Image magic" in text, text
+    assert "failed to start the kernel in slot A" in text or "Bad Linux ARM64 Image magic" in text, text
 
 
-def test_a_32_bit_kernel_starts_in_the_first_128_mib(tmp_path):
-    """A zImage unpacks itself to the start of the 128 MiB that it lies in, and Linux does not use what is below. This
-    one says where it was started, on the virtual machine's serial line; memory begins at 0x40000000."""
+def test_bootz_starts_a_32_bit_kernel_in_the_first_128_mib(tmp_path):
+    """A zImage decompresses itself to the start of the 128 MiB block in which it lies, and Linux does not use the
+    memory below that block. This kernel prints where it was started on the virtual machine's serial port. Memory
+    starts at 0x40000000."""
     instructions = [0xEA00000E]  # b 0x40
     instructions += [0xE1A00000] * 8 + [0x016F2818, 0, 0x1000] + [0xE1A00000] * 4  # header: magic, start, end
     instructions += [

@@ -1,21 +1,21 @@
-"""The parts of the boards in both trees' kernel fragments. What the kernel makes of these: kernel.py."""
+"""The components of the boards in the kernel fragments of both trees. kernel.py tests the resulting kernel."""
 
 import pytest
 from devices import BOARDS, FRAGMENTS, parts, settings
 
 
-def test_each_row_says_what_its_part_needs():
+def test_each_row_is_valid():
     for part in parts():
         assert set(part.boards) <= set(BOARDS), part
         assert part.name and part.device and part.driver, part
         assert part.symbol and part.symbol.replace("_", "").isalnum() and part.symbol == part.symbol.upper(), part
         assert part.value in ("y", "m", "n"), part
-        # A module is found by its name; what is built in needs none.
+        # A module is found by its name; a built-in driver needs none.
         assert part.value != "m" or part.driver != "-", part
 
 
 @pytest.mark.parametrize("board", BOARDS)
-def test_each_board_has_all_its_parts(board):
+def test_each_board_has_all_required_parts(board):
     here = {part.name.split(":")[0] for part in parts() if board in part.boards}
     needed = {"SD card", "Wi-Fi", "USB camera", "H.264 encoder", "camera", "video processor", "watchdog", "screen"}
     needed |= {"serial line, full UART", "random numbers"}
@@ -28,9 +28,9 @@ def test_each_board_has_all_its_parts(board):
 
 
 @pytest.mark.parametrize("tree", FRAGMENTS)
-def test_both_trees_name_every_symbol(tree):
-    """Explicitly, because Yocto switches off what is not named if its default is off, and a filter in Kconfig
-    changes defaults."""
+def test_both_trees_set_every_symbol(tree):
+    """Explicitly, because Yocto disables a symbol that is not set and has no default, and because a filter in
+    Kconfig changes defaults."""
     have = settings(*FRAGMENTS[tree])
     wanted = {part.symbol: part.value for part in parts()}
     assert {symbol: value for symbol, value in wanted.items() if have.get(symbol) != value} == {}

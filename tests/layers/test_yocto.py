@@ -1,4 +1,4 @@
-"""The Yocto layer, as far as it can be checked in seconds and without a build. docs/yocto.md has the rest."""
+"""Checks of the Yocto layer that take seconds and need no build. docs/yocto.md describes the others."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def run(*command, **more):
 
 
 def files_of(d):
-    """What SRC_URI takes from this repository, and where it is."""
+    """The files of this repository in SRC_URI, each with its path."""
     folders = [pathlib.Path(folder) for folder in d.getVar("FILESPATH").split(":") if folder]
     for uri in d.getVar("SRC_URI").split():
         if uri.startswith("file://"):
@@ -38,7 +38,7 @@ def files_of(d):
             yield name, next((folder / name for folder in folders if (folder / name).exists()), None)
 
 
-def test_the_crates_and_the_version_are_those_of_cargo_lock():
+def test_crates_and_version_match_cargo_lock():
     run(ROOT / "ci/generate/yocto-crates", "--check")
 
 
@@ -46,7 +46,7 @@ def test_the_crates_and_the_version_are_those_of_cargo_lock():
 
 
 def test_oelint():
-    # Why each of them is off is said in the file.
+    # The file explains why each rule is disabled.
     rules = (ROOT / "tests/layers/oelint.suppress").read_text()
     off = [line for line in rules.splitlines() if line and not line.startswith("#")]
     command = [pathlib.Path(sys.executable).parent / "oelint-adv", "--release", "wrynose", "--quiet", "--exit-zero"]
@@ -57,7 +57,7 @@ def test_oelint():
     assert done.returncode == 0 and not complaints, "\n".join(complaints) or done.stderr
 
 
-# What kas reads.
+# kas files.
 
 
 @pytest.mark.parametrize("name", KAS)
@@ -71,7 +71,7 @@ def with_includes(name):
     for include in KAS[name]["header"].get("includes", []):
         yield from with_includes(pathlib.Path(include).stem)
     yield KAS[name]
-    # kas takes the lock file beside each file that it reads.
+    # kas reads the lock file next to each file.
     yield KAS.get(f"{name}.lock", {})
 
 
@@ -86,18 +86,18 @@ def test_every_machine_has_a_file_and_every_repository_a_commit():
         assert {"bitbake", "openembedded-core", "meta-rauc", "berrymse"} <= set(repos)
         for name in set(repos) - {"berrymse"}:
             assert re.fullmatch("[0-9a-f]{40}", commits[name]["commit"]), f"{machine}: {name} has no commit"
-        assert set(commits) <= set(repos), "a lock file locks what is not there"
+        assert set(commits) <= set(repos), "a lock file pins an unknown repository"
 
 
-# The layer's papers.
+# Documents and metadata of the layer.
 
 
-def test_the_layer_says_what_it_is():
+def test_layer_has_documents_and_metadata():
     for name in ("README.md", "SECURITY.md", "COPYING"):
         assert (LAYER / name).stat().st_size > 200, name
     conf = (LAYER / "conf/layer.conf").read_text()
     assert 'LAYERSERIES_COMPAT_berrymse = "wrynose"' in conf
-    # A distribution called as a recipe would turn that recipe's name into an override.
+    # A distribution with the name of a recipe would make that name an override.
     names = {path.name.split("_")[0].removesuffix(".bb") for path in RECIPES}
     assert not names & {path.stem for path in (LAYER / "conf/distro").glob("*.conf")}
 
@@ -118,7 +118,7 @@ def test_recipes_parse(path, tmp_path):
 
 
 @pytest.mark.parametrize("name", ("images/berrymse-image", "bundles/berrymse-bundle"))
-def test_without_keys_there_is_an_explanation(name, tmp_path):
+def test_recipes_without_keys_are_skipped_with_an_explanation(name, tmp_path):
     d = recipes.read(LAYER / f"recipes-core/{name}.bb", recipes.config(tmp_path))[""]
     assert "development-keys.yml" in d.getVar("__SKIPPED")
 
@@ -127,23 +127,23 @@ def berrymse(folder, **values):
     return recipes.read(LAYER / "recipes-berrymse/berrymse/berrymse.bb", recipes.config(folder, **values))[""]
 
 
-def test_the_recipe_has_every_file_that_it_names(tmp_path):
+def test_all_files_in_src_uri_exist(tmp_path):
     found = dict(files_of(berrymse(tmp_path)))
     assert all(found.values()), found
-    # Not copies: the layer has none of these.
+    # The layer contains no copies of these.
     for name in ("Cargo.lock", "src", "appliance/berrymse.toml", "berrymse.service"):
         assert LAYER not in found[name].parents
     assert found["berrymse.service"] == ROOT / "appliance/systemd/berrymse.service"
 
 
-def test_the_licences_are_those_that_were_read(tmp_path):
+def test_licence_checksums_match_the_files(tmp_path):
     for entry in berrymse(tmp_path).getVar("LIC_FILES_CHKSUM").split():
         name, digest = re.fullmatch(r"file://(.*);md5=([0-9a-f]{32})", entry).groups()
         assert hashlib.md5((ROOT / name).read_bytes()).hexdigest() == digest, name
 
 
 @pytest.mark.parametrize("path", APPENDS, ids=lambda path: path.name)
-def test_appends_change_nothing_but_in_our_distribution(path, tmp_path):
+def test_appends_change_only_our_distribution(path, tmp_path):
     def after(overrides):
         d = recipes.config(tmp_path, overrides, FILESEXTRAPATHS="")
         for name in names:
@@ -162,8 +162,8 @@ def test_appends_change_nothing_but_in_our_distribution(path, tmp_path):
         assert all(where for _, where in files), files
 
 
-def test_libcamera_does_without_udev(tmp_path):
-    """As Buildroot's does: the images have mdev."""
+def test_libcamera_is_built_without_udev(tmp_path):
+    """As in Buildroot, because the images use mdev."""
     d = recipes.config(tmp_path, "rpi:berrymse-os", DEPENDS="udev gnutls", EXTRA_OEMESON="-Dcam=enabled")
     recipes.append(LAYER / "dynamic-layers/multimedia-layer/recipes-multimedia/libcamera/libcamera_%.bbappend", d)
     assert d.getVar("DEPENDS").split() == ["gnutls"]
@@ -172,8 +172,8 @@ def test_libcamera_does_without_udev(tmp_path):
     assert "multimedia-layer:${LAYERDIR}/dynamic-layers/multimedia-layer/recipes-*/*/*.bbappend" in layer
 
 
-def test_bitbake_can_watch_the_appliances_files(tmp_path):
-    """What a task is done again for. BitBake warns of links to nowhere."""
+def test_files_that_bitbake_checksums_exist(tmp_path):
+    """A change to one of these files repeats the task. BitBake warns about broken links."""
     d = recipes.config(tmp_path, BERRYMSE_KEYRING="ca.pem")
     image = recipes.read(LAYER / "recipes-core/images/berrymse-image.bb", d)[""]
     recipes.append(LAYER / "classes-recipe/image_types_berrymse.bbclass", image)
@@ -196,19 +196,19 @@ def options(path):
     ("uboot.fragment", "recipes-bsp/u-boot/files/berrymse.cfg"),
     ("uboot-raspberrypi.fragment", "recipes-bsp/u-boot/files/berrymse-rpi.cfg"),
 ))
-def test_the_appliance_is_configured_as_in_the_other_images(theirs, ours):
-    """What Buildroot's images switch on is on here, too. (What they leave out is their own affair.)"""
+def test_enables_all_options_that_buildroot_enables(theirs, ours):
+    """Options that Buildroot disables may differ."""
     wanted = options(ROOT / "buildroot-external/board/common" / theirs)
     have = options(LAYER / ours)
     assert wanted
     assert {name: value for name, value in wanted.items() if value != "n" and have.get(name) != value} == {}
 
 
-# What the layer's shell does with the appliance's files, done.
+# Shell functions of the recipes, run with the appliance's files.
 
 
 def shell(d, name, **more):
-    """Runs a recipe's shell function as BitBake has expanded it."""
+    """Runs a shell function of a recipe, as expanded by BitBake."""
     log = "bbnote() { :; }; bbwarn() { echo \"$@\"; }; bbfatal() { echo \"$@\"; exit 1; }"
     return run("bash", "-c", f"set -e; {log}\n{d.getVar(name)}", **more)
 
@@ -220,7 +220,7 @@ def tools():
     assert not missing, f"{missing}: ./ci/test layers installs them"
 
 
-def test_keys_for_development_are_made_once_and_said_loudly(tmp_path):
+def test_development_keys_are_created_once_with_a_warning(tmp_path):
     keys = tmp_path / "keys"
     path = LAYER / "recipes-core/berrymse-development-keys/berrymse-development-keys.bb"
     d = recipes.read(path, recipes.config(tmp_path, BERRYMSE_DEVELOPMENT_KEYS=str(keys)))[""]
@@ -244,7 +244,7 @@ def slot(folder, machine, kernel, overrides):
     return dict(line.split("=", 1) for line in run("mtype", "-i", image, "::slot.txt").splitlines())
 
 
-def test_a_slot_says_what_boot_cmd_asks_for(tmp_path, tools):
+def test_slot_txt_sets_only_variables_that_boot_cmd_reads(tmp_path, tools):
     asked = re.search(r"env import -t \$\{text\} \$\{filesize\} (.*)", (ROOT / "appliance/boot.cmd").read_text())[1].split()
     virtual = slot(tmp_path, "qemuarm64", "Image", "qemuarm64")
     assert virtual == {"kernel": "kernel.gz", "arguments": (ROOT / "appliance/virt/arguments").read_text().strip()}
@@ -261,8 +261,8 @@ def partitions(image):
 
 
 @pytest.mark.parametrize("machine, bits", (("raspberrypi0-wifi", 32), ("raspberrypi4-64", 64)))
-def test_the_card_has_the_appliances_layout(machine, bits, tmp_path, tools):
-    # As OpenEmbedded has them: the processor's goes before the machine's.
+def test_card_has_the_layout_of_the_appliance(machine, bits, tmp_path, tools):
+    # In OpenEmbedded's order: the processor precedes the machine.
     overrides = f"{'aarch64' if bits == 64 else 'arm'}:rpi:{machine}"
     slot(tmp_path, machine, "Image", overrides)
     deploy = tmp_path / "deploy"
@@ -276,7 +276,7 @@ def test_the_card_has_the_appliances_layout(machine, bits, tmp_path, tools):
         DEPLOY_DIR_IMAGE=str(deploy), BOOTFILES_DIR_NAME="bootfiles", REPRODUCIBLE_TIMESTAMP_ROOTFS="1700000000",
     )
     recipes.append(LAYER / "classes-recipe/image_types_berrymse.bbclass", d)
-    # What meta-raspberrypi makes of the kernel's device trees.
+    # The entries that meta-raspberrypi generates for the kernel's device trees.
     trees = " ".join(["bcm2711-rpi-4-b.dtb", *(f"{name};overlays/{name}" for name in overlays)])
     files = d.getVar("BERRYMSE_BOOT_FILES:rpi", False).replace("${@make_dtb_boot_files(d)}", trees)
     assert trees in files
@@ -307,8 +307,8 @@ def test_the_card_has_the_appliances_layout(machine, bits, tmp_path, tools):
         assert file.read(6000) == b"a root" * 1000
 
 
-def test_the_kernel_makes_the_overlays_of_every_camera_module(tmp_path):
-    # Of meta-raspberrypi, at the commit in kas/raspberrypi.lock.yml.
+def test_kernel_builds_the_overlays_of_all_camera_modules(tmp_path):
+    # From meta-raspberrypi, at the commit in kas/raspberrypi.lock.yml.
     theirs = "overlays/imx219.dtbo overlays/imx477.dtbo overlays/imx708.dtbo overlays/disable-bt.dtbo overlays/dwc2.dtbo"
     d = recipes.config(tmp_path, "rpi:raspberrypi4-64", RPI_KERNEL_DEVICETREE_OVERLAYS=theirs)
     recipes.append(LAYER / "conf/distro/berrymse-os.conf", d)
@@ -318,7 +318,7 @@ def test_the_kernel_makes_the_overlays_of_every_camera_module(tmp_path):
     assert sorted(made) == sorted(f"overlays/{name}.dtbo" for name in needed)
 
 
-def test_the_root_has_the_appliances_files(tmp_path):
+def test_root_contains_the_files_of_the_appliance(tmp_path):
     root = tmp_path / "rootfs"
     for name in ("etc/init.d/rcS", "etc/rc5.d/S01x", "etc/dbus-1/system.conf", "etc/fstab", "usr/share/dbus-1/system.conf"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -346,23 +346,23 @@ def test_the_root_has_the_appliances_files(tmp_path):
     assert (root / "etc/rauc/keyring.pem").read_text() == "a certificate"
     assert (root / "etc/berrymse-development").exists()
     assert (tmp_path / "squashfs.sort").read_text() == "usr/bin/berrymse -1\n"
-    # No clock is before this system's making.
+    # The device's clock starts no earlier than the build of this system.
     made = int(d.getVar("REPRODUCIBLE_TIMESTAMP_ROOTFS"))
     assert made > 1763000000
 
 
-# Its own init managers.
+# Other init managers.
 
 
 @pytest.mark.parametrize("feature", ("systemd", "sysvinit", ""))
-def test_unit_and_script_are_for_their_own_init_manager(feature, tmp_path):
+def test_unit_and_script_are_installed_only_for_their_init_manager(feature, tmp_path):
     source = tmp_path / "source"
     d = berrymse(tmp_path, OVERRIDES="class-target", DISTRO_FEATURES=feature, UNPACKDIR=str(source), D=str(tmp_path / "D"),
                  systemd_system_unitdir="/usr/lib/systemd/system", localstatedir="/var", do_install="true")
     for name, where in files_of(d):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).symlink_to(where)
-    # The user is there in a build only.
+    # The user exists only during a build.
     body = d.getVar("do_install").replace("chown root:berrymse", "true")
     run("bash", "-c", f"set -e\n{body}")
     installed = {str(path.relative_to(tmp_path / "D")) for path in (tmp_path / "D").rglob("*") if path.is_file()}
@@ -373,9 +373,9 @@ def test_unit_and_script_are_for_their_own_init_manager(feature, tmp_path):
     }[feature]
 
 
-def test_the_unit_is_right_and_tight(tmp_path):
+def test_unit_is_valid_and_restricted(tmp_path):
     unit = ROOT / "appliance/systemd/berrymse.service"
-    # A root of its own, because there is no such executable on this machine.
+    # In a separate root, because the executable is not installed on this machine.
     root = tmp_path / "root"
     for name in ("usr/bin/berrymse",):
         (root / name).parent.mkdir(parents=True)

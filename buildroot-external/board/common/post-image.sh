@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The card's image and the update bundle, of what Buildroot has made. Called by Buildroot with the folder
-# of images and the board's name. In images/ then are:
+# Creates the card image and the update bundle from Buildroot's output. Buildroot calls this script with the
+# images folder and the name of the board. The results are in images/:
 #
 #   sdcard.img, .img.xz, .img.bmap   the card: for dd, for Raspberry Pi Imager, for bmaptool
 #   berrymse-BOARD-VERSION.raucb     the update
-#   slot.img, rootfs.squashfs        what both are made of
+#   slot.img, rootfs.squashfs        the contents of both
 set -euo pipefail
 images=$1 board=$2
 here=${0%/*}
@@ -14,7 +14,7 @@ keys
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The FAT partition: firmware, device trees (the firmware hands them on), U-Boot, its script.
+# The FAT partition: firmware, device trees (which the firmware passes to U-Boot), U-Boot and its script.
 mkdir "$work/boot" "$work/slot"
 bits=''
 if [ -d "$images/rpi-firmware" ]; then
@@ -27,7 +27,7 @@ fi
 "$repository/appliance/assemble" boot "$work/boot" $bits
 [ ! -e "$here/../$board/config.txt" ] || cat "$here/../$board/config.txt" >>"$work/boot/config.txt"
 
-# A slot: the kernel, and what U-Boot is to do with it.
+# A slot: the kernel, and slot.txt, which tells U-Boot how to start it.
 kernel=Image.gz
 [ -e "$images/$kernel" ] || kernel=zImage
 cp "$images/$kernel" "$work/slot/${kernel,,}"
@@ -36,7 +36,7 @@ cp "$images/$kernel" "$work/slot/${kernel,,}"
     [ ! -d "$images/rpi-firmware" ] || echo "arguments=$(cat "$repository/appliance/raspberrypi/arguments")"
     [ ! -e "$here/../$board/slot.txt" ] || cat "$here/../$board/slot.txt"
 } >"$work/slot/slot.txt"
-# Builds of the same make the same.
+# Fixed timestamps, so that builds are reproducible.
 find "$work" -exec touch -h -d "@${SOURCE_DATE_EPOCH:-$(stat -c %Y "$images/$kernel")}" {} +
 
 "$repository/appliance/assemble" slot "$images/slot.img" "$work/slot"
@@ -50,6 +50,6 @@ if [ -n "$certificate" ]; then
 fi
 [ -z "$development" ] || cat >&2 <<END
 
-*** DEVELOPMENT KEYS: whoever has $BASE_DIR/keys can update every device with this image.
-*** docs/appliance.md says how to have your own; BR2_PACKAGE_BERRYMSE_KEYRING is where they go.
+*** DEVELOPMENT KEYS: anyone who has $BASE_DIR/keys can sign updates for every device with this image.
+*** To use your own keys, see docs/appliance.md and set BR2_PACKAGE_BERRYMSE_KEYRING.
 END

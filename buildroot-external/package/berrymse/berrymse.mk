@@ -4,9 +4,10 @@
 #
 ################################################################################
 
-# From the repository that this tree is in. What is built or fetched there
-# stays there. For a release instead, in local.mk or here: BERRYMSE_VERSION,
-# _SITE, _SITE_METHOD = http, and a hash file; nothing else changes.
+# The source is the repository that contains this tree, without files that
+# were built or downloaded there. To build a release instead, set
+# BERRYMSE_VERSION, _SITE and _SITE_METHOD = http in local.mk or here, and
+# add a hash file.
 BERRYMSE_VERSION = local
 BERRYMSE_SITE = $(realpath $(BR2_EXTERNAL_BERRYMSE_PATH)/..)
 BERRYMSE_SITE_METHOD = local
@@ -16,15 +17,16 @@ BERRYMSE_OVERRIDE_SRCDIR_RSYNC_EXCLUSIONS = \
 BERRYMSE_LICENSE = MIT or Apache-2.0
 BERRYMSE_LICENSE_FILES = LICENSE-MIT LICENSE-APACHE
 
-# As Cargo.toml has it: measured in docs/performance.md. The cargo
-# infrastructure sets others in the environment, which goes before the file.
+# The release profile of Cargo.toml, measured in docs/performance.md. The cargo
+# infrastructure sets other values in the environment, which take precedence
+# over the file.
 BERRYMSE_CARGO_ENV = \
 	CARGO_PROFILE_RELEASE_OPT_LEVEL="s" \
 	CARGO_PROFILE_RELEASE_LTO="fat" \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS="1" \
 	CARGO_PROFILE_RELEASE_PANIC="abort"
 
-# A tarball gets its crates when it is downloaded; a folder does not.
+# Buildroot vendors the crates when it downloads a tarball, but not for a folder.
 ifeq ($(BERRYMSE_SITE_METHOD),local)
 define BERRYMSE_VENDOR
 	mkdir -p $(@D)/.cargo $(BR_CARGO_HOME)
@@ -35,8 +37,7 @@ endef
 BERRYMSE_PRE_BUILD_HOOKS += BERRYMSE_VENDOR
 endif
 
-# All that it asks of the machine it finds by itself: cameras by their
-# numbers, RAUC on the bus. The groups' names are those of appliance/root.
+# The group names are those used in appliance/root.
 ifeq ($(BR2_PACKAGE_BERRYMSE_APPLIANCE),y)
 define BERRYMSE_USERS
 	berrymse -1 berrymse -1 ! - - video BerryMSE

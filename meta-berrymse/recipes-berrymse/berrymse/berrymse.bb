@@ -12,9 +12,9 @@ require conf/distro/include/berrymse-version.inc
 require berrymse-crates.inc
 PV = "${BERRYMSE_VERSION}"
 
-# From the repository that this layer is in: what Cargo needs to build, and nothing that would build it
-# anew without need. V4L2's bindings are in bindings/, ready made: neither libclang nor new kernel headers
-# are needed (docs/yocto.md).
+# From the repository that contains this layer: only the files that Cargo needs, to avoid unnecessary
+# rebuilds. The V4L2 bindings are committed in bindings/, so neither libclang nor recent kernel headers are
+# required (docs/yocto.md).
 FILESEXTRAPATHS:prepend := "${BERRYMSE_TREE}:${BERRYMSE_TREE}/appliance/systemd:"
 SRC_URI += "\
     file://Cargo.toml \
@@ -33,11 +33,11 @@ S = "${UNPACKDIR}"
 
 inherit cargo systemd update-rc.d useradd
 
-# OpenEmbedded strips it itself, and keeps what a debugger wants in berrymse-dbg.
+# OpenEmbedded strips the executable and keeps the debug information in berrymse-dbg.
 export CARGO_PROFILE_RELEASE_STRIP = "none"
 
 do_install:append:class-target() {
-    # The appliance has both elsewhere: its configuration on the FAT partition, its inittab in appliance/root.
+    # Not for the appliance, which has its configuration on the FAT partition and its inittab in appliance/root.
     if ${@bb.utils.contains_any('DISTRO_FEATURES', 'systemd sysvinit', 'true', 'false', d)}; then
         install -D -m 0640 ${S}/appliance/berrymse.toml ${D}${sysconfdir}/berrymse.toml
         chown root:berrymse ${D}${sysconfdir}/berrymse.toml
@@ -56,13 +56,14 @@ SYSTEMD_SERVICE:${PN} = "berrymse.service"
 INITSCRIPT_NAME = "berrymse"
 INITSCRIPT_PARAMS = "defaults 80 20"
 
-# Its own user; cameras belong to the group video.
+# A separate user for the server; cameras belong to the group video.
 USERADD_PACKAGES = "${PN}"
 GROUPADD_PARAM:${PN} = "--system video"
 USERADD_PARAM:${PN} = "--system --user-group --groups video --no-create-home --home-dir ${localstatedir}/lib/berrymse \
     --shell /bin/false --comment BerryMSE berrymse"
 
-# `rpicam`: rpicam-vid, with meta-openembedded's meta-multimedia. An announcement of updates over TLS: curl.
+# The source "rpicam" needs rpicam-vid from meta-openembedded's meta-multimedia. curl fetches the update
+# announcement over TLS.
 RRECOMMENDS:${PN}:append:class-target = " ca-certificates tzdata-core"
 RSUGGESTS:${PN} = "curl"
 

@@ -1,4 +1,4 @@
-SUMMARY = "A boot slot of the appliance: its kernel, and what U-Boot is to do with it"
+SUMMARY = "Boot slot of the appliance: the kernel and how U-Boot starts it"
 DESCRIPTION = "A FAT file system with kernel and slot.txt, which appliance/boot.cmd reads. Part of every update."
 LICENSE = "MIT"
 DEPENDS = "dosfstools-native mtools-native"
@@ -8,8 +8,8 @@ inherit deploy nopackages
 INHIBIT_DEFAULT_DEPS = "1"
 PACKAGE_ARCH = "${MACHINE_ARCH}"
 
-# Arguments for the kernel beside those that U-Boot adds. They come with every update; those in a Raspberry Pi's
-# cmdline.txt are as the card was first written.
+# Kernel arguments in addition to those from U-Boot. They are part of every update, while a Raspberry Pi's
+# cmdline.txt is not changed by updates.
 BERRYMSE_ARGUMENTS ?= ""
 BERRYMSE_ARGUMENTS:rpi ?= "bcm2835_wdt.heartbeat=79"
 BERRYMSE_ARGUMENTS:qemuarm64 ?= "quiet"
@@ -18,7 +18,7 @@ do_compile() {
     slot=${B}/slot
     rm -rf $slot
     mkdir -p $slot
-    # Small as can be, and as appliance/boot.cmd wants it.
+    # The smallest format that appliance/boot.cmd supports.
     case ${KERNEL_IMAGETYPE} in
         Image)
             gzip -9nc ${DEPLOY_DIR_IMAGE}/Image > $slot/kernel.gz

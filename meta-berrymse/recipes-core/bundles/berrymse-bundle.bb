@@ -1,5 +1,5 @@
-SUMMARY = "An update of BerryMSE's appliance, for its web page or RAUC"
-DESCRIPTION = "What a device that trusts its signer installs in its other slot: kernel and root, block by block."
+SUMMARY = "Update bundle of the BerryMSE appliance, for its web page or RAUC"
+DESCRIPTION = "Kernel and root file system, which a device that trusts the signer installs in its inactive slot."
 LICENSE = "MIT"
 
 require conf/distro/include/berrymse-version.inc
@@ -7,7 +7,8 @@ PV = "${BERRYMSE_VERSION}"
 
 inherit bundle
 
-# The names, formats and slots of appliance/root/etc/rauc/system.conf. RAUC_CERT_FILE and RAUC_KEY_FILE sign it.
+# Names, formats and slots as in appliance/root/etc/rauc/system.conf. RAUC_CERT_FILE and RAUC_KEY_FILE sign the
+# bundle.
 RAUC_BUNDLE_COMPATIBLE = "berrymse-${MACHINE}"
 RAUC_BUNDLE_VERSION = "${PV}"
 RAUC_BUNDLE_DESCRIPTION = "BerryMSE ${PV}"
@@ -25,12 +26,12 @@ RAUC_SLOT_rootfs[fstype] = "squashfs-zst"
 RAUC_SLOT_rootfs[rename] = "root.img"
 RAUC_SLOT_rootfs[adaptive] = "block-hash-index"
 
-# The images are compressed already, or compress well enough block by block.
+# The images are already compressed, or compress well enough block by block.
 BUNDLE_ARGS += ' --mksquashfs-args="-comp zstd -b 64k -no-progress"'
 
 python () {
     if not d.getVar('RAUC_KEY_FILE') or not d.getVar('RAUC_CERT_FILE'):
-        raise bb.parse.SkipRecipe("whose update is it? Set RAUC_KEY_FILE and RAUC_CERT_FILE (docs/yocto.md, Keys), "
+        raise bb.parse.SkipRecipe("no signing key: set RAUC_KEY_FILE and RAUC_CERT_FILE (docs/yocto.md, Keys), "
                                   "or add kas/development-keys.yml")
 }
 do_bundle[depends] += "${@'berrymse-development-keys:do_keys' if d.getVar('BERRYMSE_DEVELOPMENT_KEYS') else ''}"

@@ -1,6 +1,6 @@
-SUMMARY = "BerryMSE's appliance: power on, it streams"
-DESCRIPTION = "An SD card's image with two systems that are updated in turn, and what configures them: one file \
-on its FAT partition. docs/appliance.md says what happens when it starts."
+SUMMARY = "BerryMSE appliance, which streams when powered on"
+DESCRIPTION = "An SD card image with two systems that are updated in turn, configured by one file on its FAT \
+partition. docs/appliance.md describes the boot process."
 LICENSE = "MIT"
 
 require conf/distro/include/berrymse-version.inc
@@ -40,14 +40,15 @@ IMAGE_INSTALL:append:rpi = " \
     linux-firmware-rpidistro-bcm43456 \
     ${@bb.utils.contains('BBFILE_COLLECTIONS', 'multimedia-layer', '${BERRYMSE_LIBCAMERA}', '', d)} \
 "
-# rpicam-vid. A 32-bit Zero has its camera from the firmware.
+# rpicam-vid. The 32-bit Zero uses the camera through the firmware instead.
 BERRYMSE_LIBCAMERA = "libcamera-apps"
 BERRYMSE_LIBCAMERA:raspberrypi0-wifi = ""
 
-# A package whose script wants to run at the first start is an error: the root is never written.
+# The root file system is never written, so a package with a script that must run at first boot is an error.
 IMAGE_FEATURES = "read-only-rootfs"
 
-# No clock is before this; certificates are made later than 2018. The time of the last change.
+# The time of the last commit. The device's clock starts no earlier, because certificates are newer than
+# OpenEmbedded's default of 2018.
 REPRODUCIBLE_TIMESTAMP_ROOTFS = "${@berrymse_time(d)}"
 
 def berrymse_time(d):
@@ -56,30 +57,30 @@ def berrymse_time(d):
     asked = subprocess.run(['git', '-C', tree, 'log', '-1', '--format=%ct'], capture_output=True, text=True)
     if asked.returncode == 0:
         return asked.stdout.strip()
-    # No clone (a release's archive, or another user's folder): its newest file's time.
+    # Not a clone, or owned by another user: the time of Cargo.lock.
     return str(int(os.stat(os.path.join(tree, 'Cargo.lock')).st_mtime))
 
 BERRYMSE_COMPATIBLE ?= "berrymse-${MACHINE}"
 
 python () {
     if not d.getVar('BERRYMSE_KEYRING'):
-        raise bb.parse.SkipRecipe("whose updates is it to install? Set BERRYMSE_KEYRING (docs/yocto.md, Keys), "
+        raise bb.parse.SkipRecipe("no keyring for updates: set BERRYMSE_KEYRING (docs/yocto.md, Keys), "
                                   "or add kas/development-keys.yml")
 }
 
-# What the repository's folder appliance/ has for the root file system, put over what the packages have.
+# Adds the files in appliance/ to the root file system, replacing those of packages.
 ROOTFS_POSTPROCESS_COMMAND += "berrymse_appliance"
-berrymse_appliance[doc] = "Puts what the repository's folder appliance/ has over what the packages have"
+berrymse_appliance[doc] = "Adds the files in appliance/ to the root file system, replacing those of packages"
 berrymse_appliance() {
-    # OpenEmbedded's own start scripts: inittab and rcS are the appliance's.
+    # OpenEmbedded's init scripts are not used: the appliance has its own inittab and rcS.
     rm -rf ${IMAGE_ROOTFS}${sysconfdir}/init.d ${IMAGE_ROOTFS}${sysconfdir}/rc?.d
-    # One user of the bus, one policy: appliance/root/etc/dbus-1.
+    # The bus is only for berrymse and RAUC, with the policy in appliance/root/etc/dbus-1.
     rm -rf ${IMAGE_ROOTFS}${sysconfdir}/dbus-1 ${IMAGE_ROOTFS}${datadir}/dbus-1
-    # Links to where nothing is before the start: what is there is written through /etc's overlay.
+    # Links whose targets do not exist at build time. The files are written to the overlay of /etc instead.
     rm -f ${IMAGE_ROOTFS}${sysconfdir}/resolv.conf ${IMAGE_ROOTFS}${sysconfdir}/fstab
     install -d ${IMAGE_ROOTFS}${sysconfdir}/network
 
-    # Through a folder of its own: the files' owners are whoever has cloned the repository.
+    # Through a temporary folder, because the files belong to the user who cloned the repository.
     appliance=${WORKDIR}/appliance
     rm -rf $appliance
     ${BERRYMSE_TREE}/appliance/assemble root $appliance ${BERRYMSE_COMPATIBLE} ${PV} ${BERRYMSE_KEYRING}
@@ -95,17 +96,17 @@ berrymse_appliance() {
         touch ${IMAGE_ROOTFS}${sysconfdir}/berrymse-development
     fi
 
-    # The executable comes last: what is before it stays where it is, and an update need not fetch it.
+    # The executable comes last, so that the files before it keep their place and updates need not fetch them.
     echo "${bindir}/berrymse -1" | sed 's|^/||' > ${WORKDIR}/squashfs.sort
 }
 
 # After depmod, which runs last in do_rootfs.
 IMAGE_PREPROCESS_COMMAND += "berrymse_check"
-berrymse_check[doc] = "Fails if a device could not work with this root file system"
+berrymse_check[doc] = "Fails if a device would not work with this root file system"
 berrymse_check() {
     ${BERRYMSE_TREE}/appliance/assemble check ${IMAGE_ROOTFS} ${BERRYMSE_PARTS}
 }
-# Which drivers have to be there: a board of appliance/raspberrypi/devices.tsv.
+# The board in appliance/raspberrypi/devices.tsv whose drivers must be present.
 BERRYMSE_PARTS ?= ""
 BERRYMSE_PARTS:raspberrypi0-wifi ?= "rpi0w"
 BERRYMSE_PARTS:raspberrypi3-64 ?= "rpi0_2w_rpi3_64"
