@@ -332,8 +332,8 @@ impl<'de> Deserialize<'de> for Source {
                                 format!("no such source: {other:?}; did you mean {name:?}?")
                             }
                             None => format!(
-                                "no such source: {other:?}; valid are \"/dev/video…\", \"rpicam\", \
-                                 \"test-card\" and {{ command = [\"program\", \"argument\", …] }}"
+                                "no such source: {other:?}; must be \"/dev/video…\", \"rpicam\", \
+                                 \"test-card\" or {{ command = [\"program\", \"argument\", …] }}"
                             ),
                         }))
                     }
