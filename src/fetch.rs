@@ -39,7 +39,7 @@ pub enum FetchError {
         /// The requested URL.
         url: String,
     },
-    /// The server replied with a status that is not a success.
+    /// The server replied with a status that does not indicate success.
     Status {
         /// The requested URL.
         url: String,
@@ -57,7 +57,7 @@ pub enum FetchError {
     Curl {
         /// The requested URL.
         url: String,
-        /// The error message of curl.
+        /// The error message from curl.
         message: String,
     },
 }
@@ -98,7 +98,7 @@ impl Error for FetchError {
 ///
 /// # Errors
 ///
-/// Fails if `url` is invalid, or if there is no complete response of at most 64 KiB within 5 s.
+/// Fails if `url` is invalid, or if no complete response of at most 64 KiB arrives within 5 s.
 pub async fn get(url: &str) -> Result<(StatusCode, String), FetchError> {
     let invalid = || FetchError::InvalidUrl(url.into());
     let uri: Uri = url.parse().map_err(|_| invalid())?;
@@ -120,7 +120,8 @@ pub async fn get(url: &str) -> Result<(StatusCode, String), FetchError> {
         tokio::pin!(response);
         tokio::select! {
             response = &mut response => response,
-            // The connection drives the exchange. If it ends first, the result is ready.
+            // The connection drives the exchange. If the connection ends first, the response is
+            // already available.
             _ = connection => response.await,
         }
     };
@@ -130,7 +131,7 @@ pub async fn get(url: &str) -> Result<(StatusCode, String), FetchError> {
     }
 }
 
-/// Fetches a text of at most 64 KiB over `http` or `https`.
+/// Fetches a text file of at most 64 KiB over `http` or `https`.
 pub(crate) async fn fetch(url: &str) -> Result<String, FetchError> {
     if url.starts_with("http://") {
         let (status, text) = get(url).await?;
@@ -146,7 +147,7 @@ pub(crate) async fn fetch(url: &str) -> Result<String, FetchError> {
     })
 }
 
-/// Fetches a text over `https`. curl does the TLS: RAUC requires its library in any case.
+/// Fetches a text file over `https`. curl handles TLS, because RAUC requires libcurl in any case.
 fn with_curl(url: &str) -> Result<String, FetchError> {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--fail", "--location", "--proto", "=https"]);

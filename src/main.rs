@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Exit status of `berrymse health` if the server replies and a camera delivers no pictures. (clap
+/// Exit status of `berrymse health` if the server replies, but a camera delivers no pictures. (clap
 /// exits with 2 for an invalid command line.)
 const UNHEALTHY: u8 = 3;
 
@@ -42,14 +42,14 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Its Display contains its causes.
+            // The Display output of the error includes its causes.
             eprintln!("berrymse: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// What a command fails with. The message is shown to the user.
+/// The error that a failed command returns. The message is shown to the user.
 type CommandError = Box<dyn Error>;
 
 fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
@@ -127,23 +127,24 @@ fn apply(
     all_of(&report.failures)
 }
 
-/// Returns the absolute path `path` below another root directory.
+/// Returns the absolute path `path`, moved below the root directory `root`.
 fn below(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
-/// `berrymse health`: returns the cameras that deliver no pictures, as text, or `None` if all do.
+/// `berrymse health`: returns the cameras that deliver no pictures, as text, or `None` if all
+/// cameras deliver pictures.
 ///
 /// # Errors
 ///
-/// Fails if there is no such reply.
+/// Fails if the configuration is unreadable, or if the server gives no valid health reply.
 fn health(
     url: Option<String>,
     config: Option<PathBuf>,
     last_good: Option<PathBuf>,
 ) -> Result<Option<String>, CommandError> {
     let url = match url {
-        // Without a path, such as `http://cam:2020`, the path is /healthz.
+        // If the URL has no path, as in `http://cam:2020`, the path is /healthz.
         Some(url) if url.matches('/').count() <= 2 => format!("{url}/healthz"),
         Some(url) if url.matches('/').count() == 3 && url.ends_with('/') => format!("{url}healthz"),
         Some(url) => url,
@@ -156,7 +157,7 @@ fn health(
     match status {
         StatusCode::OK => Ok(None),
         StatusCode::SERVICE_UNAVAILABLE => Ok(Some(text)),
-        status => Err(format!("{url} returned {status}: is this BerryMSE? {text}").into()),
+        status => Err(format!("{url} returned {status}: is this a BerryMSE server? {text}").into()),
     }
 }
 

@@ -30,7 +30,7 @@ pub enum StartError {
     Config(ConfigError),
     /// The server could not listen on its address.
     Listen(ListenError),
-    /// A signal handler, a thread or another resource of the system was not available.
+    /// A signal handler, a thread or another system resource was not available.
     System(io::Error),
 }
 
@@ -73,7 +73,7 @@ impl From<io::Error> for StartError {
 }
 
 /// Loads the configuration from `file`, or from the default path if that exists. With `last_good`,
-/// a missing or broken file is replaced by that copy.
+/// that copy is used if the file is missing or invalid.
 ///
 /// # Errors
 ///
@@ -89,7 +89,7 @@ pub fn load(file: Option<PathBuf>, last_good: Option<PathBuf>) -> Result<Found, 
             return Err(ConfigError {
                 file: file.display().to_string(),
                 at: None,
-                message: "no such file: name another with --config, or omit --config".into(),
+                message: "no such file: specify another one with --config, or omit --config".into(),
             });
         }
         Some(file) => Config::load(file)?,
@@ -102,7 +102,7 @@ pub fn load(file: Option<PathBuf>, last_good: Option<PathBuf>) -> Result<Found, 
 ///
 /// # Errors
 ///
-/// Fails if the configuration is invalid, or if a resource of the system is not available.
+/// Fails if the configuration is invalid, or if a system resource is not available.
 pub async fn serve(mut options: cli::Serve) -> Result<(), StartError> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -129,7 +129,7 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), StartError> {
         if !restart {
             notify::tell("STOPPING=1");
         }
-        // A second signal exits without waiting.
+        // On a second signal, exit without waiting.
         tokio::select! {
             _ = running.end() => {}
             _ = interrupt.recv() => return Ok(()),
@@ -142,7 +142,8 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), StartError> {
         options.listen = options.listen.and(state.listening);
         match load(options.config.clone(), options.last_good.clone()) {
             Ok(new) => found = new,
-            // The file was valid when it was saved, so it has changed since: keep what is running.
+            // The file was valid when it was saved, so it has changed since: keep the old
+            // configuration.
             Err(error) => found.problem = Some(error.to_string()),
         }
     }
@@ -182,7 +183,8 @@ impl Running {
         log_startup(&config, found);
         let mut problem = found.problem.clone();
         let appliance = options.last_good.is_some();
-        // An unreachable machine cannot be repaired on its page, so listen somewhere.
+        // If the server is unreachable, its configuration cannot be corrected from the page, so
+        // fall back to another address.
         let fallback = state.listening.or_else(|| appliance.then(|| as_shipped().server.listen));
         let listener = listen(config.server.listen, fallback, &mut problem)?;
         let address = listener.local_addr()?;
@@ -231,7 +233,7 @@ impl Running {
     }
 }
 
-/// Listens on `wanted`, or else on `fallback`, which is then reported in `problem`.
+/// Listens on `wanted`. If that fails, listens on `fallback` and reports the error in `problem`.
 fn listen(
     wanted: SocketAddr,
     fallback: Option<SocketAddr>,
@@ -244,7 +246,7 @@ fn listen(
     let Some(other) = fallback.filter(|other| *other != wanted) else { return Err(error) };
     let Ok(listener) = http::listen(other) else { return Err(error) };
     log::error!("{error}; listening on {other}");
-    *problem = Some(format!("{error}\nUntil this is fixed, the server listens on {other}."));
+    *problem = Some(format!("{error}\nUntil this is corrected, the server listens on {other}."));
     Ok(listener)
 }
 
@@ -296,7 +298,7 @@ pub fn loopback_for(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Returns host and port for a URL with which a browser on this machine reaches a server that
+/// Returns the host and port of the URL at which a browser on this machine reaches a server that
 /// listens on `address`.
 fn reachable(address: SocketAddr) -> String {
     let host = match address.ip() {

@@ -26,7 +26,7 @@ pub struct Settings {
     pub problem: Option<String>,
     /// The configuration that was in force when the machine started.
     pub at_start: (System, Network),
-    /// Whether the configuration in force takes effect only after a restart of the machine.
+    /// Whether the current configuration takes full effect only after a restart of the machine.
     pub reboot: bool,
     /// Notified when a new configuration has been saved.
     pub changed: Arc<Notify>,
@@ -61,8 +61,8 @@ impl fmt::Display for SaveError {
             SaveError::Invalid(error) => f.write_str(&error.message),
             SaveError::Write { file, error } => write!(
                 f,
-                "cannot write {}: {error}; edit the file on this machine, or give the user that \
-                 runs berrymse write permission for its directory",
+                "cannot write {}: {error}: edit the file on this machine, or grant write \
+                 permission for the file's directory to the user that runs berrymse",
                 file.display()
             ),
             SaveError::Helper(error) => error.fmt(f),
@@ -101,7 +101,8 @@ impl Settings {
     }
 
     /// Edits the current text with `edit`, saves the result, and notifies the server. `expected` is
-    /// the tag of the text that the change is based on. `cameras` are the cameras in force.
+    /// the tag of the text that the change is based on. `cameras` are the cameras of the running
+    /// configuration.
     ///
     /// Returns whether the machine must be restarted for the change to take effect.
     ///

@@ -1,6 +1,6 @@
 // <berry-mse>: live video from a BerryMSE camera in any page. docs/embedding.md describes the element,
-// berrymse.d.ts has its types. This module is the element itself: its states, and what connects the
-// modules in player/. The server sends all of them joined as one file.
+// and berrymse.d.ts contains its types. This module implements the element itself: its states, and the
+// connections between the modules in player/. The server serves all modules bundled into one file.
 
 import { Connection, cameraName, statusUrl } from './player/connection.js';
 import { STYLE, download, statisticsText, updateBar } from './player/controls.js';
@@ -12,15 +12,15 @@ import { Statistics } from './player/statistics.js';
 import { CanvasSurface } from './player/webcodecs.js';
 
 const TICK_MS = 500;
-/** Connected, but no frame for this time: the state is "waiting". */
+/** If no frame arrives for this long while connected, the state is "waiting". */
 const NO_FRAME_TIMEOUT_MS = 1500;
-/** No message for this time, not even an answer: the connection is dead. */
+/** If no message arrives for this long, not even a time reply, the connection is dead. */
 const DEAD_CONNECTION_TIMEOUT_MS = 4000;
-/** Frames are received, but none is shown for this time: the policy has failed. */
+/** If frames are received but none is shown for this long, the policy has failed. */
 const FROZEN_TIMEOUT_MS = 3000;
-/** A page that is hidden for this time disconnects. */
+/** A page that is hidden for this long disconnects. */
 const HIDDEN_TIMEOUT_MS = 5000;
-/** Between two ticks, a longer time means that the computer was asleep. */
+/** A longer gap between two ticks means that the computer was asleep. */
 const SLEEP_GAP_MS = 10000;
 /** Interval between two requests for the reason why there is no picture. */
 const REASON_INTERVAL_MS = 2000;
@@ -65,7 +65,10 @@ export class BerryMse extends HTMLElement {
   #notice = document.createElement('div');
   #overlay = document.createElement('pre');
   #controls = document.createElement('div');
-  /** Whether the page wants it to play, and whether it is disconnected because the page is hidden. */
+  /**
+   * Whether the page wants the element to play, and whether the element is disconnected because the page
+   * is hidden.
+   */
   #wanted = false;
   #suspended = false;
   #surface = null;
@@ -154,7 +157,7 @@ export class BerryMse extends HTMLElement {
     }
   }
 
-  // ---- The interface for pages ----
+  // ---- Public API ----
 
   get state() { return this.#state; }
   get message() { return this.#message; }
@@ -225,7 +228,7 @@ export class BerryMse extends HTMLElement {
 
   // ---- Connecting and reconnecting ----
 
-  /** Starts or stops, as the page wants it, and forgets all failures. */
+  /** Starts or stops playback, as the page requests, and clears all failures. */
   #restart() {
     this.#connection.failures = this.#abandoned = 0;
     clearInterval(this.#tickTimer);
@@ -272,7 +275,7 @@ export class BerryMse extends HTMLElement {
     if (this.#connection.failures > 1) this.#showReason();
   }
 
-  /** Reports an error. A fatal one is not retried. */
+  /** Reports an error. After a fatal error, the element does not retry. */
   #fail(message, fatal = false) {
     this.dispatchEvent(new CustomEvent('error', { detail: { message, fatal } }));
     if (!fatal) return this.#reconnect(message);
@@ -312,7 +315,7 @@ export class BerryMse extends HTMLElement {
     else if (message.type === 'init') this.#onInit(message);
   }
 
-  /** The stream starts, or continues with other parameters. */
+  /** The stream starts, or continues with different parameters. */
   #onInit(init) {
     this.#init = init;
     this.#step = 1 / (init.framerate || 30);
@@ -349,7 +352,7 @@ export class BerryMse extends HTMLElement {
     this.#policy = name;
     this.#trial.reset();
     this.#surface.policy = POLICIES[name];
-    // Another surface needs a stream that starts at a key frame.
+    // A different kind of surface needs a stream that starts at a key frame.
     if (!(this.#surface instanceof SURFACES[POLICIES[name].surface])) this.#connect();
   }
 
@@ -376,7 +379,7 @@ export class BerryMse extends HTMLElement {
 
   #startVideo() {
     this.#video.play()?.catch((error) => {
-      // Other errors are interruptions by the next start.
+      // Other errors mean that a later start interrupted this one.
       if (error.name === 'NotAllowedError') this.#setState('tap', '');
     });
   }
@@ -397,7 +400,7 @@ export class BerryMse extends HTMLElement {
     else video.ontimeupdate = () => onFrame(performance.now());
   }
 
-  /** `time` in seconds of the stream, `at` on this page's clock. */
+  /** `time` is the stream time in seconds; `at` is a time on this page's clock. */
   #onShown(time, at, count) {
     this.#lastShownAt = performance.now();
     this.#connection.failures = 0;
@@ -470,12 +473,12 @@ export class BerryMse extends HTMLElement {
       if (reason) this.#setState(this.#state, `No picture: ${reason}`);
     } catch {
       if (this.#state === 'reconnecting' && status.origin !== location.origin) {
-        this.#setState('reconnecting', 'The camera is unreachable, or it does not allow this page to show it.');
+        this.#setState('reconnecting', 'The camera is unreachable, or it does not allow this page to show its video.');
       }
     }
   }
 
-  // ---- What is visible ----
+  // ---- Display ----
 
   /** Copies the current picture. Returns false if there is none. */
   #copyPicture(canvas) {

@@ -2,14 +2,17 @@
 
 import './berrymse.js';
 
-/** Interval between two status requests: while the camera plays, otherwise, and while the page is hidden. */
+/**
+ * Interval between status requests while the camera is playing, in all other states, and while the page
+ * is hidden.
+ */
 const STATUS_INTERVAL_MS = { playing: 5000, other: 2000, hidden: 60000 };
 
 const byId = (id) => document.getElementById(id);
 const player = byId('player');
 let timer = 0;
 
-/** Size, frame rate and bit rate, as far as they are known. */
+/** Size, frame rate and bit rate, where known. */
 function describe(camera) {
   const parts = [];
   if (camera.width) parts.push(`${camera.width}×${camera.height}`);
@@ -19,7 +22,7 @@ function describe(camera) {
   return parts.join(' · ');
 }
 
-/** The name of the camera in the address: `#front`. Empty for the first camera. */
+/** The camera name in the URL fragment, such as `#front`. Empty for the first camera. */
 const selectedName = () => decodeURIComponent(location.hash.slice(1));
 
 function selectCamera() {
@@ -42,13 +45,13 @@ async function updateStatus() {
 
 function showStatus({ cameras, password, config_error: problem, reboot_needed: reboot }) {
   const camera = cameras.find(({ name }) => name === selectedName()) ?? cameras[0];
-  // "camera" is the name of a camera that was not given one.
+  // "camera" is the default name, used when the configuration does not set one.
   const name = camera && camera.name !== 'camera' ? camera.name : null;
   byId('title').textContent = name ?? 'BerryMSE';
   document.title = name ? `${name} · BerryMSE` : 'BerryMSE';
   byId('facts').textContent = camera ? describe(camera) : '';
   byId('problem').hidden = !problem && !reboot;
-  byId('problem').textContent = problem ?? 'Some changes take effect after a restart: open the settings to restart.';
+  byId('problem').textContent = problem ?? 'Some changes take effect only after a restart. To restart, open the settings.';
   byId('no-password').hidden = password;
   byId('cameras').hidden = cameras.length < 2;
   const links = cameras.map(({ name }) => {
@@ -58,7 +61,7 @@ function showStatus({ cameras, password, config_error: problem, reboot_needed: r
     if (name === camera.name) link.setAttribute('aria-current', 'page');
     return link;
   });
-  // Replaced only when they change: a link may have the focus.
+  // Replace the links only when they change, so that a focused link keeps the focus.
   if (byId('cameras').textContent !== links.map((link) => link.textContent).join('')
     || byId('cameras').querySelector('[aria-current]')?.textContent !== camera?.name) {
     byId('cameras').replaceChildren(...links);

@@ -1,19 +1,19 @@
 // The settings page: configuration, Wi-Fi, updates, restart. docs/api.md describes the requests.
 
-/** Interval between two status requests: during an update, otherwise, and while the page is hidden. */
+/** Interval between status requests during an update, in all other states, and while the page is hidden. */
 const STATUS_INTERVAL_MS = { updating: 1000, idle: 10000, hidden: 60000 };
-/** The server may be unreachable for this time after the configuration was saved, or the device restarts. */
+/** How long the server may be unreachable after the configuration is saved, and while the device restarts. */
 const SAVE_TIMEOUT_MS = 15000;
 const RESTART_TIMEOUT_MS = 180000;
 /** A restarting device still answers for a moment. */
 const RESTART_DELAY_MS = 5000;
-/** Joining a Wi-Fi network takes about this time; the result is shown afterwards. */
+/** Joining a Wi-Fi network takes about this long; the result is shown afterwards. */
 const JOIN_TIME_MS = 20000;
 const RETRY_INTERVAL_MS = 500;
 
 const byId = (id) => document.getElementById(id);
 const config = byId('config');
-/** The version of the loaded text. Sent with a save, so that it does not overwrite someone else's changes. */
+/** The version of the loaded text. Sent when saving, to avoid overwriting someone else's changes. */
 let etag = null;
 let loaded = '';
 let uploading = false;
@@ -118,7 +118,7 @@ const COUNTRIES = 'AD AE AF AI AL AM AN AR AS AT AU AW AZ BA BB BD BE BF BG BH B
   + 'SE SG SI SK SN SR SV SY TC TD TG TH TN TR TT TW TZ UA UG US UY UZ VC VE VI VN VU WF WS XK YE YT ZA ZW';
 /** The value of the entry for a network that is not in the list. */
 const OTHER_NETWORK = '';
-/** What the form was filled from. It is filled again only when this changes. */
+/** The data that the form was last filled with. The form is refilled only when it changes. */
 let formSource = null;
 /** The network that this page has asked the device to join. */
 let joining = null;
@@ -203,7 +203,7 @@ async function joinWifi(event) {
     + `then open http://${hostname}.local/. If the device cannot join, its own network returns within a minute, and `
     + 'this page shows why.');
   load();
-  // For those who are still connected then: by cable, or because the device could not join.
+  // For users who are still connected at that point, by cable or because the device could not join.
   setTimeout(() => { joining = null; updateStatus(); }, JOIN_TIME_MS);
 }
 
@@ -223,7 +223,7 @@ function showUpdate(now) {
   byId('update-form').hidden = !now.available;
   byId('check').hidden = !now.available;
   if (!now.available) {
-    // RAUC may have ended during an update.
+    // RAUC may have exited during an update.
     const failed = now.state === 'failed';
     setText('update-state', failed ? UPDATE_TEXTS.failed(now) : `Updates are not available: ${now.why ?? ''}.`, failed);
     return;
@@ -300,7 +300,7 @@ function upload() {
   byId('progress').value = 0;
   setText('update-state', `Uploading ${file.name}…`);
   request.upload.onprogress = ({ loaded: bytes, total }) => { byId('progress').value = 100 * bytes / total; };
-  // Progress events are rare: the last one may be well before the end.
+  // Progress events are infrequent: the last one may arrive long before the upload ends.
   request.upload.onload = () => { byId('progress').value = 100; };
   request.onload = () => done(request.responseText, request.status >= 300);
   request.onerror = () => done('The upload was interrupted. Try again.', true);

@@ -1,9 +1,10 @@
 //! Rules for the host names and web sites that may use this server.
 //!
-//! - **Host** (RFC 9110, 7.2): a web site can resolve its own host name to this machine's address,
-//!   and so access it from the browser of a visitor (DNS rebinding). Such a name is never the name
-//!   of a local network. WebSocket handshakes and requests that change something are therefore
-//!   refused if Host is a public name, unless the configuration lists it in `hosts`.
+//! - **Host** (RFC 9110, 7.2): a web site can make its own host name resolve to this machine's
+//!   address, and thereby access this machine from a visitor's browser (DNS rebinding). Such a name
+//!   is never one that is only valid on a local network. WebSocket handshakes and requests that
+//!   change state are therefore refused if Host is a public name, unless the configuration lists it
+//!   in `hosts`.
 //! - **Origin** (RFC 6454): browsers let any page open a WebSocket to any server. Handshakes from
 //!   other sites are refused, unless the configuration lists them in `origins`.
 
@@ -12,8 +13,8 @@ use crate::config::Server;
 use std::fmt;
 use std::net::IpAddr;
 
-/// Suffixes of names that exist only in local networks (RFC 6762, RFC 8375, and common defaults of
-/// routers).
+/// Suffixes of names that exist only on local networks (RFC 6762, RFC 8375, and common router
+/// defaults).
 const LOCAL_SUFFIXES: [&str; 9] = [
     ".local",
     ".localhost",
@@ -26,7 +27,7 @@ const LOCAL_SUFFIXES: [&str; 9] = [
     ".localdomain",
 ];
 
-/// The sender of a request, as stated by the request.
+/// The destination and the origin of a request, as stated in its headers.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Requester<'a> {
     /// Host and port that the request was sent to, such as `cam.local:2020`.
@@ -38,9 +39,9 @@ pub struct Requester<'a> {
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denied {
-    /// The request names no host.
+    /// The request has no Host header.
     NoHost,
-    /// The Host header is not a name of this machine.
+    /// The Host header does not name this machine.
     UnknownHost(String),
     /// The request comes from another web site, which is not in `origins`.
     ForeignOrigin(String),
@@ -59,19 +60,21 @@ impl fmt::Display for Denied {
             Denied::UnknownHost(name) => write!(
                 f,
                 "unknown host name {name:?}: if it belongs to this machine, add \
-                 hosts = [\"{name}\"] under [server] to the configuration"
+                 hosts = [\"{name}\"] under [server] in the configuration"
             ),
             Denied::ForeignOrigin(origin) => write!(
                 f,
                 "pages from {origin:?} are not allowed to do this: to allow it, add \
-                 origins = [\"{origin}\"] under [server] to the configuration"
+                 origins = [\"{origin}\"] under [server] in the configuration"
             ),
             Denied::NotOwnPage(origin) => write!(
                 f,
                 "pages from {origin:?} are not allowed to do this: use this machine's own page"
             ),
-            Denied::PasswordRequired => f.write_str("password required (any user name)"),
-            Denied::WrongPassword => f.write_str("wrong password (any user name)"),
+            Denied::PasswordRequired => {
+                f.write_str("password required (the user name can be anything)")
+            }
+            Denied::WrongPassword => f.write_str("wrong password (the user name can be anything)"),
         }
     }
 }
@@ -106,7 +109,7 @@ impl AccessPolicy {
         self.password.is_none()
     }
 
-    /// Returns whether the request was sent to a name of this machine, or has no Host header.
+    /// Returns whether the Host header names this machine or is missing.
     pub fn is_own_host(&self, requester: Requester<'_>) -> bool {
         requester.host.is_none() || self.check_host(requester).is_ok()
     }
@@ -115,7 +118,7 @@ impl AccessPolicy {
     ///
     /// # Errors
     ///
-    /// [`Denied::NoHost`], [`Denied::UnknownHost`] and [`Denied::ForeignOrigin`].
+    /// Returns [`Denied::NoHost`], [`Denied::UnknownHost`] or [`Denied::ForeignOrigin`].
     pub fn check_origin(&self, requester: Requester<'_>) -> Result<(), Denied> {
         let host = self.check_host(requester)?;
         let Some(origin) = requester.origin else { return Ok(()) };
@@ -126,12 +129,12 @@ impl AccessPolicy {
         }
     }
 
-    /// Checks a request that only this machine's own page may send, regardless of `origins`:
-    /// settings and updates.
+    /// Checks a request to change settings or install updates, which only this machine's own page
+    /// may send, regardless of `origins`.
     ///
     /// # Errors
     ///
-    /// [`Denied::NoHost`], [`Denied::UnknownHost`] and [`Denied::NotOwnPage`].
+    /// Returns [`Denied::NoHost`], [`Denied::UnknownHost`] or [`Denied::NotOwnPage`].
     pub fn check_own_page(&self, requester: Requester<'_>) -> Result<(), Denied> {
         let host = self.check_host(requester)?;
         match requester.origin {
@@ -163,7 +166,7 @@ fn host_name(host: &str) -> &str {
     host.split(':').next().unwrap_or_default().trim_end_matches('.')
 }
 
-/// Returns whether a name cannot be a name of the public DNS.
+/// Returns whether `name` cannot be a public DNS name.
 fn is_local(name: &str) -> bool {
     name.parse::<IpAddr>().is_ok()
         || (!name.is_empty() && !name.contains('.'))

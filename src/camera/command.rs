@@ -2,8 +2,8 @@
 //!
 //! The pipe is made as large as the kernel allows, so that a whole frame fits into one write. A
 //! pause then marks the end of a frame ([`PauseRule`]). The program runs in its own process group,
-//! which ends with it, including the children of a shell. If this process is killed, the kernel
-//! kills the program.
+//! so that all processes in it, such as the children of a shell, are stopped together. If this
+//! process is killed, the kernel kills the program.
 
 use crate::camera::Stop;
 use crate::camera::error::SourceError;
@@ -19,8 +19,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// Requested size of the pipe, in bytes: the maximum for an unprivileged process
-/// (`/proc/sys/fs/pipe-max-size`), and more than a key frame of 1080p at 20 Mbit/s.
+/// Requested size of the pipe, in bytes: the default maximum for an unprivileged process
+/// (`/proc/sys/fs/pipe-max-size`), and larger than a 1080p key frame at 20 Mbit/s.
 const PIPE_BYTES: usize = 1024 * 1024;
 
 /// Maximum size of a read, in bytes.
@@ -41,7 +41,8 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// `command`: the program and its arguments. Must not be empty.
+    /// Creates a source that runs `command`, the program followed by its arguments. It must
+    /// contain at least the program.
     pub fn new(command: Vec<String>) -> Command {
         Command { command }
     }
@@ -67,7 +68,7 @@ impl Source for Command {
         let pipe_error = |error| SourceError::Pipe { program: program.clone(), error };
         let mut process = self.start()?;
         let Some((stdout, stderr)) = process.take_output() else {
-            return Err(failed("has no output".into()));
+            return Err(failed("was started without output pipes".into()));
         };
         let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES); // A smaller pipe works, too.
         for fd in [stdout.as_fd(), stderr.as_fd()] {
@@ -106,7 +107,7 @@ impl Source for Command {
             }
         }
         reader.finish(output)?;
-        // The last lines usually tell why the program ended.
+        // The last lines usually explain why the program ended.
         let status = process.wait(TERM_GRACE);
         while stderr_open && wait_for(&[stderr.as_fd()], true, Duration::ZERO)[0] {
             stderr_open = lines.read(stderr.as_fd(), &mut buffer, |line| output.stderr_line(line));
@@ -118,7 +119,7 @@ impl Source for Command {
         };
         match (reader.bytes, reader.pictures) {
             (0, _) => reason += " without writing anything",
-            (bytes, 0) => reason += &format!(" after {bytes} bytes without a picture"),
+            (bytes, 0) => reason += &format!(" after writing {bytes} bytes, but no picture"),
             _ => {}
         }
         if let Some(line) = &lines.last {
@@ -131,7 +132,7 @@ impl Source for Command {
     }
 }
 
-/// The problem of the stream, to be appended to a reason.
+/// Returns the problem found in the stream, as a suffix for an error message.
 fn problem(output: &Output) -> String {
     output.stream_problem().map(|problem| format!("; {problem}")).unwrap_or_default()
 }
@@ -143,7 +144,7 @@ struct Reader {
     started: Instant,
     last_read: Instant,
     last_picture: Instant,
-    /// The current pause has been handled, so that only more bytes can end an access unit.
+    /// Whether the current pause has been handled, so only further bytes can end an access unit.
     paused: bool,
     bytes: u64,
     pictures: u64,
@@ -165,8 +166,8 @@ impl Reader {
         }
     }
 
-    /// How long to wait for more bytes: until the pause that ends a frame, or until the stall
-    /// timeout.
+    /// Returns how long to wait for more bytes: until the pause is long enough to end a frame, or
+    /// until the stall timeout.
     fn wait(&self, timeout: Duration) -> Duration {
         let until_stall =
             timeout.saturating_sub(self.last_picture.elapsed()) + Duration::from_millis(1);
@@ -202,7 +203,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Handles a pause in the output, after [`Reader::wait`] has passed without more bytes.
+    /// Handles a pause in the output: no bytes arrived within the time that [`Reader::wait`]
+    /// returned.
     fn pause(&mut self, output: &mut Output) -> Result<(), SourceError> {
         let Some(quiet) = self.rule.quiet() else { return Ok(()) };
         if self.paused || self.last_read.elapsed() < quiet {
@@ -225,7 +227,7 @@ impl Reader {
         Ok(())
     }
 
-    /// What the program did instead of writing pictures.
+    /// Describes what the program did instead of writing pictures.
     fn stall_reason(&self, output: &Output) -> String {
         let seconds = PICTURE_TIMEOUT.as_secs();
         let problem = problem(output);
@@ -245,13 +247,13 @@ impl Reader {
     }
 }
 
-/// Waits at most `time` until one of `fds` is readable. Returns which are. The last one is ignored
-/// unless `with_last` is set.
+/// Waits up to `time` for one of `fds` to become readable. Returns which of them are ready. The
+/// last one is ignored unless `with_last` is set.
 fn wait_for(fds: &[BorrowedFd<'_>], with_last: bool, time: Duration) -> Vec<bool> {
     let watched = fds.len() - usize::from(!with_last);
     let mut polls: Vec<PollFd<'_>> =
         fds[..watched].iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-    // If poll(2) is interrupted, nothing is ready.
+    // If poll(2) is interrupted, treat nothing as ready.
     let _ = poll(&mut polls, Some(&timespec(time)));
     let mut ready: Vec<bool> = polls.iter().map(|poll| !poll.revents().is_empty()).collect();
     ready.resize(fds.len(), false);

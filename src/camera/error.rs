@@ -28,7 +28,7 @@ pub enum SourceError {
     Driver {
         /// The device node.
         device: PathBuf,
-        /// What was tried, as it follows "cannot".
+        /// What was tried, worded to follow "cannot".
         action: String,
         /// Error of the system call.
         error: Errno,
@@ -46,7 +46,7 @@ pub enum SourceError {
         device: PathBuf,
         /// Formats of the camera (FourCC).
         formats: Vec<String>,
-        /// H.264 encoders of this machine.
+        /// H.264 encoders on this machine.
         encoders: Vec<PathBuf>,
     },
     /// The transfer of frames from the camera failed.
@@ -56,18 +56,18 @@ pub enum SourceError {
         /// What failed.
         reason: String,
     },
-    /// The device has delivered no picture for this time.
+    /// The device delivered no picture within the timeout.
     Stalled {
         /// The device node.
         device: PathBuf,
-        /// How long it took to be considered stalled.
+        /// Time without a picture after which the device is considered stalled.
         timeout: Duration,
     },
     /// The program cannot be started.
     Start {
         /// The program.
         program: String,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
     /// A pipe from the program cannot be read.
@@ -81,7 +81,7 @@ pub enum SourceError {
     Command {
         /// The program.
         program: String,
-        /// What it did, as it follows the program's name.
+        /// What the program did, worded to follow its name.
         reason: String,
     },
     /// rpicam-vid is not installed.
@@ -93,7 +93,7 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Whether the device is absent. Searching for it often costs nothing.
+    /// Whether the device is absent. Frequent searches for an absent device are cheap.
     pub fn is_absent(&self) -> bool {
         matches!(self, SourceError::NotFound(_) | SourceError::Unplugged(_))
     }
@@ -127,7 +127,7 @@ impl fmt::Display for SourceError {
             ),
             SourceError::Unplugged(device) => write!(
                 f,
-                "{} disappeared: the camera was unplugged, or has reset itself",
+                "{} disappeared: the camera was unplugged or reset itself",
                 device.display()
             ),
             SourceError::Busy { device, used_by } => {
@@ -143,7 +143,7 @@ impl fmt::Display for SourceError {
                 match *error {
                     Errno::ACCESS | Errno::PERM => write!(
                         f,
-                        "{device}: permission denied: add this user to the group video (sudo \
+                        "{device}: permission denied: add this user to the video group (sudo \
                          usermod -aG video USER) and log in again"
                     ),
                     Errno::NOSPC => write!(
@@ -164,7 +164,11 @@ impl fmt::Display for SourceError {
                     [] => f.write_str("this machine has no H.264 encoder")?,
                     paths => {
                         let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
-                        write!(f, "the encoder ({}) accepts none of these", paths.join(", "))?;
+                        write!(
+                            f,
+                            "no encoder ({}) accepts any of these formats",
+                            paths.join(", ")
+                        )?;
                     }
                 }
                 write!(
@@ -191,7 +195,9 @@ impl fmt::Display for SourceError {
                     io::ErrorKind::NotFound => {
                         f.write_str("program not found: install it, or add its directory to PATH")
                     }
-                    io::ErrorKind::IsADirectory => f.write_str("it is a directory: name a program"),
+                    io::ErrorKind::IsADirectory => {
+                        f.write_str("it is a directory: specify a program")
+                    }
                     io::ErrorKind::PermissionDenied => {
                         f.write_str("permission denied: make it executable for this user")
                     }
@@ -258,6 +264,6 @@ mod tests {
         assert!(few.contains("this machine has no H.264 encoder"), "{few}");
         let many = error(7, &["/dev/video11"]);
         assert!(many.contains("FMT5, …, but") && !many.contains("FMT6"), "{many}");
-        assert!(many.contains("the encoder (/dev/video11) accepts none of these"), "{many}");
+        assert!(many.contains("no encoder (/dev/video11) accepts any of these formats"), "{many}");
     }
 }

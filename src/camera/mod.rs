@@ -1,7 +1,8 @@
 //! Sources of H.264 and their supervision.
 //!
 //! Each camera has its own thread. The thread opens the source and passes every access unit to the
-//! stream. When the source ends or fails, it reports the reason, waits and opens the source again.
+//! stream. When the source ends or fails, the thread reports the reason, waits, and reopens the
+//! source.
 //!
 //! ```text
 //! thread "camera front":  open ─► access units ─► Output ─► Stream

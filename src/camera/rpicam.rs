@@ -1,7 +1,7 @@
 //! A Raspberry Pi camera, through `rpicam-vid` (called `libcamera-vid` until 2023).
 //!
 //! The command line follows the "rpicam-apps options reference". It has not been tested on a
-//! Raspberry Pi; docs/hardware.md lists what to check there.
+//! Raspberry Pi; docs/hardware.md lists the checks to run on one.
 
 use crate::camera::Stop;
 use crate::camera::command::Command;
@@ -19,7 +19,7 @@ pub(super) struct Rpicam {
 }
 
 impl Rpicam {
-    /// `index`: number of the camera on this machine, from 0.
+    /// Creates the source for camera number `index` of this machine, counting from 0.
     pub fn new(config: &config::Camera, index: usize) -> Rpicam {
         Rpicam { arguments: arguments(config, index), note: note(config) }
     }
@@ -38,7 +38,7 @@ impl Source for Rpicam {
     }
 }
 
-/// The arguments of rpicam-vid.
+/// Returns the arguments for rpicam-vid.
 pub fn arguments(config: &config::Camera, index: usize) -> Vec<String> {
     let mut arguments = vec![];
     let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);

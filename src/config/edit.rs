@@ -31,7 +31,7 @@ pub fn with_wifi(text: &str, wifi: &Wifi) -> Result<String, ConfigError> {
     let psk = wifi.psk.as_deref().map(|psk| format!("psk = {}, ", quoted(psk)));
     let (ssid, psk, country) = (quoted(&wifi.ssid), psk.unwrap_or_default(), quoted(&wifi.country));
     let value = format!("{{ ssid = {ssid}, {psk}country = {country} }}");
-    // Check the network separately, so that an error is about it.
+    // Check the network separately, so that an error refers to it.
     let alone = Config::parse(&format!("[network]\nwifi = {value}\n"), "")
         .map_err(|error| ConfigError::new(error.message, None))?;
     Config::parse(text, "").map_err(|error| {

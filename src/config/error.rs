@@ -8,19 +8,19 @@ use std::ops::Range;
 pub struct ConfigError {
     /// Name of the file. Empty for text that does not come from a file.
     pub file: String,
-    /// Line and column, both from 1. `None` if the error concerns the file as a whole.
+    /// Line and column, both counted from 1. `None` if the error concerns the file as a whole.
     pub at: Option<(usize, usize)>,
     /// What is wrong, and what is valid.
     pub message: String,
 }
 
 impl ConfigError {
-    /// Creates an error at `at` (line and column, both from 1).
+    /// Creates an error at `at` (line and column, both counted from 1).
     pub fn new(message: impl Into<String>, at: Option<(usize, usize)>) -> ConfigError {
         ConfigError { file: String::new(), at, message: message.into() }
     }
 
-    /// Creates an error in the bytes `span` of `text`.
+    /// Creates an error at the byte range `span` of `text`.
     pub(super) fn in_text(message: &str, text: &str, span: Option<Range<usize>>) -> ConfigError {
         let at = span.map(|span| line_column(text, span.start));
         ConfigError::new(printable(message), at)
@@ -53,7 +53,7 @@ pub(super) fn read_error(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "no such file".into(),
         std::io::ErrorKind::PermissionDenied => {
-            "permission denied: make the file readable for this user".into()
+            "permission denied: make the file readable by this user".into()
         }
         std::io::ErrorKind::IsADirectory => "is a directory, not a file".into(),
         _ => format!("cannot read the file: {error}"),
@@ -67,14 +67,14 @@ fn printable(message: &str) -> String {
     message.chars().map(escape).collect()
 }
 
-/// Returns line and column of the byte `at`, both from 1. Columns count characters.
+/// Returns the line and column of byte offset `at`, both counted from 1. Columns count characters.
 pub(crate) fn line_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.rsplit('\n').next().unwrap_or_default();
     (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
-/// Rewrites a message of the parser. Suggests the most similar name for an unknown one.
+/// Rewrites a parser message for the user. Suggests the most similar name for an unknown one.
 pub(super) fn explain(message: &str) -> String {
     if let Some(rest) = message.strip_prefix("invalid type: ")
         && let Some((found, wanted)) = rest.rsplit_once(", expected ")
@@ -93,11 +93,12 @@ pub(super) fn explain(message: &str) -> String {
     let Some(rest) = wrong_name.iter().find_map(|start| message.strip_prefix(start)) else {
         return message.trim().replace('\n', ": ");
     };
-    // Split from the end: the unknown name can contain anything, the valid ones no backtick.
+    // Split from the end: the unknown name can contain anything, but valid names contain no
+    // backticks.
     let (wrong, valid) = rest.rsplit_once("`, expected ").unwrap_or((rest, ""));
     let valid: Vec<&str> = valid.split('`').skip(1).step_by(2).collect();
     let problem =
-        if message.starts_with("unknown field") { "no such key" } else { "no such value" };
+        if message.starts_with("unknown field") { "no such key" } else { "unknown value" };
     let best = valid
         .iter()
         .map(|name| (strsim::damerau_levenshtein(&wrong.to_lowercase(), name), *name))
@@ -105,6 +106,6 @@ pub(super) fn explain(message: &str) -> String {
         .filter(|(distance, name)| *distance <= 1 + name.len() / 3);
     match best {
         Some((_, name)) => format!("{problem}: `{wrong}`; did you mean `{name}`?"),
-        None => format!("{problem}: `{wrong}`; valid are `{}`", valid.join("`, `")),
+        None => format!("{problem}: `{wrong}`; must be one of `{}`", valid.join("`, `")),
     }
 }

@@ -31,7 +31,7 @@ pub const MAX_CONFIG: usize = 256 * 1024;
 pub struct Config {
     /// The web server.
     pub server: Server,
-    /// The cameras, in order. `/live` shows the first one.
+    /// The cameras, in file order. `/live` shows the first one.
     #[serde(rename = "camera", deserialize_with = "cameras")]
     pub cameras: Vec<Camera>,
     /// The machine (appliance only).
@@ -52,19 +52,19 @@ pub struct Server {
     /// Password, in plain text or as an argon2 hash. Required for everything except `/healthz`.
     #[serde(deserialize_with = "values::password")]
     pub password: Option<String>,
-    /// Other web sites that may show the picture: `https://example.org`, or `*` for all sites.
+    /// Other web sites that may show the video: `https://example.org`, or `*` for all sites.
     #[serde(deserialize_with = "values::origins")]
     pub origins: Vec<String>,
     /// Additional host names of this machine, such as `cam.example.org`.
     #[serde(deserialize_with = "values::hosts")]
     pub hosts: Vec<String>,
-    /// Maximum number of viewers of all cameras together, 1 to 100000.
+    /// Maximum number of viewers across all cameras, 1 to 100000.
     #[serde(deserialize_with = "values::range::<1, 100_000, _>")]
     pub max_viewers: u32,
     /// Maximum number of simultaneous connections per client address, 1 to 100000.
     #[serde(deserialize_with = "values::range::<1, 100_000, _>")]
     pub max_connections_per_address: u32,
-    /// Time in which the headers of a request must arrive, in seconds, 1 to 60.
+    /// Maximum time for the headers of a request to arrive, in seconds, 1 to 60.
     #[serde(deserialize_with = "values::range::<1, 60, _>")]
     pub request_timeout: u32,
     /// Maximum size of the request line and headers, in bytes, 8192 to 1048576.
@@ -185,8 +185,8 @@ pub struct Network {
 
 impl Network {
     /// Returns the settings of the wired interface. If a wireless network is configured, a fixed
-    /// address belongs to the wireless interface. Changes of the wired settings take effect after a
-    /// restart of the machine, changes of the wireless settings at once.
+    /// address applies to the wireless interface. Changes to the wired settings take effect after a
+    /// restart of the machine, changes to the wireless settings immediately.
     pub fn without_wifi(&self) -> Network {
         match self.wifi {
             Some(_) => Network::default(),
@@ -224,7 +224,7 @@ pub struct Wifi {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Update {
-    /// URL of the announcement of updates.
+    /// URL of the update announcement.
     #[serde(deserialize_with = "values::update_url")]
     pub url: Option<String>,
     /// How often to check for an update.
@@ -259,7 +259,8 @@ pub enum Install {
     Auto,
 }
 
-/// Reads the list of `[[camera]]` tables, and explains the mistake if it is written `[camera]`.
+/// Reads the list of `[[camera]]` tables, and explains the error if the file contains `[camera]`
+/// instead.
 fn cameras<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Camera>, D::Error> {
     struct List;
 
@@ -332,8 +333,8 @@ impl<'de> Deserialize<'de> for Source {
                                 format!("no such source: {other:?}; did you mean {name:?}?")
                             }
                             None => format!(
-                                "no such source: {other:?}; valid are \"/dev/video…\", \"rpicam\", \
-                                 \"test-card\" and {{ command = [\"program\", \"argument\", …] }}"
+                                "no such source: {other:?}; must be \"/dev/video…\", \"rpicam\", \
+                                 \"test-card\" or {{ command = [\"program\", \"argument\", …] }}"
                             ),
                         }))
                     }

@@ -14,7 +14,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-/// Maximum number of cameras. It is higher than what a USB bus or an encoder can handle.
+/// Maximum number of cameras. It is higher than the number that a USB bus or an encoder can handle.
 const MAX_CAMERAS: usize = 16;
 
 /// Maximum number of reported errors.
@@ -71,7 +71,7 @@ impl Config {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut errors = Errors { text, found: BTreeMap::new() };
         let (mut document, syntax) = DeTable::parse_recoverable(text);
-        // The parser can report one mistake several times. Only the first error of a line counts.
+        // The parser can report one error several times. Only the first error of a line counts.
         let mut lines = HashSet::new();
         for error in syntax {
             let span = error.span();
@@ -94,7 +94,7 @@ impl Config {
                         removed.as_ref().is_some_and(|(table, _)| path.starts_with(table))
                     };
                     let lost = is_missing && (broken || paths.iter().any(is_inside));
-                    // Leftovers of a syntax error on its line are not another error.
+                    // Do not report the rest of a line with a syntax error separately.
                     let leftover = broken
                         && removed.as_ref().is_some_and(|(_, span)| errors.is_on_line_of(span));
                     if !lost && !leftover {
@@ -111,7 +111,7 @@ impl Config {
             let count = config.cameras.len();
             errors.add(format!("{count} cameras: at most {MAX_CAMERAS} are supported"), None);
         }
-        // A value that is missing because it was removed is not another error.
+        // Do not report a value as missing if it was removed because of another error.
         if errors.found.is_empty() {
             let spans = Spans::deserialize(Deserializer::from(document)).unwrap_or_default();
             spans.check(&config, &mut errors);
@@ -243,7 +243,7 @@ struct UpdateSpans {
 }
 
 impl Spans {
-    /// Checks values that depend on each other.
+    /// Checks the values that depend on each other.
     fn check(&self, config: &Config, errors: &mut Errors<'_>) {
         for (n, spans) in self.camera.iter().enumerate() {
             if let Some(name) = &spans.name

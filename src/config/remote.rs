@@ -4,8 +4,8 @@ use super::edit::span_of;
 use super::error::line_column;
 use super::{Camera, Config, ConfigError, Source};
 
-/// Rejects commands of cameras that are not already configured. They would run as the user of the
-/// server.
+/// Rejects commands of cameras that are not already configured. They would run as the server's
+/// user.
 ///
 /// # Errors
 ///

@@ -14,7 +14,7 @@ const SECRETS: [&[&str]; 2] = [&["server", "password"], &["network", "wifi", "ps
 ///
 /// # Errors
 ///
-/// The text is invalid, so that its passwords cannot be found, or a command contains a password.
+/// The text is invalid, so its passwords cannot be found, or a command contains a password.
 pub fn masked(text: &str) -> Result<String, ConfigError> {
     let Ok(config) = Config::parse(text, "") else {
         let message = "the file is invalid, so its passwords cannot be hidden, and it is not shown \
@@ -54,7 +54,7 @@ pub fn unmasked(text: &str, old: &str) -> Result<String, ConfigError> {
     }))
 }
 
-/// Replaces the values of passwords, from the last to the first so that positions stay valid.
+/// Replaces the values of passwords, from the last to the first, so that positions stay valid.
 fn replace_secrets(text: &str, by: impl Fn(&[&str]) -> Option<String>) -> String {
     let mut spans: Vec<_> =
         SECRETS.iter().filter_map(|key| Some((span_of(text, key)?, by(key)?))).collect();

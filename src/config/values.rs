@@ -100,7 +100,7 @@ pub(super) fn password<'de, D: Deserializer<'de>>(
             return Err("empty password: leave the line out for access without a password".into());
         }
         if text.starts_with("$argon2") {
-            // A line that was copied only in part must not lock out every user.
+            // A hash that was only partly copied must not lock out every user.
             let is_complete =
                 |hash: argon2::PasswordHash<'_>| hash.salt.is_some() && hash.hash.is_some();
             if !argon2::PasswordHash::new(text).is_ok_and(is_complete) {
@@ -235,7 +235,7 @@ pub(super) fn ssid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
 
 pub(super) fn psk<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     string(deserializer, |text| match text.len() {
-        // The password becomes a line of the configuration of wpa_supplicant.
+        // The password becomes a line of wpa_supplicant's configuration.
         _ if text.contains(char::is_control) => {
             Err("invalid network password: must not contain a line break or another control \
                  character"

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// stay far below it: level 5.2 allows 4096×2304 pixels at up to 30 MB/s.
 pub const MAX_ACCESS_UNIT: usize = 8 * 1024 * 1024;
 
-/// Maximum number of stored arrival times. Bounds the memory if a program writes byte by byte.
+/// Maximum number of stored arrival times. Limits memory use if a program writes byte by byte.
 const MAX_ARRIVALS: usize = 1024;
 
 /// An access unit of a byte stream.
@@ -66,7 +66,7 @@ struct Nal {
     code: usize,
     /// Position of the header byte.
     start: usize,
-    /// Whether type and slice header have been examined.
+    /// Whether the type and the slice header have been examined.
     examined: bool,
 }
 
@@ -88,8 +88,8 @@ impl Splitter {
         self.compact();
         if self.arrivals.len() == MAX_ARRIVALS {
             // The first entry belongs to the current access unit. An access unit start that has not
-            // been detected yet is within the last `slice::PREFIX_BYTES` bytes. Entries between
-            // these are not needed.
+            // been detected yet is within the last `slice::PREFIX_BYTES` bytes. The entries in
+            // between are not needed.
             self.arrivals.drain(1..MAX_ARRIVALS / 2);
         }
         self.arrivals.push_back((self.offset + self.buffer.len() as u64, now));
@@ -151,8 +151,8 @@ impl Splitter {
         Some(self.borrow_unit(unit))
     }
 
-    /// Returns the remaining access units with a picture after the end of the stream. Call this
-    /// until it returns `None`.
+    /// After the end of the stream, returns the next remaining access unit that contains a picture.
+    /// Call this until it returns `None`.
     pub fn finish(&mut self) -> Option<AccessUnit<'_>> {
         if let Some(unit) = self.examine_pending() {
             return Some(self.borrow_unit(unit));
@@ -227,7 +227,8 @@ impl Splitter {
             {
                 self.wrong_cuts += 1;
                 self.cut = Some(cut);
-                // Without a NAL unit and a picture, the next start code skips this data.
+                // With no current NAL unit and no picture, everything before the next start code is
+                // skipped.
                 self.nal = None;
                 return None;
             }
@@ -295,8 +296,8 @@ impl Splitter {
         self.last_start = self.offset + at as u64;
     }
 
-    /// Checks that a start code follows a cut. Otherwise the cut was early, and the data up to the
-    /// next start code is discarded. Returns false until enough data has arrived.
+    /// Checks that a start code follows a cut. If none follows, the cut was early, and the data up
+    /// to the next start code is discarded. Returns false until enough data has arrived.
     fn confirm_cut(&mut self) -> bool {
         let Some(cut) = self.cut.as_mut().filter(|cut| !cut.confirmed) else {
             return true;
@@ -371,7 +372,7 @@ mod tests {
 
     const CLIP: &[u8] = include_bytes!("../camera/test_card.h264");
 
-    /// Splits the test card at NAL unit types alone, which suffices for one slice per picture.
+    /// Splits the test card by NAL unit type alone, which suffices for one slice per picture.
     fn clip() -> Vec<&'static [u8]> {
         let mut starts = vec![];
         let mut after_picture = true;
@@ -395,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_pause_the_next_frame_ends_a_frame() {
+    fn without_a_pause_a_frame_ends_when_the_next_one_starts() {
         let clip = clip();
         assert_eq!(clip.len(), 300);
         let mut splitter = Splitter::default();
@@ -491,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_byte_by_byte_use_bounded_memory() {
+    fn byte_by_byte_writes_use_bounded_memory() {
         let mut splitter = Splitter::default();
         splitter.push(&[0, 0, 1, 0x65], at(0));
         for n in 0..100_000 {
@@ -501,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn arrival_is_the_time_of_the_first_byte_for_writes_byte_by_byte() {
+    fn with_byte_by_byte_writes_arrival_is_the_time_of_the_first_byte() {
         let clip = clip();
         let mut splitter = Splitter::default();
         let (mut now, mut starts, mut arrived) = (0, vec![], vec![]);

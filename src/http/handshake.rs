@@ -11,7 +11,7 @@ use std::fmt;
 pub enum HandshakeError {
     /// `Upgrade: websocket` is missing.
     NotWebSocket,
-    /// The request is not a GET request of HTTP/1.1.
+    /// The request is not an HTTP/1.1 GET request.
     NotGet,
     /// `Connection: Upgrade` is missing.
     NoConnectionUpgrade,
@@ -37,9 +37,9 @@ impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             HandshakeError::NotWebSocket => "this address requires WebSocket (RFC 6455)",
-            HandshakeError::NotGet => "a WebSocket handshake must be a GET request of HTTP/1.1",
+            HandshakeError::NotGet => "a WebSocket handshake must be an HTTP/1.1 GET request",
             HandshakeError::NoConnectionUpgrade => {
-                "the WebSocket handshake has no 'Connection: Upgrade'"
+                "the WebSocket handshake has no 'Connection: Upgrade' header"
             }
             HandshakeError::Version => {
                 "unsupported WebSocket version: Sec-WebSocket-Version must be 13"
@@ -93,7 +93,8 @@ pub fn handshake(
     reply.into_iter().next().map(|(_, value)| value).ok_or(HandshakeError::Key)
 }
 
-/// Returns whether a header, a comma-separated list, contains `token` in upper or lower case.
+/// Returns whether the header `name`, a comma-separated list, contains `token`, ignoring ASCII
+/// case.
 pub(crate) fn has_token(headers: &HeaderMap, name: hyper::header::HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_the_example_of_the_standard() {
+    fn accepts_the_example_from_the_rfc() {
         assert_eq!(get(&headers(&GOOD)).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 

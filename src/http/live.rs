@@ -1,9 +1,9 @@
 //! Viewers over WebSocket (RFC 6455).
 //!
 //! warp and hyper receive the handshake. Then this module takes over the socket and writes the
-//! bytes of the fragments, which all viewers share. Each viewer has a socket, a place in a shard
-//! ([`crate::stream::fanout`]), and a task. The shard writes to a viewer that keeps up; the task
-//! sleeps until something else must be done.
+//! fragments. All viewers share the bytes of each fragment. Each viewer has a socket, a place in a
+//! shard ([`crate::stream::fanout`]), and a task. While the viewer keeps up, the shard writes to
+//! its socket; the task sleeps until there is other work to do.
 
 use crate::camera::Camera;
 use crate::http::Context;
@@ -33,22 +33,22 @@ use warp::reply::Response;
 /// Time after which a viewer that accepts no data is considered gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a viewer is pinged: more often than every 30 s, after which home routers forget an
-/// idle connection.
+/// Interval between pings to a viewer. Shorter than 30 s, the time after which home routers forget
+/// an idle connection.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Time that the client has to close the connection after the close frame.
+/// Maximum time for the client to close the connection after the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Maximum number of buffers in one write: more than a second of frames, and well below the limit
-/// of Linux (`IOV_MAX`, 1024).
+/// Maximum number of buffers in one write: enough for more than a second of frames, and well below
+/// the Linux limit (`IOV_MAX`, 1024).
 const MAX_SLICES: usize = 64;
 
 /// The messages that a viewer understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// `/live`: a text message that describes the stream, then a binary message to start with, then
-    /// a binary message for each frame.
+    /// `/live`: a text message that describes the stream, then an initial binary message (see
+    /// [`start`]), then a binary message for each frame.
     Live,
     /// `/video_websocket`, for pages of the Go version of BerryMSE: only binary messages, one for
     /// each fragment.
@@ -60,7 +60,8 @@ pub(super) enum Dialect {
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Request {
-    /// Requests the time of the server and the age of the newest frame: see [`time`].
+    /// Requests the server's current time and the publication time of the newest frame: see
+    /// [`time`].
     Time { id: u64 },
 }
 
@@ -155,7 +156,7 @@ async fn serve_viewer(
         }
         tokio::select! {
             () = connection.wake.notified() => {}
-            // The shard serves only viewers that have started, so the task waits for the first
+            // The shard serves a viewer only after its first frame, so the task waits for that
             // frame.
             event = viewer.next(), if viewer.position().is_none() => match event {
                 Some(event) => {
@@ -185,7 +186,7 @@ async fn serve_viewer(
     send(&connection.socket, &[websocket::close(code).into()]).await?;
     socket2::SockRef::from(&connection.socket).shutdown(std::net::Shutdown::Write)?;
     // Closing a socket with unread data resets the connection, and the client may lose the close
-    // frame. So read until the client closes.
+    // frame. Therefore, read until the client closes the connection.
     let drain = async {
         while connection.socket.readable().await.is_ok() {
             if !read(&connection.socket, &mut Reader::default()).unwrap_or(false) {
@@ -228,8 +229,8 @@ async fn send_event(to: &TcpStream, event: Event, dialect: Dialect) -> io::Resul
 }
 
 /// Returns the description of the stream as a text message, and one binary message with the init
-/// segment and the whole group, which browsers append in one step. The fragments are the shared
-/// ones, not copies.
+/// segment and the whole group, which browsers append in one step. The fragments are shared, not
+/// copied.
 fn start(init: &Init, group: &[Fragment]) -> Vec<Bytes> {
     let group: Vec<Bytes> = group.iter().map(Fragment::mp4).collect();
     let len = init.segment.len() + group.iter().map(Bytes::len).sum::<usize>();
@@ -260,10 +261,10 @@ fn description(init: &Init) -> String {
     .to_string()
 }
 
-/// Returns the reply to a time request: `{"type":"time",…}`. It states when the newest frame was
-/// published, and the current time, from which the viewer computes the offset between the clocks
-/// (as NTP does). All times are in ms since the start of the program, with a resolution of 1 µs, by
-/// a monotonic clock.
+/// Returns the reply to a time request: `{"type":"time",…}`. It contains the publication time of
+/// the newest frame and the current time. From the latter, the viewer computes the offset between
+/// the clocks (as NTP does). All times are in ms since the start of the program, measured with a
+/// monotonic clock, with a resolution of 1 µs.
 fn time(id: u64, started: std::time::Instant, stream: &Stream) -> String {
     let ms =
         |at: std::time::Instant| at.saturating_duration_since(started).as_micros() as f64 / 1000.0;
@@ -292,7 +293,11 @@ async fn send(to: &TcpStream, pieces: &[Bytes]) -> io::Result<()> {
                 match timeout(WRITE_TIMEOUT, to.writable()).await {
                     Ok(ready) => ready?,
                     Err(_) => {
-                        return Err(io::Error::new(io::ErrorKind::TimedOut, "accepts no data"));
+                        let seconds = WRITE_TIMEOUT.as_secs();
+                        return Err(io::Error::new(
+                            io::ErrorKind::TimedOut,
+                            format!("no data accepted within {seconds} s"),
+                        ));
                     }
                 }
                 continue;

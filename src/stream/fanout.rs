@@ -2,23 +2,23 @@
 //!
 //! With a task for each viewer, waking the tasks would cost more than writing the data. Viewers
 //! that are up to date are therefore grouped into shards. For each new fragment, one loop writes
-//! the shared bytes to every connection of a shard, with non-blocking writes. The camera shard is
-//! served by the camera's thread as soon as it has built the fragment, without waking a task. A task
-//! serves each of the other shards.
+//! the shared bytes to every connection of a shard, with non-blocking writes. The camera's thread
+//! serves one of them, the camera shard, as soon as it has built the fragment, without waking a
+//! task. A task serves each of the other shards.
 //!
 //! ```text
 //!             one fragment to each connection in turn
 //!             ┌────────────┬────────────┬────────────┐ socket full,     ┌───────────────────────┐
-//! stream ───► │ connection │ connection │ connection │ ───────────────► │ task of the viewer:   │
+//! stream ───► │ connection │ connection │ connection │ ───────────────► │ viewer's task:        │
 //!             └────────────┴────────────┴────────────┘ new parameters,  │ writes unsent bytes,  │
 //!                                ▲                     missed frames    │ skips frames, sends   │
 //!                                └───────────────────────────────────── │ init segments         │
 //!                                     everything sent                   └───────────────────────┘
 //! ```
 //!
-//! At any time, only one of the two writes to a socket (`Owner`), so messages are never
-//! interleaved. A loop never waits for a viewer: if data does not fit into a socket, the viewer's
-//! task sends the rest.
+//! At any time, either the shard or the viewer's task writes to a socket (`Owner`), never both, so
+//! messages are never interleaved. A loop never waits for a viewer: if data does not fit into a
+//! socket's send buffer, the viewer's task sends the rest.
 
 use crate::shutdown::Shutdown;
 use crate::stream::{Event, Fragment, FragmentSink, Init, Stream, Viewer};
@@ -30,8 +30,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-/// Maximum number of shards that are served by tasks. Writing to sockets does not keep more cores
-/// busy.
+/// Maximum number of shards that are served by tasks. Writing to sockets cannot keep more cores
+/// than this busy.
 const MAX_TASK_SHARDS: usize = 4;
 
 /// Maximum number of connections in the camera shard. Writing to them takes about 1 ms on a PC,
@@ -45,7 +45,7 @@ pub struct Fanout {
     camera_shard: Arc<Shard>,
     /// The shards that tasks serve.
     task_shards: Vec<Arc<Shard>>,
-    /// Selects the task shard of the next viewer.
+    /// Counter that selects the task shard for the next viewer.
     next_shard: AtomicUsize,
 }
 
@@ -104,7 +104,7 @@ impl Fanout {
         Fanout { camera_shard, task_shards, next_shard: AtomicUsize::new(0) }
     }
 
-    /// Adds a connection for a viewer. The viewer's task is its owner at first.
+    /// Adds a connection for a viewer. The viewer's task is the initial owner.
     pub fn connect(&self, socket: TcpStream) -> Arc<Connection> {
         let connection = |shard: &Arc<Shard>| {
             Arc::new(Connection {
@@ -149,7 +149,7 @@ impl FragmentSink for Shard {
 }
 
 impl Shard {
-    /// Serves a shard in a task.
+    /// Serves this shard; runs in its own task.
     async fn run(&self, mut viewer: Viewer) {
         loop {
             // Without connections, do not wake up for every fragment.
@@ -165,7 +165,8 @@ impl Shard {
                     }
                     lock(&self.connections).iter().for_each(|connection| connection.detach());
                 }
-                Event::Dropped(_) => {} // try_send detects missed frames by their numbers
+                // try_send detects missed frames by the gap in the fragment numbers.
+                Event::Dropped(_) => {}
             }
         }
     }
@@ -173,7 +174,7 @@ impl Shard {
 
 impl Connection {
     /// Sends `fragment` if the shard owns the socket and the viewer is up to date. Passes the
-    /// socket to the viewer's task if the write is incomplete, fails, or frames were missed.
+    /// socket to the viewer's task if the write is incomplete or fails, or if frames were missed.
     fn try_send(&self, fragment: &Fragment) {
         let mut owner = lock(&self.owner);
         let Owner::Shard { next } = *owner else { return };
@@ -183,7 +184,7 @@ impl Connection {
         let unsent = if next < fragment.number {
             None
         } else {
-            // Bypass the runtime: accessing its state of each socket takes 5 % of the total time.
+            // Bypass the runtime: accessing its per-socket state takes 5 % of the total time.
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match rustix::net::send(&self.socket, &fragment.message, flags) {
                 Ok(len) if len == fragment.message.len() => {
@@ -209,8 +210,8 @@ impl Connection {
         }
     }
 
-    /// Returns the number of the next fragment and takes the unsent bytes, if the viewer's task is
-    /// the owner. For the viewer's task.
+    /// If the viewer's task is the owner, takes the unsent bytes and returns them with the number
+    /// of the next fragment. Called by the viewer's task.
     pub fn unsent(&self) -> Option<(u64, Option<Bytes>)> {
         match &mut *lock(&self.owner) {
             Owner::Task { next, unsent } => Some((*next, unsent.take())),
@@ -219,7 +220,7 @@ impl Connection {
     }
 
     /// Makes the viewer's task the owner, so that it can write other messages. Returns the number
-    /// of the next fragment and the unsent bytes. For the viewer's task.
+    /// of the next fragment and the unsent bytes. Called by the viewer's task.
     pub fn claim(&self) -> (u64, Option<Bytes>) {
         let mut owner = lock(&self.owner);
         let claimed = match &mut *owner {
@@ -230,8 +231,8 @@ impl Connection {
         claimed
     }
 
-    /// Makes the shard the owner, because everything before fragment `next` has been sent. Returns
-    /// false if `next` has already been published and the shard may have passed it. The viewer's
+    /// Makes the shard the owner after everything before fragment `next` has been sent. Returns
+    /// false if `next` has already been published and the shard may have missed it. The viewer's
     /// task then stays the owner.
     pub fn hand_back(&self, next: u64, stream: &Stream) -> bool {
         *lock(&self.owner) = Owner::Shard { next };

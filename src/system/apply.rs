@@ -107,7 +107,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Writes the keys, and the file that makes SSH start.
+    /// Writes the keys, and the file that enables SSH.
     fn ssh(&mut self, keys: &[String]) {
         if keys.is_empty() {
             self.remove("run/berrymse/ssh");

@@ -30,7 +30,7 @@ pub enum SystemError {
     UnknownRequest(String),
     /// The machine could not be restarted.
     Reboot(io::Error),
-    /// The host name could not be announced in the local network.
+    /// The host name could not be announced on the local network.
     Announce {
         /// The host name, without `.local`.
         host: String,

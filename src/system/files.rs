@@ -13,8 +13,8 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// The file or its folder cannot be written. The old content is unchanged unless the error is that
-/// of the last step, the sync of the folder.
+/// The file or its folder cannot be written. The old content is unchanged unless the last step, the
+/// sync of the folder, failed.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let folder = path.parent().ok_or_else(|| Error::from(ErrorKind::InvalidInput))?;
     let mut name = path.file_name().unwrap_or_default().to_os_string();

@@ -1,13 +1,13 @@
 //! The root helper: saves the configuration on `/boot` and restarts the machine.
 //!
-//! The server runs as a separate user, who can do neither. `berrymse root-helper` runs as root and
-//! performs only these two tasks, for every process that can open its socket. Each connection carries
-//! one request: a line with the verb, then the text up to the end of the stream. The reply is one
-//! line, `ok` or `error …`.
+//! The server runs as a separate user, which has permission for neither. `berrymse root-helper`
+//! runs as root and performs only these two tasks, for any process that can connect to its socket.
+//! Each connection carries one request: a line with the verb, then the text up to the end of the
+//! stream. The reply is one line, `ok` or `error …`.
 //!
 //! ```text
 //! save-config⏎ [server]⏎ …      ─► validate again, store as last good copy, write to /boot
-//! reboot⏎                       ─► write out all files, restart the machine
+//! reboot⏎                       ─► sync the file systems, restart the machine
 //! ```
 
 use crate::config::remote::no_new_key;
@@ -27,7 +27,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Time for a request. Writing to a worn card takes several seconds.
+/// Timeout for reading a request or writing a reply. Writing to a worn card takes several seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time for the reply to reach the browser before the machine shuts down.
@@ -52,11 +52,11 @@ pub enum HelperError {
 impl fmt::Display for HelperError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            HelperError::Absent => {
-                f.write_str("this machine cannot be restarted from here: only the appliance can")
-            }
+            HelperError::Absent => f.write_str(
+                "this machine cannot be restarted from here: only an appliance supports this",
+            ),
             HelperError::Unreachable { socket, error } => {
-                write!(f, "the root helper behind {} does not respond: {error}", socket.display())
+                write!(f, "the root helper at {} does not respond: {error}", socket.display())
             }
             HelperError::Failed(message) => f.write_str(message),
         }
@@ -107,14 +107,15 @@ pub struct Helper {
     pub config: PathBuf,
     /// The last good copy.
     pub last_good: PathBuf,
-    /// The errors that `apply` found. Deleted when a new configuration is saved.
+    /// The file with the errors that `apply` found. Deleted when a new configuration is saved.
     pub config_error: PathBuf,
     /// Restarts the machine.
     pub reboot: fn() -> Result<(), SystemError>,
 }
 
 impl Helper {
-    /// Serves requests of root and of the members of `group` on `socket`. Returns only on errors.
+    /// Serves requests from root and from the members of `group` on `socket`. Returns only on
+    /// error.
     ///
     /// # Errors
     ///
@@ -171,7 +172,7 @@ impl Helper {
             let path = path.to_path_buf();
             move |error: io::Error| SystemError::Write { path, error }
         };
-        // First the copy on `/data`, whose file system survives a power cut.
+        // Write the copy on `/data` first: its file system survives a power cut.
         journal::begin(&self.config, &self.last_good).map_err(cannot_write(&self.last_good))?;
         let result = (|| {
             keep(&self.last_good, text).map_err(cannot_write(&self.last_good))?;
@@ -202,21 +203,23 @@ fn listen(socket: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
     listener
 }
 
-/// Returns the number of a group (group(5): `name:password:number:members`).
+/// Returns the ID of a group (group(5): `name:password:GID:members`).
 fn group_id(name: &str) -> std::io::Result<u32> {
     let groups = std::fs::read_to_string("/etc/group")?;
     let number = groups.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
     });
-    number.ok_or_else(|| std::io::Error::new(ErrorKind::NotFound, format!("no group {name:?}")))
+    number
+        .ok_or_else(|| std::io::Error::new(ErrorKind::NotFound, format!("unknown group {name:?}")))
 }
 
 /// Restarts the machine.
 ///
-/// Asks init first, which stops all programs and saves the log and the time: without a real-time
-/// clock, the time would otherwise go backwards. Init needs a few seconds, also on a busy machine.
-/// After one minute the machine is restarted without init.
+/// First asks init to restart the machine. Init stops all programs and saves the log and the time:
+/// without a real-time clock, the time would otherwise go backwards. Init needs only a few seconds,
+/// even on a busy machine. If init has not restarted the machine after one minute, restarts it
+/// directly.
 ///
 /// # Errors
 ///

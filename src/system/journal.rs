@@ -31,7 +31,7 @@ pub(super) fn commit(last_good: &Path) -> Result<()> {
 /// Restores `config` after a power cut that interrupted saving. Returns whether it was changed.
 ///
 /// A file that is neither the start of the old content nor of the new content was edited elsewhere
-/// since then, and stays as it is.
+/// since then, and is left unchanged.
 pub(super) fn recover(config: &Path, last_good: &Path) -> Result<bool> {
     let before = match read(journal(last_good)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -85,14 +85,14 @@ mod tests {
             assert_eq!(after(left, new), (true, new.into()), "{left:?}");
         }
         assert_eq!(after(Some(new), new), (false, new.into()));
-        // The file was edited on another computer.
+        // The file was edited on a different computer.
         let edited = "[[camera]]\nname = \"else\"\n";
         assert_eq!(after(Some(edited), new), (false, edited.into()));
         // There was no good copy yet.
         begin(&config, &last_good).unwrap();
         remove_file(&last_good).unwrap();
         assert!(!recover(&config, &last_good).unwrap());
-        // Without a power cut, an empty file stays.
+        // Without a power cut, an empty file is left unchanged.
         std::fs::write(&config, "").unwrap();
         assert!(!recover(&config, &last_good).unwrap());
         remove_dir_all(folder).unwrap();

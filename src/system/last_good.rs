@@ -31,7 +31,7 @@ pub fn load(file: &Path, last_good: &Path) -> Found {
     let read = |path: &Path| {
         let text = Config::read(path)?;
         let file = path.display().to_string();
-        // Valid, but not intended: a card that is removed too early can leave an empty file.
+        // An empty file is valid, but not intended: removing the card too early can leave one.
         if text.trim_matches(|c: char| c.is_whitespace() || c == '\0').is_empty() {
             return Err(ConfigError { file, at: None, message: "the file is empty".into() });
         }
@@ -43,14 +43,14 @@ pub fn load(file: &Path, last_good: &Path) -> Found {
         Err(error) => error,
     };
     let (config, instead) = match read(last_good) {
-        Ok((config, _)) => (config, "the last good configuration is in force"),
-        Err(_) => (as_shipped(), "there is no camera, and the address comes from DHCP"),
+        Ok((config, _)) => (config, "the last good configuration is used"),
+        Err(_) => (as_shipped(), "no camera is configured, and the address comes from DHCP"),
     };
     found(config, None, Some(format!("{error}\nUntil this is corrected, {instead}.")))
 }
 
-/// Returns the errors that `berrymse apply` found when the machine started. It checks more than the
-/// file itself.
+/// Returns the errors that `berrymse apply` found when the machine started. `apply` also detects
+/// errors that [`load`] does not, such as an unknown time zone.
 pub fn problem_at_start() -> Option<String> {
     let text = std::fs::read_to_string(paths::CONFIG_ERROR).ok()?;
     Some(text.trim().to_string()).filter(|text| !text.is_empty())
@@ -62,8 +62,8 @@ pub fn as_shipped() -> Config {
     Config { cameras: vec![], ..shipped }
 }
 
-/// Stores `text` as the last good configuration, readable for the group of its folder only, because
-/// it contains passwords.
+/// Stores `text` as the last good configuration. Only the owner and the group of its folder can
+/// read the file, because it contains passwords.
 pub(crate) fn keep(path: &Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     write(path, text.as_bytes(), 0o640)?;

@@ -52,7 +52,7 @@ impl Drop for Announcement {
     }
 }
 
-/// Returns the host name that the kernel has, in lower case and without a domain.
+/// Returns the kernel's host name, in lower case and without a domain.
 pub fn host_name() -> String {
     let uname = rustix::system::uname();
     let name = uname.nodename().to_string_lossy();

@@ -1,9 +1,9 @@
 //! Settings of the machine: host name, network, Wi-Fi, SSH keys and time zone.
 //!
-//! `berrymse apply` runs as root, early in every start of the appliance. It derives all files from
-//! the configuration alone, so that nothing remains of an earlier configuration, and does not write
-//! files that have not changed. `berrymse wifi` manages the wireless interface and applies changes
-//! at once.
+//! `berrymse apply` runs as root, early in every boot of the appliance. It derives all files from
+//! the configuration alone, so that nothing from an earlier configuration remains, and does not
+//! write files that have not changed. `berrymse wifi` manages the wireless interface and applies
+//! changes immediately.
 
 mod apply;
 pub mod error;

@@ -17,7 +17,7 @@ impl RemountedRw<'_> {
         if !now.contains(StatVfsMountFlags::RDONLY) {
             return Ok(RemountedRw { folder, before: None });
         }
-        // A remount clears all flags that it does not name.
+        // A remount clears all flags that are not listed in the call.
         let mut before = MountFlags::RDONLY;
         for (is, flag) in [
             (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),

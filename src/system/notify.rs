@@ -1,6 +1,6 @@
 //! Notifications to systemd: the service is ready, and the service is alive.
 //!
-//! The protocol is that of sd_notify(3): datagrams with `NAME=value` lines to the socket that
+//! The protocol is described in sd_notify(3): datagrams with `NAME=value` lines to the socket that
 //! `NOTIFY_SOCKET` names.
 
 use std::ffi::OsStr;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Time in which the server must respond to a check.
+/// Maximum time for the server to respond to a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends `lines` to systemd: `READY=1`, `STOPPING=1`, `STATUS=…`. Does nothing if systemd did not
@@ -35,8 +35,8 @@ fn send(socket: &OsStr, lines: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Notifies the watchdog of systemd periodically while the server at `address` responds. Returns at
-/// once if the service has no watchdog (`WatchdogSec=`).
+/// Notifies systemd's watchdog periodically while the server at `address` responds. Returns
+/// immediately if the service has no watchdog (`WatchdogSec=`).
 pub async fn watchdog(address: SocketAddr) {
     let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
     let for_another =

@@ -4,8 +4,8 @@
 //! {"version": "1.3.0", "url": "berrymse-1.3.0.raucb"}
 //! ```
 //!
-//! The URL can be relative to that of the announcement. Other fields are ignored. Only the version and
-//! the signature in the bundle itself decide whether it is installed.
+//! The URL can be relative to that of the announcement. Other fields are ignored. Only the version
+//! and the signature in the bundle itself determine whether the bundle is installed.
 
 use crate::update::error::UpdateError;
 use serde::Deserialize;

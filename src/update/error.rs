@@ -5,16 +5,16 @@ use crate::update::rauc;
 use std::error::Error;
 use std::fmt;
 
-/// Why there is no update, or why it failed.
+/// Why an update is impossible, or why it failed.
 #[derive(Debug)]
 pub enum UpdateError {
     /// There is no system bus.
     NoBus(Box<zbus::Error>),
-    /// RAUC does not run on this machine.
+    /// RAUC is not running on this machine.
     NoRauc,
-    /// RAUC has exited. Init starts it again.
+    /// RAUC has exited. Init restarts it.
     RaucRestarting,
-    /// RAUC does not reply in time.
+    /// RAUC did not reply in time.
     RaucTimeout,
     /// RAUC exited during an installation. It maps bundles into its memory, where reading a damaged
     /// block ends the process.
@@ -57,11 +57,11 @@ pub enum UpdateError {
         /// The cause.
         error: serde_json::Error,
     },
-    /// The announcement names a bundle that has no web address.
+    /// The announcement names a bundle whose URL is neither http nor https.
     AnnouncedUrl {
         /// URL of the announcement.
         url: String,
-        /// The address of the bundle.
+        /// The URL of the bundle.
         bundle: String,
     },
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use zbus::proxy::CacheProperties;
 use zbus::zvariant::{OwnedValue, Value};
 
-/// Time for a reply. RAUC downloads parts of a remote bundle before it replies.
+/// Maximum time for a reply. RAUC downloads parts of a remote bundle before it replies.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 type Dict = HashMap<String, OwnedValue>;
@@ -34,7 +34,7 @@ pub(super) trait Installer {
     fn compatible(&self) -> zbus::Result<String>;
 }
 
-/// Connects to the system bus. Succeeds even if RAUC does not run.
+/// Connects to the system bus. Succeeds even if RAUC is not running.
 pub(super) async fn connect() -> zbus::Result<InstallerProxy<'static>> {
     let connection =
         zbus::connection::Builder::system()?.method_timeout(CALL_TIMEOUT).build().await?;
@@ -132,7 +132,7 @@ pub(super) fn message(error: &zbus::Error) -> String {
     }
 }
 
-/// Returns whether RAUC does not run and is not started by D-Bus.
+/// Returns whether RAUC is not running and cannot be started by D-Bus.
 pub(super) fn is_absent(error: &zbus::Error) -> bool {
     let text = error.to_string();
     ["ServiceUnknown", "NameHasNoOwner", "Spawn.", "was not provided by any .service files"]
@@ -145,7 +145,7 @@ pub(super) fn has_exited(error: &zbus::Error) -> bool {
     error.to_string().contains("NoReply")
 }
 
-/// Explains an error message of RAUC, and says what to do about it.
+/// Explains an error message from RAUC, and says what to do about it.
 pub fn explain(error: &str) -> &'static str {
     let has = |words: &[&str]| {
         let error = error.to_ascii_lowercase();
@@ -195,7 +195,7 @@ pub fn explain(error: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    /// Messages of RAUC 1.8 to 1.15.
+    /// Messages from RAUC 1.8 to 1.15.
     #[test]
     fn explains_messages_of_rauc() {
         for (error, expected) in [

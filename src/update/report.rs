@@ -22,9 +22,9 @@ pub enum Phase {
     Idle,
     /// A bundle is being uploaded.
     Receiving,
-    /// RAUC inspects the bundle.
+    /// RAUC is inspecting the bundle.
     Checking,
-    /// RAUC installs the bundle.
+    /// RAUC is installing the bundle.
     Installing,
     /// The new system will run after a restart.
     Installed,
@@ -32,7 +32,7 @@ pub enum Phase {
     Failed,
 }
 
-/// A new system that failed its health check, so that the old one was started again.
+/// A new system that failed its health check, after which the old one was started again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FellBack {
     /// Version of the new system.
@@ -100,8 +100,8 @@ pub(crate) fn image_version(os_release: &str) -> Option<String> {
     Some(value.to_string()).filter(|value| !value.is_empty())
 }
 
-/// Returns the newest system if it is not the running one and is no longer started. `reason` is the
-/// file with the last error of its health check.
+/// Returns the system that is newer than the running one and is marked bad, if there is one.
+/// `reason` is the file with the last error of its health check.
 pub(crate) fn fell_back(slots: &[Slot], reason: &Path) -> Option<FellBack> {
     let booted = slots.iter().find(|slot| slot.booted)?;
     let newer =

@@ -1,8 +1,8 @@
 //! Automatic checks for updates, and automatic installation in a time window.
 //!
 //! `[update] url` names the announcement, a small JSON file (see
-//! [`announcement`](super::announcement)). It only says that there is a bundle: the version and the
-//! signature in the bundle decide whether it is installed.
+//! [`announcement`](super::announcement)). The announcement only says that a bundle exists: the
+//! version and the signature in the bundle determine whether it is installed.
 
 use crate::config;
 use crate::config::{Check, Install};
@@ -21,11 +21,11 @@ use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Time within which the first check happens after the start. It is random, so that a thousand
-/// machines do not send their requests in the same second after a power failure.
+/// Maximum time from startup to the first check. The time is random, so that a thousand machines do
+/// not send their requests in the same second after a power failure.
 const FIRST_CHECK_WITHIN: Duration = Duration::from_secs(30 * 60);
 
-/// Minimum time from one check to the next.
+/// Minimum time between checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(23 * 3600);
 
 /// Maximum random time added to the interval.
@@ -105,7 +105,7 @@ impl Updater {
     /// Installs the offer. Returns whether that succeeded.
     async fn install_offer(self: &Arc<Self>, offer: Offer) -> bool {
         match self.begin() {
-            // In a separate task, so that a new configuration does not interrupt it.
+            // Install in a separate task, so that a new configuration does not interrupt it.
             Some(permit) => {
                 let task = tokio::spawn(async move { permit.install(&offer.url, false).await });
                 task.await.unwrap_or_default()
@@ -115,8 +115,8 @@ impl Updater {
     }
 }
 
-/// Waits until the local time is in the window, and then for a random time, so that many machines do
-/// not start at once.
+/// Waits until the local time is in the window, and then for a random time, so that many machines
+/// do not start at the same time.
 async fn wait_for_window(window: Option<(u16, u16)>) {
     let Some(window) = window else { return };
     if !is_inside(window, minute_of_day()) {
@@ -151,7 +151,7 @@ fn length((from, to): (u16, u16)) -> u16 {
 
 /// Returns a random time from 0 to `max`.
 fn random_up_to(max: Duration) -> Duration {
-    // The hash maps of the standard library are seeded with random numbers of the system.
+    // The hash maps of the standard library are seeded with random numbers from the system.
     let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
     max.mul_f64(random as f64 / u64::MAX as f64)
 }

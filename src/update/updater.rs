@@ -20,10 +20,10 @@ pub(crate) const HEALTH_ERROR: &str = "health-error";
 /// Interval of queries for RAUC's state, in case its signal is lost.
 pub(crate) const RAUC_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Time for a reply that the page waits for.
+/// Maximum time for a reply that the page waits for.
 pub(crate) const RAUC_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The state of updates. It outlives changes of the configuration.
+/// The state of updates. It persists across changes to the configuration.
 #[derive(Debug, Default)]
 pub struct Updater {
     upload: PathBuf,
@@ -45,7 +45,7 @@ pub(crate) struct State {
 }
 
 impl Updater {
-    /// Creates the updater. `data` is the directory for files that outlive a restart.
+    /// Creates the updater. `data` is the directory for files that persist across restarts.
     pub fn new(data: &Path) -> Arc<Updater> {
         let (upload, health_error) = (data.join(UPLOAD), data.join(HEALTH_ERROR));
         // A power cut can leave an upload behind.
@@ -62,7 +62,7 @@ impl Updater {
         &self.upload
     }
 
-    /// Starts an update. `None` if another one is in progress.
+    /// Starts an update. Returns `None` if another update is in progress.
     pub fn begin(self: &Arc<Self>) -> Option<Permit> {
         let mut state = self.state();
         if matches!(state.phase, Phase::Receiving | Phase::Checking | Phase::Installing) {
@@ -105,7 +105,7 @@ impl Updater {
         };
         let known = self.known();
         let error = match error {
-            // It ran before, so init starts it again.
+            // RAUC was running before, so init restarts it.
             UpdateError::NoRauc if !known.slots.is_empty() => UpdateError::RaucRestarting,
             error => error,
         };
@@ -139,8 +139,8 @@ impl Updater {
     }
 
     async fn query(&self, rauc: &InstallerProxy<'_>) -> zbus::Result<Report> {
-        // First the local state, then that of RAUC: a system that was just installed is then in the
-        // slots.
+        // Query the local state first, then RAUC's: this way, the slots include a system that was
+        // just installed.
         let known = self.known();
         let compatible = rauc.compatible().await?;
         let operation = rauc.operation().await?;
@@ -162,7 +162,7 @@ impl Updater {
             ..known
         };
         if report.state == Phase::Idle && report.error.is_none() {
-            // Another program installs an update, or this program was restarted since then.
+            // The update was started by another program, or this program has restarted since.
             if operation == "installing" {
                 report.state = Phase::Installing;
             } else if !last_error.is_empty() {
@@ -171,14 +171,14 @@ impl Updater {
             }
         }
         if report.state == Phase::Installing {
-            // 100 belongs to the inspection before or to the end.
+            // 100 is left over from the inspection, or means that the installation has ended.
             report.progress = Some(percent).filter(|percent| *percent < 100);
             report.step = Some(step);
         }
         Ok(report)
     }
 
-    /// Starts to install the bundle at `source`, a path or URL, in the background.
+    /// Starts installing the bundle at `source`, a path or URL, in the background.
     pub fn install(permit: Permit, source: String, downgrade: bool) {
         tokio::spawn(async move { permit.install(&source, downgrade).await });
     }

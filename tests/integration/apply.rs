@@ -154,7 +154,7 @@ fn keeps_the_last_good_configuration_and_reports_the_position_of_the_error() {
         machine.configure(broken);
         let said = machine.apply();
         assert!(said.contains(&format!("{}{place}", file.display())), "{said}");
-        assert!(said.contains("the last good configuration is in force"), "{said}");
+        assert!(said.contains("the last good configuration is used"), "{said}");
         assert!(machine.read("run/berrymse/config-error").contains(place));
         assert_eq!(machine.read("etc/hostname"), "good\n");
         assert!(machine.read("data/berrymse/berrymse.toml").contains("good"));
@@ -173,7 +173,7 @@ fn configures_the_network_without_any_valid_configuration() {
     let machine = Machine::new();
     machine.configure("[server]\npassword = secret\n");
     let said = machine.apply();
-    assert!(said.contains(":2:12: ") && said.contains("there is no camera"), "{said}");
+    assert!(said.contains(":2:12: ") && said.contains("no camera is configured"), "{said}");
     assert_eq!(machine.read("etc/hostname"), "berrymse\n");
     assert!(machine.read("etc/network/interfaces").contains("iface eth0 inet dhcp\n"));
     assert!(!machine.has("data/berrymse/berrymse.toml"));

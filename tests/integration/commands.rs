@@ -52,7 +52,7 @@ async fn distinguishes_command_failures_without_affecting_other_cameras() {
         ("silent", "has written nothing for 10 s"),
         ("dead", "ended (exit status: 1) without writing anything"),
         ("complains", "cannot open the lens"),
-        ("text", "after 42 bytes without a picture; the program must write H.264"),
+        ("text", "after writing 42 bytes, but no picture; the program must write H.264"),
         ("missing", "program not found: install it, or add its directory to PATH"),
         ("folder", "cannot start \"/\": it is a directory"),
     ];

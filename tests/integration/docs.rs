@@ -30,7 +30,7 @@ fn uncommented() -> String {
 /// All keys of a table, taken from the error message for an unknown key.
 fn keys(table: &str) -> BTreeSet<String> {
     let error = Config::parse(&format!("{table}\nzzzzzzzzzzzz = 1\n"), "").unwrap_err();
-    let (_, names) = error.message.split_once("valid are ").unwrap_or(("", &error.message));
+    let (_, names) = error.message.split_once("must be one of ").unwrap_or(("", &error.message));
     names.split('`').skip(1).step_by(2).map(String::from).collect()
 }
 

@@ -178,7 +178,7 @@ async fn keeps_serving_if_the_new_address_is_unavailable() {
     cameras_become(&server, &["card"]).await;
     let status = server.status().await;
     let error = status["config_error"].as_str().unwrap();
-    assert!(error.contains("203.0.113.7") && error.contains("Until this is fixed"), "{error}");
+    assert!(error.contains("203.0.113.7") && error.contains("Until this is corrected"), "{error}");
 }
 
 /// `berrymse root-helper`. Never ask it for a reboot: it would reboot this machine.

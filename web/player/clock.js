@@ -1,15 +1,15 @@
-// Estimates the server's clock as NTP does: the server's reading belongs to the middle between question
-// and answer, and of the latest answers the one with the shortest round trip is the most exact.
+// Estimates the server's clock as NTP does: the server's reading is taken to be halfway between question
+// and answer, and the answer with the shortest recent round trip is the most accurate.
 // Pure: all times are passed in, in milliseconds.
 
-/** Answers, and published frames, that are remembered. */
+/** Number of answers, and of published frames, to keep. */
 const HISTORY_LENGTH = 8;
 
 export class Clock {
   #askedAt = new Map();
   #answers = [];
   #count = 0;
-  /** Frames whose time of publication is known: `{ time, published }`. */
+  /** Frames whose publication time is known: `{ time, published }`. */
   published = [];
 
   /** The next question to send. */
@@ -18,12 +18,12 @@ export class Clock {
     return JSON.stringify({ type: 'time', id: this.#count });
   }
 
-  /** Questions asked so far. */
+  /** Number of questions sent so far. */
   get count() {
     return this.#count;
   }
 
-  /** Takes the server's answer, received at `receivedAt`. */
+  /** Processes the server's answer, received at `receivedAt`. */
   answer({ id, now, frame }, receivedAt) {
     const askedAt = this.#askedAt.get(id);
     if (askedAt === undefined) return;
@@ -34,7 +34,7 @@ export class Clock {
     if (frame) this.published = [...this.published.slice(1 - HISTORY_LENGTH), frame];
   }
 
-  /** The most exact answer: `offset` is this clock minus the server's. */
+  /** The most accurate answer: `offset` is this clock minus the server's. */
   get best() {
     return this.#answers.reduce((a, b) => (b.roundTrip < a.roundTrip ? b : a), { roundTrip: Infinity });
   }

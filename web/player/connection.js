@@ -1,16 +1,16 @@
-// The WebSocket to one camera: connects with a time limit, reconnects after growing delays, and notices
-// when the network stalls. Times are in milliseconds.
+// The WebSocket to one camera: connects with a time limit, reconnects with increasing delays, and
+// detects network stalls. Times are in milliseconds.
 
 import { Clock } from './clock.js';
 
-/** Delay before a reconnect: the first, and the longest. */
+/** Delay before reconnecting: initial and maximum. */
 const RETRY_DELAY_MS = [250, 1000];
-/** Time limit of an attempt to connect: usually, and of every fourth. */
+/** Time limit for a connection attempt: normally, and for every fourth attempt. */
 const CONNECT_TIMEOUT_MS = [2000, 10000];
 /** A longer gap between two messages means that the network has stalled. */
 const NETWORK_STALL_MS = 250;
 
-/** The delay before a reconnect after `failures` failures in a row. `random` is from 0 to 1. */
+/** The delay before reconnecting after `failures` failures in a row. `random` is from 0 to 1. */
 export function retryDelay(failures, random) {
   const [first, longest] = RETRY_DELAY_MS;
   return Math.min(first * 2 ** failures, longest) * (0.5 + random);
@@ -32,19 +32,22 @@ export class Connection {
   #handlers;
   /** Failures in a row. */
   failures = 0;
-  /** The server's clock, since this connection was opened. */
+  /** The estimate of the server's clock for this connection. */
   clock = new Clock();
   /** When the last message arrived. */
   lastMessageAt = 0;
-  /** Whether the network has stalled. The reader resets it. */
+  /** Whether the network has stalled. The code that reads it resets it. */
   stalled = false;
 
-  /** `handlers`: `opened()`, `text(object)`, `data(buffer)`, and `lost()`, also after a time-out. */
+  /**
+   * `handlers`: `opened()`, `text(object)`, `data(buffer)`, and `lost()`, which is also called after a
+   * timeout.
+   */
   constructor(handlers) {
     this.#handlers = handlers;
   }
 
-  /** Whether there is a connection, or an attempt. */
+  /** Whether a connection is open or being attempted. */
   get active() {
     return this.#socket !== null;
   }
@@ -53,7 +56,7 @@ export class Connection {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
-  /** Starts to connect. Throws if `url` is not a WebSocket URL. */
+  /** Starts connecting. Throws if `url` is not a WebSocket URL. */
   connect(url) {
     this.close();
     const socket = this.#socket = new WebSocket(url);

@@ -1,4 +1,4 @@
-// What <berry-mse> looks like: its style sheet, the control bar, the statistics as text, and downloads.
+// The appearance of <berry-mse>: its style sheet, the control bar, the statistics as text, and downloads.
 
 export const STYLE = `
   :host { display: block; position: relative; overflow: hidden; background: #000; color: #fff;
@@ -40,7 +40,10 @@ const BUTTONS = {
 const PLAY_ICON = 'M7 4l13 8-13 8z';
 const icon = (path) => `<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${path}"/></svg>`;
 
-/** Brings the buttons of `bar` up to date, and makes them on the first call. `onPress(name)` handles them. */
+/**
+ * Updates the buttons in `bar`, and creates them on the first call. `onPress(name)` is called when a button
+ * is pressed.
+ */
 export function updateBar(bar, { paused, recording, overlay }, onPress) {
   if (!bar.firstChild) {
     bar.innerHTML = Object.entries(BUTTONS).map(([name, [title, path]]) =>

@@ -4,9 +4,9 @@
 import { TIMESCALE, concatenate, mimeType } from './parse.js';
 import { Pacer, isWebKit } from './policy.js';
 
-/** Seconds of the past that stay in the source buffer. */
+/** Seconds of played video to keep in the source buffer. */
 const BACK_BUFFER_S = 8;
-/** Messages that wait for a Managed Media Source before they are discarded. */
+/** Maximum number of messages queued for a Managed Media Source before all are discarded. */
 const MAX_WAITING_MESSAGES = 300;
 
 export const WEBKIT = isWebKit(navigator.userAgent);
@@ -55,7 +55,7 @@ export class VideoSurface {
     this.#pacer.policy = policy;
   }
 
-  /** The stream continues with other parameters. What is queued still has the old ones. */
+  /** The stream continues with different parameters. Queued messages still use the old ones. */
   change(init) {
     this.#queue.push(mimeType(init));
   }
@@ -71,7 +71,7 @@ export class VideoSurface {
     this.#appendQueue();
   }
 
-  /** Appends everything that waits at once, which costs less than one by one. */
+  /** Appends all queued data in one call, which costs less than one call per message. */
   #appendQueue() {
     const buffer = this.#buffer;
     const source = this.#source;
@@ -93,8 +93,8 @@ export class VideoSurface {
   }
 
   /**
-   * Removes what is more than `seconds` in the past. Only whole groups of pictures: browsers remove a
-   * group to its end, which for the current group is the live edge.
+   * Removes data more than `seconds` behind the playback position. Removes only whole groups of pictures:
+   * browsers remove a group up to its end, which for the current group is the live edge.
    */
   #removeBefore(seconds) {
     const old = this.#keys.filter((key) => key <= this.#video.currentTime - seconds);

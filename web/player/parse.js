@@ -1,14 +1,15 @@
-// Parses what the server sends over the WebSocket: MP4 init segments and fragments of one frame each.
+// Parses the binary messages of the WebSocket: MP4 init segments and fragments of one frame each.
 // docs/api.md describes the byte layout. Pure: no DOM, no state.
 
-/** Ticks a second of all times in the stream. */
+/** Ticks per second, for all times in the stream. */
 export const TIMESCALE = 90000;
 
 const MOOF = 0x6d6f6f66;
 
 /**
- * Splits a binary message into its init segment, if it has one, and its frames. `at` and `end` are the
- * first byte of a frame's fragment and the one after its last; `time` and `duration` are in ticks.
+ * Splits a binary message into its init segment, if it has one, and its frames. `at` is the offset of the
+ * first byte of a frame's fragment, and `end` the offset just past its last byte; `time` and `duration`
+ * are in ticks.
  */
 export function parseMessage(data) {
   const view = new DataView(data);
@@ -38,7 +39,7 @@ export function parseMessage(data) {
 /** The bytes of a frame within its message: 4-byte lengths and NAL units. */
 export const frameBytes = ({ data }, { at, end }) => new Uint8Array(data, at + 108, end - at - 108);
 
-/** A copy of a frame's fragment with another decode time. */
+/** A copy of a frame's fragment with a different decode time. */
 export function retimedFragment({ data }, { at, end }, time) {
   const copy = data.slice(at, end);
   new DataView(copy).setBigUint64(64, BigInt(time));

@@ -1,9 +1,9 @@
 // Decides how to stay at the live edge: which policy suits the browser, at which rate to play, when to
 // seek, and when a policy has failed. Pure: no DOM. Times are in seconds unless a name says otherwise.
 
-/** Lag behind the policy's target from which playback speeds up, or seeks to a newer key frame. */
+/** Lag behind the policy's target above which playback speeds up, or seeks to a newer key frame. */
 const CATCH_UP_LAG = { webkit: 0.08, other: 0.2 };
-/** Lag behind the target from which playback always seeks. */
+/** Lag behind the target above which playback always seeks. */
 const SEEK_LAG = { webkit: 1, other: 3 };
 /** A seek is not worth its cost below this distance. */
 const MIN_SEEK = 0.08;
@@ -12,18 +12,18 @@ const SLACK_STEP = 0.02;
 const MAX_SLACK = 0.2;
 const SLACK_DECAY_TIME = 20;
 const MAX_RATE = 16;
-/** Smaller changes of the playback rate are left out. */
+/** Smaller changes to the playback rate are not applied. */
 const MIN_RATE_CHANGE = 0.01;
 
 /** `run-ahead` needs to be this much faster than the camera. */
 const MIN_RUN_AHEAD_RATE = 1.2;
-/** A little below one frame a refresh: at one, and at a rate of 2, some frames are skipped. */
+/** Slightly less than one frame per refresh: at exactly one, and at a rate of 2, some frames are skipped. */
 const runAheadRate = (step, screen) => Math.min(1.75, (0.87 * step) / screen);
 
 /**
- * `rate` is the playback rate, `edge` the target distance to the end of the buffer. Their argument:
- * `step` from frame to frame, `screen` from refresh to refresh, `behind` the lag behind the target right
- * after data was appended, `slack` the additional distance after stalls.
+ * `rate` is the playback rate, `edge` the target distance to the end of the buffer. Both take an object:
+ * `step` is the time between frames, `screen` the time between screen refreshes, `behind` the lag behind
+ * the target right after data was appended, and `slack` the additional distance after stalls.
  *
  * WebKit restarts its pipeline for every rate other than 1 and for every seek: both are avoided there.
  */
@@ -53,8 +53,9 @@ const PREFERENCE = ['run-ahead', 'webcodecs', 'nudge'];
 export const isWebKit = (userAgent) => !/Chrom(e|ium)|Gecko\//.test(userAgent);
 
 /**
- * The name of the policy to use, or undefined if none can play: `mode` where it names one, otherwise the
- * next by preference after `abandoned` others have failed. `canPlay(name)` says what the browser can do.
+ * The name of the policy to use, or undefined if none can play: `mode` if it names a policy that can
+ * play, otherwise the next in order of preference after `abandoned` others have failed. `canPlay(name)`
+ * returns whether the browser supports a policy.
  */
 export function choosePolicy(mode, abandoned, canPlay, conditions) {
   if (POLICIES[mode] && canPlay(mode)) return mode;
@@ -86,12 +87,13 @@ export class Pacer {
   }
 
   /**
-   * The position to seek to and the rate to set, each null to leave it. `start` and `end` limit the
-   * buffer, `key` is the time of its newest key frame, `ready` whether the current frame is decoded.
+   * The position to seek to and the rate to set; null means no change. `start` and `end` are the bounds of
+   * the buffer, `key` is the time of its newest key frame, and `ready` is whether the current frame has been
+   * decoded.
    */
   adjust({ start, end, currentTime, rate: current, key, ready, step, screen }) {
     const webkit = this.#webkit;
-    // WebKit breaks when it seeks before its first frame.
+    // WebKit breaks if it seeks before it has decoded its first frame.
     if (webkit && !ready && start <= currentTime) return { seek: null, rate: null };
     const engine = webkit ? 'webkit' : 'other';
     const lag = end - currentTime;
@@ -102,14 +104,14 @@ export class Pacer {
     let rate = this.policy.rate({ ...conditions, behind });
     this.#slack *= 1 - step / SLACK_DECAY_TIME;
     const late = behind > CATCH_UP_LAG[engine];
-    // A seek to a newer key frame is less work for the decoder than everything in between.
+    // Seeking to a newer key frame is less work for the decoder than decoding everything in between.
     if (!this.#started || behind > SEEK_LAG[engine] || lag < -1 || (late && key > currentTime)) {
       if (Math.abs(behind) > MIN_SEEK) seek = end - edge;
       if (webkit && this.#started) this.#addSlack();
     } else if (behind > CATCH_UP_LAG[engine] / 2 && !webkit) {
       // Covers most of the distance before the next frame arrives.
       rate = Math.max(rate, Math.min(MAX_RATE, 1 + (0.7 * behind) / step));
-      // The network was the cause: more distance does not help against that.
+      // The network was the cause, and more slack does not help against that.
       if (late) this.#slack = Math.max(0, this.#slack - SLACK_STEP);
     }
     this.#started = true;
@@ -124,26 +126,26 @@ export class Pacer {
 /** Ticks before a trial starts, and its length. */
 const WARM_UP_TICKS = 2;
 const TRIAL_TICKS = 10;
-/** Part of the received frames that has to be shown. */
+/** Fraction of the received frames that must be shown. */
 const MIN_SHOWN = 0.9;
 /** Failed trials in a row after which a policy is abandoned. */
 const MAX_FAILED_TRIALS = 2;
 
-/** Watches whether a policy shows enough of the frames that are received. */
+/** Checks whether a policy shows enough of the received frames. */
 export class Trial {
   #ticks = null;
   #failed = 0;
   #before = null;
 
-  /** Forgets everything: another policy, or a gap. */
+  /** Restarts from zero, after a change of policy or a gap. */
   reset() {
     this.#ticks = null;
     this.#failed = 0;
   }
 
   /**
-   * Call it at regular intervals, with the frames `received` and `shown` so far. `interrupted` restarts
-   * the trial: the network has stalled, or nothing plays. Returns true once the policy has failed.
+   * Call it at regular intervals, with the frames `received` and `shown` so far. `interrupted` restarts the
+   * trial: set it if the network has stalled or nothing is playing. Returns true once the policy has failed.
    */
   tick({ received, shown }, interrupted) {
     if (this.#ticks === null || interrupted) {

@@ -7,7 +7,7 @@ export class Recording {
   /** Codec and size of the file. */
   #kind = null;
   #lastTime = 0;
-  /** From times of the stream to times of the file, in ticks; null until the next key frame. */
+  /** Offset from stream times to file times, in ticks; null until the next key frame. */
   #shift = null;
   #end = 0;
   #onStop;
@@ -23,9 +23,9 @@ export class Recording {
     const { init, frames } = message;
     if (init) {
       const kind = `${codec} ${width}x${height}`;
-      // Most players support one init segment a file: with other parameters, the file ends.
+      // Most players support only one init segment per file, so the file ends when the parameters change.
       if (this.#kind && this.#kind !== kind) return void this.stop();
-      // The server has restarted, and its times with it: the file continues at its end.
+      // The server has restarted, and its times start over: continue the file at its end.
       if (frames.length && frames.at(-1).time < this.#lastTime) this.#shift = this.#lastTime = null;
       if (!this.#kind) this.#parts.push(init.slice());
       this.#kind = kind;

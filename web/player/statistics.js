@@ -3,18 +3,18 @@
 
 import { TIMESCALE } from './parse.js';
 
-/** Shown frames that are remembered, to find those whose time of publication becomes known. */
+/** Number of shown frames to keep until their publication times become known. */
 const MAX_SHOWN_FRAMES = 128;
-/** Browsers round media times to microseconds: times within this distance, in ticks, are the same. */
+/** Browsers round media times to microseconds: times closer than this, in ticks, are treated as equal. */
 const TIME_TOLERANCE = 90;
 
 export class Statistics {
   received = 0;
   shown = 0;
   bytes = 0;
-  /** Received and not shown. */
+  /** Received but not shown. */
   skipped = 0;
-  /** Left out by the server. */
+  /** Not sent by the server. */
   dropped = 0;
   reconnects = 0;
   #frames = [];
@@ -27,13 +27,13 @@ export class Statistics {
     this.#frames = [...this.#frames.slice(1 - MAX_SHOWN_FRAMES), { time, at }];
   }
 
-  /** A new connection: rates start again. */
+  /** Restarts the rates, for a new connection. */
   reset() {
     this.#frames = [];
     this.#before = null;
   }
 
-  /** Rates since the last sample, totals, and what `clock` knows; null for the first sample. */
+  /** Rates since the last sample, totals, and the age and round trip from `clock`; null for the first sample. */
   sample(now, clock) {
     const { received, shown, bytes } = this;
     const before = this.#before;

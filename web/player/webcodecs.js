@@ -1,8 +1,8 @@
-// A surface: a <canvas> that is fed by WebCodecs. Every frame is decoded on arrival, the newest is drawn.
+// A surface: a <canvas> that is fed by WebCodecs. Every frame is decoded on arrival, and the newest is drawn.
 
 import { TIMESCALE, decoderConfiguration, frameBytes } from './parse.js';
 
-/** With more frames in the decoder's queue, it skips to the next key frame. */
+/** If more frames are queued in the decoder, it skips to the next key frame. */
 const MAX_DECODE_QUEUE = 60;
 
 export class CanvasSurface {
@@ -11,7 +11,7 @@ export class CanvasSurface {
   #decoder = null;
   #config = null;
   #codec;
-  /** The newest decoded frame that is not drawn yet. */
+  /** The newest decoded frame that has not been drawn yet. */
   #newest = null;
   #drawing = 0;
   #shown;

@@ -44,7 +44,7 @@ impl Clock {
     }
 }
 
-/// The current time of the monotonic clock.
+/// Returns the current time of the monotonic clock.
 pub(crate) fn monotonic() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
     Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))

@@ -2,7 +2,7 @@
 //!
 //! Linux Media Infrastructure userspace API, "Codec Control Reference" and "User Control
 //! Reference". Cameras support few controls, and many USB cameras ignore those they list. A control
-//! that cannot be set is therefore not an error but a note.
+//! that cannot be set is therefore reported as a note, not as an error.
 
 use crate::camera::v4l2::node::Node;
 use crate::config;
@@ -35,9 +35,9 @@ const KEY_FRAME_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 /// A control that a device supports.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Control {
-    /// Its name.
+    /// Name of the control.
     pub name: &'static str,
-    /// Its identifier (V4L2_CID_…).
+    /// Identifier of the control (V4L2_CID_…).
     pub id: u32,
     /// Minimum value.
     pub minimum: i32,
@@ -57,7 +57,7 @@ fn query(node: &Node, id: u32) -> Option<v4l2_queryctrl> {
     (found.flags & V4L2_CTRL_FLAG_DISABLED == 0).then_some(found)
 }
 
-/// The relevant controls of a device.
+/// Returns the relevant controls of a device.
 pub fn list(node: &Node) -> Vec<Control> {
     let control = |(id, name): (u32, &'static str)| {
         let found = query(node, id)?;
@@ -77,8 +77,9 @@ pub fn list(node: &Node) -> Vec<Control> {
 /// Sets the controls according to the configuration. Must be called before the stream starts:
 /// bcm2835-codec accepts REPEAT_SEQ_HEADER only then.
 ///
-/// `codec`: the device makes H.264. `rotation`: the device is to rotate and flip the picture.
-/// Returns notes about settings that the device does not support.
+/// `codec` states whether the device encodes H.264, `rotation` whether it is responsible for
+/// rotating and flipping the picture. Returns notes about settings that the device does not
+/// support.
 pub fn set(node: &Node, config: &config::Camera, codec: bool, rotation: bool) -> Vec<String> {
     let mut notes = vec![];
     if codec {
@@ -147,7 +148,7 @@ fn note(notes: &mut Vec<String>, key: &str, wanted: i32, got: Option<i32>) {
     }
 }
 
-/// Whether the device supports requests for key frames.
+/// Returns whether the device supports requests for key frames.
 pub fn can_force_key_frame(node: &Node) -> bool {
     query(node, V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME).is_some()
 }
@@ -157,7 +158,7 @@ pub fn force_key_frame(node: &Node) -> bool {
     ioctl::s_ctrl(&node.file, V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME, 1).is_ok()
 }
 
-/// A note about a size other than the configured one.
+/// Returns a note about a size that differs from the configured one.
 pub(crate) fn size_note(config: &config::Camera, got: &Format) -> Option<String> {
     ((got.width, got.height) != (config.width, config.height)).then(|| {
         format!(
@@ -167,7 +168,7 @@ pub(crate) fn size_note(config: &config::Camera, got: &Format) -> Option<String>
     })
 }
 
-/// A note about a frame rate other than the configured one.
+/// Returns a note about a frame rate that differs from the configured one.
 pub(crate) fn framerate_note(config: &config::Camera, got: Option<f64>) -> Option<String> {
     let wanted = config.framerate;
     match got {

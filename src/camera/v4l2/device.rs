@@ -15,11 +15,12 @@ pub(crate) struct Device {
     /// The configured node.
     path: PathBuf,
     config: config::Camera,
-    /// Identity of the camera, once it has been opened: it may return under another number.
+    /// Identity of the camera once it has been opened. The camera may return under a different
+    /// number.
     known: Option<Identity>,
 }
 
-/// What identifies a camera after it was plugged in again.
+/// The properties that identify a camera after it has been unplugged and plugged in again.
 pub(crate) struct Identity {
     links: Vec<PathBuf>,
     name: String,
@@ -32,10 +33,10 @@ impl Device {
         Device { path: path.into(), config: config.clone(), known: None }
     }
 
-    /// The current node of the camera. A persistent name (a link of udev) is used as it is. A
-    /// numbered node stands for the camera that was first opened there, identified by serial
-    /// number, else by port, else by name and bus address. If no node matches, the configured node
-    /// is used.
+    /// Returns the current node of the camera. A persistent name (a udev link) is used as is. A
+    /// numbered node stands for the camera that was first opened there, identified by its serial
+    /// number, or else by its port, or else by its name and bus address. If no node matches, the
+    /// configured node is used.
     fn path(&self) -> PathBuf {
         let numbered = self.path.to_string_lossy().starts_with("/dev/video");
         let Some(known) = self.known.as_ref().filter(|_| numbered) else {
@@ -93,8 +94,8 @@ impl Source for Device {
     }
 }
 
-/// The kind of camera at `path`. Returns `None` if it is not a camera, or a raw camera without an
-/// encoder.
+/// Returns the kind of camera at `path`, or `None` if it is not a camera or is a raw camera without
+/// an encoder.
 pub(crate) fn usable_kind(path: &Path) -> Option<Kind> {
     let node = Node::open(path).ok()?;
     match find::kind(&node) {

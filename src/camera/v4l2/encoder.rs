@@ -55,7 +55,7 @@ pub fn find(camera: &Node) -> Result<Node, SourceError> {
     Err(SourceError::NoEncoder { device: camera.path.clone(), formats, encoders })
 }
 
-/// The preferred format that the camera delivers and the encoder accepts.
+/// Returns the preferred format among those that the camera delivers and the encoder accepts.
 fn common_format(camera: &Node, encoder: &Node) -> Option<PixelFormat> {
     let formats = find::RAW_FORMATS.into_iter().map(PixelFormat::from);
     let mut both = formats.filter(|format| {
@@ -70,11 +70,11 @@ pub trait Sink {
     ///
     /// # Errors
     ///
-    /// The pipeline must end.
+    /// Fails if the pipeline must stop.
     fn picture(&mut self, data: &[u8], filled: &Filled) -> Result<bool, SourceError>;
-    /// Takes note of a lost picture.
+    /// Records a lost picture.
     fn damaged(&mut self, reason: &'static str);
-    /// Whether a new viewer would start earlier with a key frame. Resets the request.
+    /// Returns whether a new viewer would start earlier with a key frame, and resets the request.
     fn key_frame_wanted(&mut self) -> bool;
     /// Takes a note for the user.
     fn note(&mut self, note: String);
@@ -88,7 +88,7 @@ pub struct Pipeline {
     from: Format,
     /// Format of the encoder's input buffers.
     to: Format,
-    /// The encoder reads the camera's buffers. Reset when that fails.
+    /// Whether the encoder reads the camera's buffers. Reset if the encoder rejects them.
     share: bool,
     /// Settings that the devices do not support.
     pub notes: Vec<String>,
@@ -202,7 +202,7 @@ impl Pipeline {
         self.stream(false, sink, stall, stop).map(drop)
     }
 
-    /// Whether the encoder reads the camera's buffers directly.
+    /// Returns whether the encoder reads the camera's buffers directly.
     pub fn shares(&self) -> bool {
         self.share
     }
@@ -269,7 +269,7 @@ struct Flow<'a> {
     coded: Queue<'a>,
     /// The encoder's input buffers that can be filled.
     free: Vec<u32>,
-    /// The encoder has accepted one of the camera's buffers.
+    /// Whether the encoder has accepted one of the camera's buffers.
     accepted: bool,
 }
 
@@ -320,7 +320,7 @@ impl Flow<'_> {
         Ok(None)
     }
 
-    /// Copies a picture of the camera into the encoder's input buffer `to`.
+    /// Copies a picture from the camera into the encoder's input buffer `to`.
     fn copy(&mut self, picture: &Filled, to: u32) -> Result<(), SourceError> {
         let Pipeline { from, to: layout, encoder, .. } = self.pipeline;
         let source: Vec<&[u8]> = (0..from.plane_fmt.len())
@@ -371,8 +371,8 @@ impl Flow<'_> {
         }
     }
 
-    /// Delivers the frames that the encoder has not returned yet (section "Drain"). Errors end it
-    /// early.
+    /// Delivers the frames that the encoder has not returned yet (section "Drain"). Stops early on
+    /// error.
     fn drain(&mut self, sink: &mut dyn Sink) {
         let encoder = &self.pipeline.encoder;
         if ioctl::encoder_cmd::<_, ()>(&encoder.file, &EncoderCommand::Stop(false)).is_err() {

@@ -9,7 +9,7 @@ use v4l2r::QueueDirection;
 /// Directories of udev's persistent names: by serial number, and by port.
 const LINK_DIRECTORIES: [&str; 2] = ["/dev/v4l/by-id", "/dev/v4l/by-path"];
 
-/// Uncompressed formats for encoders, those with 12 bits per pixel first.
+/// Uncompressed formats for encoders, starting with those of 12 bits per pixel.
 pub const RAW_FORMATS: [&[u8; 4]; 6] = [b"NV12", b"YU12", b"NM12", b"YM12", b"YUYV", b"UYVY"];
 
 /// The kind of a device.
@@ -20,13 +20,13 @@ pub enum Kind {
     H264,
     /// A camera that delivers raw pictures only.
     Raw,
-    /// An encoder that makes H.264 from raw pictures.
+    /// An encoder from raw pictures to H.264.
     Encoder,
     /// Any other device.
     Other,
 }
 
-/// The nodes of all video devices, sorted by number.
+/// Returns the nodes of all video devices, sorted by number.
 pub fn paths() -> Vec<PathBuf> {
     let number = |path: &Path| -> Option<u32> {
         path.file_name()?.to_str()?.strip_prefix("video")?.parse().ok()
@@ -38,7 +38,7 @@ pub fn paths() -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-/// The persistent names of a node (links of udev), those by serial number first.
+/// Returns the persistent names of a node (udev links), starting with those by serial number.
 pub fn links(path: &Path) -> Vec<PathBuf> {
     let Ok(target) = path.canonicalize() else { return vec![] };
     let mut found = vec![];

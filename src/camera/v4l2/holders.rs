@@ -14,13 +14,13 @@ pub struct OpenBy {
     pub program: String,
 }
 
-/// The entries of a directory, or none if it cannot be read.
+/// Returns the entries of a directory, or none if it cannot be read.
 pub(crate) fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
-/// The other programs that have a node open. Unless this process runs as root, only those of its
-/// own user are visible.
+/// Returns the other programs that have a node open. Unless this process runs as root, it sees only
+/// programs of its own user.
 pub fn holders(path: &Path) -> Vec<OpenBy> {
     let Ok(device) = fs::metadata(path).map(|data| data.rdev()) else { return vec![] };
     let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();

@@ -5,7 +5,7 @@
 
 use v4l2r::{Format, PixelFormat};
 
-/// The components of a picture: bytes per row, and number of rows.
+/// Returns the components of a picture: bytes per row, and number of rows.
 pub fn components(format: PixelFormat, width: u32, height: u32) -> Vec<(usize, usize)> {
     let (width, height) = (width as usize, height as usize);
     match &format.to_fourcc() {
@@ -20,7 +20,7 @@ pub fn components(format: PixelFormat, width: u32, height: u32) -> Vec<(usize, u
     }
 }
 
-/// The location of each component: plane, offset, and bytes from one row to the next.
+/// Returns the location of each component: plane, offset, and bytes from one row to the next.
 fn locations(format: &Format) -> Vec<(usize, usize, usize)> {
     let parts = components(format.pixelformat, format.width, format.height);
     let line = |plane: usize| format.plane_fmt.get(plane).map_or(0, |p| p.bytesperline as usize);

@@ -13,9 +13,9 @@ use v4l2r::{PixelFormat, QueueDirection};
 /// A V4L2 device, as `berrymse cameras` lists it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Device {
-    /// Its node, such as `/dev/video0`.
+    /// Device node, such as `/dev/video0`.
     pub path: PathBuf,
-    /// Its persistent names (links of udev).
+    /// Persistent names of the node (udev links).
     pub links: Vec<PathBuf>,
     /// Name of the device.
     pub name: String,
@@ -25,11 +25,11 @@ pub struct Device {
     pub bus: String,
     /// Kind of device.
     pub kind: Kind,
-    /// Formats that it delivers.
+    /// Formats that the device delivers.
     pub formats: Vec<Format>,
     /// Relevant controls.
     pub controls: Vec<Control>,
-    /// Programs that have it open, if this user may see them.
+    /// Programs that have the device open, if this user may see them.
     pub used_by: Vec<OpenBy>,
     /// Why the device could not be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,8 +54,8 @@ pub struct Mode {
     pub width: u32,
     /// Height, in pixels.
     pub height: u32,
-    /// Maximum width and height, in pixels, if the size is variable; `width` and `height` are the
-    /// minimum then.
+    /// Maximum width and height, in pixels, if the size is variable; in this case, `width` and
+    /// `height` are the minimum.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub up_to: Option<(u32, u32)>,
     /// Frame rates, in frames per second.
@@ -122,7 +122,8 @@ fn formats(node: &Node) -> Vec<Format> {
 }
 
 impl Device {
-    /// The lines for the configuration, or `None` if the device is not a usable camera.
+    /// Returns the lines to copy into the configuration, or `None` if the device is not a usable
+    /// camera.
     pub fn configuration(&self) -> Option<String> {
         if !matches!(self.kind, Kind::H264 | Kind::Raw) {
             return None;

@@ -29,7 +29,7 @@ pub struct Node {
     pub path: PathBuf,
     /// The file, open in non-blocking mode.
     pub file: File,
-    /// Its capabilities (VIDIOC_QUERYCAP).
+    /// Capabilities of the device (VIDIOC_QUERYCAP).
     pub capability: Capability,
 }
 
@@ -81,23 +81,23 @@ impl Node {
         Ok(Node { path: path.into(), file, capability })
     }
 
-    /// Converts an error of v4l2r. `action`: what was tried, as it follows "cannot".
+    /// Converts an error from v4l2r. `action` is what was tried, worded to follow "cannot".
     pub fn error(&self, action: &str, error: impl IntoErrno) -> SourceError {
         self.errno(action, Errno::from_raw_os_error(error.into_errno()))
     }
 
-    /// Converts an error of a system call. `action`: what was tried, as it follows "cannot".
+    /// Converts an error from a system call. `action` is what was tried, worded to follow "cannot".
     pub fn errno(&self, action: &str, errno: Errno) -> SourceError {
         explain(&self.path, action, errno)
     }
 
-    /// The role of the node.
+    /// Returns the role of the node.
     pub fn role(&self) -> Role {
         let caps = self.capability.device_caps();
         let m2m = Capabilities::VIDEO_M2M | Capabilities::VIDEO_M2M_MPLANE;
         let capture = Capabilities::VIDEO_CAPTURE | Capabilities::VIDEO_CAPTURE_MPLANE;
-        // A node of a media controller pipeline (V4L2_CAP_IO_MC, which v4l2r does not define) does
-        // not deliver pictures on its own; libcamera configures it. The same holds for the parts of
+        // A node of a media controller pipeline (V4L2_CAP_IO_MC, which v4l2r does not define)
+        // delivers pictures only after libcamera has configured it. The same holds for the parts of
         // the Raspberry Pi's image processor, which do not set the flag.
         let part = caps.bits() & v4l2r::bindings::V4L2_CAP_IO_MC != 0
             || ["bcm2835-isp", "bm2835_isp", "unicam", "rp1-cfe", "pispbe"]
@@ -110,7 +110,7 @@ impl Node {
         }
     }
 
-    /// The queue for a direction. It is multi-planar if the device supports that.
+    /// Returns the queue for a direction: the multi-planar one if the device supports it.
     pub fn queue(&self, direction: QueueDirection) -> QueueType {
         let caps = self.capability.device_caps();
         let multi = match direction {
@@ -129,12 +129,12 @@ impl Node {
         FormatIterator::new(&self.file, self.queue(direction)).take(256).collect()
     }
 
-    /// Whether a queue supports a format.
+    /// Returns whether a queue supports a format.
     pub fn has(&self, direction: QueueDirection, format: PixelFormat) -> bool {
         self.formats(direction).iter().any(|offered| offered.pixelformat == format)
     }
 
-    /// Lists the sizes of a format, in the order of the driver.
+    /// Lists the sizes of a format, in the driver's order.
     pub fn sizes(&self, format: PixelFormat) -> Vec<Size> {
         let size = |index| {
             let found: v4l2_frmsizeenum =
@@ -150,8 +150,7 @@ impl Node {
         (0..256).map_while(size).collect()
     }
 
-    /// Lists the frame rates of a format and size, in frames per second, in the order of the
-    /// driver.
+    /// Lists the frame rates of a format and size, in frames per second, in the driver's order.
     pub fn framerates(&self, format: PixelFormat, (width, height): (u32, u32)) -> Vec<f64> {
         let rate = |fract: &v4l2_fract| f64::from(fract.denominator) / f64::from(fract.numerator);
         let mut rates = vec![];
@@ -210,7 +209,7 @@ impl Node {
     }
 }
 
-/// Converts an error of a system call on the device at `path`.
+/// Converts an error from a system call on the device at `path`.
 fn explain(path: &Path, action: &str, error: Errno) -> SourceError {
     let device = path.to_path_buf();
     match error {

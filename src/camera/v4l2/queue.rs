@@ -37,17 +37,17 @@ pub struct Filled {
     pub index: u32,
     /// Number of bytes used in each plane.
     pub used: [usize; 8],
-    /// The driver reports that its content is damaged.
+    /// Whether the driver reports that the content is damaged.
     pub damaged: bool,
-    /// It is the last buffer of the stream.
+    /// Whether this is the last buffer of the stream.
     pub last: bool,
-    /// Capture time on the monotonic clock; `None` if the driver uses another clock.
+    /// Capture time on the monotonic clock; `None` if the driver uses a different clock.
     pub time: Option<Duration>,
-    /// Capture time as the driver reports it, for the next driver.
+    /// Capture time as the driver reports it, to pass to the next driver.
     pub timestamp: timeval,
 }
 
-/// The content of a buffer that the driver is to read.
+/// The content of a buffer for the driver to read.
 pub struct Content<'a> {
     /// Number of bytes used in each plane.
     pub used: &'a [usize],
@@ -107,17 +107,17 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Number of buffers.
+    /// Returns the number of buffers.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// The content of a plane of a buffer. Empty if it is not mapped.
+    /// Returns the content of a plane of a buffer. It is empty if the buffer is not mapped.
     pub fn plane(&self, index: u32, plane: usize) -> &[u8] {
         self.buffers.get(index as usize).and_then(|b| b.get(plane)).map_or(&[], |p| &p[..])
     }
 
-    /// The planes of a buffer, for writing.
+    /// Returns the planes of a buffer, for writing.
     pub fn planes_mut(&mut self, index: u32) -> &mut [PlaneMapping] {
         self.buffers.get_mut(index as usize).map_or(&mut [], |planes| &mut planes[..])
     }
@@ -229,8 +229,7 @@ impl<'a> Queue<'a> {
             None => used[0] = raw.bytesused as usize,
         }
         let flags = BufferFlags::from_bits_truncate(raw.flags);
-        // Copied timestamps use the clock of the driver that they come from. Zero means no
-        // timestamp.
+        // Copied timestamps use the clock of the driver that created them. Zero means no timestamp.
         let is_monotonic = BufferFlags::TIMESTAMP_MONOTONIC | BufferFlags::TIMESTAMP_COPY;
         let time = Duration::from_secs(u64::try_from(raw.timestamp.tv_sec).unwrap_or(0))
             + Duration::from_micros(u64::try_from(raw.timestamp.tv_usec).unwrap_or(0));
@@ -258,7 +257,8 @@ impl<'a> Queue<'a> {
 
 impl Drop for Queue<'_> {
     fn drop(&mut self) {
-        // Fails if the device was unplugged. The kernel has freed its buffers then.
+        // Fails if the device was unplugged. In this case, the kernel has already freed its
+        // buffers.
         let _ = ioctl::streamoff(&self.node.file, self.kind);
         self.buffers.clear();
         let none = MemoryConsistency::empty();
@@ -266,7 +266,7 @@ impl Drop for Queue<'_> {
     }
 }
 
-/// The descriptors as numbers, valid as long as `planes` exists.
+/// Returns the descriptors as numbers, which are valid as long as `planes` exists.
 pub fn raw_descriptors(planes: &[(OwnedFd, usize)]) -> Vec<(RawFd, usize)> {
     planes.iter().map(|(fd, len)| (fd.as_raw_fd(), *len)).collect()
 }

@@ -9,12 +9,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-/// A running camera is reopened after this time without a picture, or after the duration of 5
+/// A running camera is reopened if it delivers no picture for this long, or for the duration of 5
 /// frames if that is longer. No camera exposes a frame for that long.
 const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Waits at most `time` for one of the nodes or for `stop`. Returns the poll(2) events of each
-/// node.
+/// Waits up to `time` for one of the nodes or for `stop`. Returns the poll(2) events of each node.
 pub fn wait(nodes: &[&Node], stop: &Stop, time: Duration) -> Vec<PollFlags> {
     // POLLOUT: the encoder has read a picture.
     let wanted = PollFlags::IN | PollFlags::OUT;
@@ -22,13 +21,13 @@ pub fn wait(nodes: &[&Node], stop: &Stop, time: Duration) -> Vec<PollFlags> {
     let fds: Vec<BorrowedFd<'_>> = fds.chain([stop.as_fd()]).collect();
     let mut polls: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd, wanted)).collect();
     polls[nodes.len()] = PollFd::new(&fds[nodes.len()], PollFlags::IN);
-    // If poll(2) is interrupted, nothing is ready.
+    // If poll(2) is interrupted, treat nothing as ready.
     let _ = poll(&mut polls, Some(&timespec(time)));
     polls[..nodes.len()].iter().map(PollFd::revents).collect()
 }
 
-/// Checks the poll(2) events of a node for errors. `idle`: no buffer was returned that would tell
-/// the reason, so the device is queried.
+/// Checks the poll(2) events of a node for errors. `idle` means that no buffer was returned whose
+/// state would explain the error, so the device is queried.
 ///
 /// # Errors
 ///
@@ -69,16 +68,16 @@ impl StallTimer {
         self.timeout = self.running_timeout;
     }
 
-    /// Time left for the next picture.
+    /// Returns the time left for the next picture.
     pub fn remaining(&self) -> Duration {
         self.timeout.saturating_sub(self.last.elapsed())
     }
 
-    /// Checks whether the time is over.
+    /// Checks whether the timeout has expired.
     ///
     /// # Errors
     ///
-    /// [`SourceError::Stalled`] if it is.
+    /// [`SourceError::Stalled`] if it has.
     pub fn check(&self, node: &Node) -> Result<(), SourceError> {
         match self.remaining().is_zero() {
             false => Ok(()),

@@ -1,12 +1,12 @@
 //! `/api/config` and `/api/reboot`: the configuration file, and a restart of the machine.
 //!
 //! Only this machine's own page and programs other than browsers may use them. Web sites in
-//! `origins` may show the stream, but never change anything. Two rules hold for all clients:
+//! `origins` may show the stream, but never change anything. Two rules apply to all clients:
 //!
 //! - A server without a password shows `********` in place of each password in the file. Saving
 //!   `********` keeps the password.
-//! - A client can neither add a program to run nor an SSH key. A `command` and an SSH key are
-//!   accepted only if the file already contains them.
+//! - A client can add neither a program to run nor an SSH key. A `command` or an SSH key is
+//!   accepted only if the file already contains it.
 
 use crate::config::secrets::{masked, unmasked};
 use crate::config::{Config, ConfigError, MAX_CONFIG};

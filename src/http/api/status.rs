@@ -37,7 +37,7 @@ struct StatusReply {
 
 /// `GET /api/status`
 pub(in crate::http) fn status(context: Arc<Context>, headers: HeaderMap) -> Response {
-    // The rules for WebSocket handshakes, not those for reading.
+    // Apply the rules for WebSocket handshakes, not those for reading.
     let foreign = context.access.check_origin(requester(&headers)).err();
     let allowed = headers.get(ORIGIN).filter(|_| foreign.is_none()).cloned();
     let none = context.cameras.is_empty().then(|| format!("{NO_CAMERA}."));

@@ -131,7 +131,7 @@ enum UploadError {
     Empty,
     /// The bundle exceeds [`MAX_BUNDLE`].
     TooLarge,
-    /// The free space, in bytes, is not sufficient.
+    /// There is not enough free space. Holds the free space, in bytes.
     NoSpace { size: u64, free: u64 },
     /// The body could not be read.
     Body(BodyError),

@@ -43,7 +43,7 @@ impl Drop for CaptiveDns {
 fn answer(message: &[u8], address: Ipv4Addr) -> Option<Vec<u8>> {
     let header = message.get(..12)?;
     let number = |at: usize| Some(u16::from_be_bytes([*message.get(at)?, *message.get(at + 1)?]));
-    // A response, another opcode than QUERY, or not exactly one question.
+    // A response, an opcode other than QUERY, or not exactly one question.
     if header[2] & 0xf8 != 0 || number(4)? != 1 {
         return None;
     }

@@ -42,8 +42,8 @@ pub(crate) fn hexadecimal(name: &str) -> String {
     name.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Returns `udhcpd.conf`, which assigns addresses in the access point's network. Leases are short (300
-/// s), so that phones look for another network when the access point closes.
+/// Returns `udhcpd.conf`, which assigns addresses on the access point's network. Leases are short
+/// (300 s), so that phones look for another network when the access point closes.
 pub(crate) fn udhcpd(interface: &str, own: Ipv4Addr) -> String {
     let [a, b, c, _] = own.octets();
     format!(

@@ -7,13 +7,13 @@
 //!            └── configured ──► join ── failed, never joined ──► access point ──► closed
 //!                               ▲  │    before                      │      cable plugged in
 //!                               │  └─ joined before: retry forever  │
-//!                               └── saved, or 3 min without a phone ┘
+//!                               └── settings saved, or 3 min idle ──┘
 //! ```
 //!
-//! The access point is open, because everyone who reads the manual would know its password. Therefore
-//! it is available for the first configuration only: it does not open if the wired interface has had
-//! a link since the start, or if the configured network has been joined before. An attacker cannot
-//! open it by jamming the network or by switching off the router.
+//! The access point has no password, because everyone who reads the manual would know it. It is
+//! therefore available for the initial setup only: it does not open if the wired interface has had
+//! a link since startup, or if the configured network has been joined before. An attacker therefore
+//! cannot cause it to open by jamming the network or switching off the router.
 
 mod captive_dns;
 pub(crate) mod files;
@@ -42,33 +42,33 @@ const RADIO: &str = "wlan0";
 /// The wired interface.
 const CABLE: &str = "eth0";
 
-/// Address of this machine in the network of its access point.
+/// Address of this machine on the network of its access point.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 20, 20, 1);
 
-/// Time for the link of the wired interface to come up after the start.
+/// Maximum time for the wired link to come up after startup.
 const LINK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Time to find a network, authenticate and get an address. That takes a few seconds, or longer if the
-/// router is also starting.
+/// Maximum time to find a network, authenticate and get an address. That takes a few seconds, or
+/// longer if the router is also starting.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// Time after which an unused access point closes, so that the configured network is tried again. Its
-/// router may not have been ready.
+/// Time after which an unused access point closes, so that the configured network is tried again.
+/// The router may not have been ready at the first attempt.
 const ACCESS_POINT_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Time for the page to receive the reply to its request before the access point closes.
 const REPLY_GRACE: Duration = Duration::from_secs(2);
 
-/// Time for a scan of all channels.
+/// Maximum time for a scan of all channels.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time for a program to get ready.
+/// Maximum time for a program to become ready.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Time for a program to exit after SIGTERM.
+/// Maximum time for a program to exit after SIGTERM.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Interval of checks for the cable and for a new configuration.
+/// Interval between checks for the cable and for a new configuration.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The files of the Wi-Fi manager.
@@ -78,13 +78,13 @@ pub struct Files {
     pub config: PathBuf,
     /// The last good configuration.
     pub last_good: PathBuf,
-    /// Fingerprint of the network that was joined before. It outlives a restart.
+    /// Fingerprint of the network that was last joined. It persists across restarts.
     pub state: PathBuf,
-    /// The state, for the server (JSON).
+    /// Status report for the server, in JSON.
     pub report: PathBuf,
 }
 
-/// The state, for the server.
+/// Status report for the server.
 #[derive(Debug, Default, Clone, Serialize)]
 struct Report {
     /// Name of the access point, while it is open.
@@ -105,9 +105,9 @@ struct Report {
 
 /// How an attempt to join a network ended.
 enum JoinEnd {
-    /// The configuration has changed, or the interface is gone.
+    /// The configuration has changed, or the interface has disappeared.
     Changed,
-    /// The network cannot be joined, and never was.
+    /// The network cannot be joined and has never been joined before.
     Failed,
 }
 
@@ -119,7 +119,7 @@ pub struct WifiManager {
     /// Modification times of the configuration and its copy.
     written: [Option<SystemTime>; 2],
     started: Instant,
-    /// Whether the wired interface has had a link since the start.
+    /// Whether the wired interface has had a link since startup.
     cable: bool,
     report: Report,
 }
@@ -204,8 +204,7 @@ impl WifiManager {
             if let Some(event) = supplicant.event(POLL_INTERVAL)? {
                 if event.starts_with("CTRL-EVENT-CONNECTED") {
                     connected = true;
-                    message =
-                        format!("{ssid:?} accepts this machine, but assigns no address (DHCP)");
+                    message = format!("{ssid:?} was joined, but DHCP assigned no address");
                     drop(addresses.take());
                     addresses = Some(self.get_address()?);
                 } else if event.starts_with("CTRL-EVENT-DISCONNECTED") {
@@ -255,7 +254,7 @@ impl WifiManager {
         Ok(end)
     }
 
-    /// Gets an address in the joined network. With DHCP, returns the client that keeps the lease.
+    /// Gets an address on the joined network. With DHCP, returns the client that keeps the lease.
     fn get_address(&self) -> Result<Option<Child>> {
         let Address::Fixed(address, prefix) = self.network.address else {
             let name = format!("hostname:{}", self.host);
@@ -269,7 +268,7 @@ impl WifiManager {
         }
         if let Some(text) = network::resolv_conf(&self.network) {
             write(Path::new("/etc/resolv.conf"), text.as_bytes(), 0o644)?;
-            // This file keeps a DHCP client of the wired interface from replacing it.
+            // This file keeps the wired interface's DHCP client from replacing resolv.conf.
             write(Path::new("/run/berrymse/dns"), b"", 0o644)?;
         }
         Ok(None)
@@ -281,7 +280,7 @@ impl WifiManager {
         let name = name_of(&std::fs::read_to_string(format!("/sys/class/net/{RADIO}/address"))?);
         let country = self.network.wifi.as_ref().map(|wifi| wifi.country.as_str());
         let mut supplicant = Supplicant::start(&files::access_point(&name, country))?;
-        // Most devices cannot scan while they are an access point.
+        // Most devices cannot scan while they operate as an access point.
         self.report.networks = supplicant.scan().unwrap_or_else(|error| {
             log::warn!("Wi-Fi: {error}");
             vec![]
@@ -333,7 +332,7 @@ impl WifiManager {
                 break;
             }
         }
-        self.log_to_console("the access point closes");
+        self.log_to_console("closing the access point");
         self.report.access_point = None;
         self.publish();
         drop((dns, addresses, supplicant));
@@ -341,7 +340,8 @@ impl WifiManager {
         Ok(())
     }
 
-    /// Checks the cable, and reads a new configuration. Returns whether the network settings changed.
+    /// Checks the cable, and reads the configuration if it has changed. Returns whether the network
+    /// settings changed.
     fn poll_inputs(&mut self) -> bool {
         let link = std::fs::read_to_string(format!("/sys/class/net/{CABLE}/carrier"));
         self.cable |= link.is_ok_and(|link| link.trim() == "1");
@@ -382,7 +382,8 @@ impl WifiManager {
     }
 }
 
-/// Returns a hash of name and password. It identifies the network without revealing the password.
+/// Returns a hash of the network's name and password. It identifies the network without revealing
+/// the password.
 fn fingerprint(wifi: &Wifi) -> String {
     let digest = Sha256::digest(format!("{:?} {:?}", wifi.ssid, wifi.psk));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -406,7 +407,7 @@ fn has_address() -> bool {
         .is_ok_and(|text| text.contains("inet"))
 }
 
-/// Enables the wireless devices. Some systems block them at the start.
+/// Enables the wireless devices. Some systems block them at boot.
 fn unblock() {
     for switch in std::fs::read_dir("/sys/class/rfkill").into_iter().flatten().flatten() {
         let file = |name: &str| switch.path().join(name);
@@ -486,7 +487,7 @@ mod tests {
         assert_eq!(name_of(""), "BerryMSE-");
     }
     #[test]
-    fn scans_with_the_commands_of_wpa_supplicant() {
+    fn scans_with_wpa_supplicant_commands() {
         let folder = std::env::temp_dir().join(format!("berrymse-scan-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir(&folder).unwrap();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Folder in which wpa_supplicant creates one socket per interface.
 pub(super) const SOCKETS: &str = "/run/wpa_supplicant";
 
-/// Time for a reply. It usually takes milliseconds.
+/// Maximum time for a reply. It usually takes milliseconds.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The control socket of one interface.
@@ -39,7 +39,7 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// There is no reply within 5 s, or the reply is `FAIL`.
+    /// No reply arrives within 5 s, or the reply is `FAIL`.
     pub(super) fn request(&mut self, command: &str) -> Result<String> {
         self.socket.set_write_timeout(Some(REPLY_TIMEOUT))?;
         self.socket.send(command.as_bytes())?;
@@ -57,7 +57,7 @@ impl Control {
         Err(Error::new(ErrorKind::TimedOut, format!("wpa_supplicant: no reply to {command}")))
     }
 
-    /// Returns the next event without its level, or `None` if there is none until `end`.
+    /// Returns the next event without its level, or `None` if none arrives before `end`.
     pub(super) fn event(&mut self, end: Instant) -> Result<Option<String>> {
         if let Some(event) = self.events.pop_front() {
             return Ok(Some(event));
@@ -133,7 +133,7 @@ pub(super) fn scan_results(text: &str) -> Vec<ScanResult> {
     found
 }
 
-/// Decodes the escapes of wpa_supplicant, such as `\xc3`. `None` if the result is not UTF-8.
+/// Decodes wpa_supplicant's escapes, such as `\xc3`. `None` if the result is not UTF-8.
 fn unescape(text: &str) -> Option<String> {
     let mut bytes = vec![];
     let mut rest = text.as_bytes();
@@ -161,8 +161,8 @@ fn unescape(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Explains why the network `ssid` cannot be joined, as an event reports it. The flag says whether the
-/// error is final, so that further attempts are useless.
+/// Explains why the network `ssid` cannot be joined, as reported by an event. The flag states
+/// whether the error is final, which means that further attempts are useless.
 pub(super) fn explain(event: &str, ssid: &str) -> Option<(String, bool)> {
     let field = |name: &str| event.split_whitespace().find_map(|word| word.strip_prefix(name));
     let wrong_password = || Some((format!("the password for {ssid:?} is wrong"), true));
@@ -188,8 +188,8 @@ pub(super) fn explain(event: &str, ssid: &str) -> Option<(String, bool)> {
     }
 }
 
-/// Explains why the network `ssid` cannot be joined, as the results of a scan show it: it requires a
-/// password that is not configured, or the other way round.
+/// Explains why the network `ssid` cannot be joined, based on the results of a scan: it requires a
+/// password and none is configured, or vice versa.
 pub(super) fn mismatch(found: &[ScanResult], ssid: &str, password: bool) -> Option<String> {
     let network = found.iter().find(|network| network.ssid == ssid)?;
     match (network.locked, password) {
