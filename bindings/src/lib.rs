@@ -3,7 +3,7 @@
 //! v4l2r 0.0.8 runs bindgen on every build, which takes libclang and the headers of Linux 6.12 or
 //! newer. What comes out depends on nothing but the size of a pointer, so it is kept here, and this
 //! crate takes bindgen's place (`[patch.crates-io]` in Cargo.toml). It has exactly what v4l2r's build
-//! script calls. `ci/generate/bindings` makes the files anew, and says whether they differ.
+//! script calls. `ci/generate/bindings` regenerates the files, and reports whether they differ.
 //!
 //! The files assert size and offset of every structure at compile time: on a machine that they do not
 //! fit, the build fails.
