@@ -1,8 +1,8 @@
 //! Rules for the host names and web sites that may use this server.
 //!
 //! - **Host** (RFC 9110, 7.2): a web site can make its own host name resolve to this machine's
-//!   address, and thereby access this machine from a visitor's browser (DNS rebinding). Such a name
-//!   is never one that is only valid on a local network. WebSocket handshakes and requests that
+//!   address, and thereby access this machine from a visitor's browser (DNS rebinding). Names that
+//!   are valid only on a local network cannot be used for this. WebSocket handshakes and requests that
 //!   change state are therefore refused if Host is a public name, unless the configuration lists it
 //!   in `hosts`.
 //! - **Origin** (RFC 6454): browsers let any page open a WebSocket to any server. Handshakes from
@@ -114,7 +114,8 @@ impl AccessPolicy {
         requester.host.is_none() || self.check_host(requester).is_ok()
     }
 
-    /// Checks a request that only this machine's own page, or a page in `origins`, may send.
+    /// Checks a request that a browser may send only from this machine's own page or from a site in
+    /// `origins`.
     ///
     /// # Errors
     ///
@@ -129,8 +130,8 @@ impl AccessPolicy {
         }
     }
 
-    /// Checks a request to change settings or install updates, which only this machine's own page
-    /// may send, regardless of `origins`.
+    /// Checks a request to change settings or install updates, which a browser may send only from
+    /// this machine's own page, regardless of `origins`.
     ///
     /// # Errors
     ///

@@ -20,7 +20,7 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// Interval at which an absent device is searched for.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// After a run of this length that delivered frames, the delay is the minimum again.
+/// A run that delivered frames and lasted longer than this resets the delay to the minimum.
 const STABLE_RUN: Duration = Duration::from_secs(10);
 
 /// The sources of all cameras, in the order of the configuration.
@@ -115,7 +115,7 @@ fn keep_running(camera: &Arc<Camera>, mut source: Box<dyn Source>, stop: &Stop) 
             let seconds = pause.as_secs();
             log::log!(level, "camera \"{name}\": {message} (retrying in {seconds} s)");
         }
-        // Searching for an absent device is not a restart.
+        // Searching for an absent device does not count as a restart.
         camera.failed(message, !(is_absent && is_repeated));
         if stop.wait(pause) {
             break;

@@ -1,17 +1,17 @@
 //! Decides how long a pipe must be idle before the received data is treated as a complete access
 //! unit.
 //!
-//! An encoder writes a frame in one or more writes, microseconds apart, and then nothing for most
-//! of the frame period. The gaps depend on the program and on the load of the machine, so the rule
-//! first learns them. It observes `LEARNING_UNITS` access units whose ends are known from the
-//! start of the next one, and records the longest gap within an access unit and the shortest gap
-//! between two. A pause may end an access unit only if these differ widely. It must then be several
-//! times as long as the longest gap recorded in roughly the last minute. After a wrong decision,
-//! the rule learns for longer and requires longer pauses. While its decisions are right, the
-//! required pauses slowly become shorter again.
+//! An encoder outputs each frame in one or more writes, microseconds apart, and then writes nothing
+//! for most of the frame period. The gaps depend on the program and on the load of the machine, so
+//! the rule first learns them. It observes `LEARNING_UNITS` access units, each ended by the start
+//! of the next one, and records the longest gap within an access unit and the shortest gap between
+//! two access units. A pause may end an access unit only if these differ widely. It must then be
+//! several times as long as the longest gap recorded in roughly the last minute. After a wrong
+//! decision, the rule learns for longer and requires longer pauses. While its decisions are right,
+//! the required pauses slowly become shorter again.
 //!
-//! The rule is pure: it receives the gaps and uses no clock. `benches/frame.rs` and
-//! docs/performance.md measure the gain.
+//! The rule reads no clock: the caller passes the gaps to it. `benches/pipe.rs` measures the gain,
+//! and docs/performance.md reports it.
 
 use std::time::Duration;
 

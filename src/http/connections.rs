@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 #[derive(Default, Clone)]
 pub(super) struct ConnectionLimiter(Arc<Mutex<HashMap<IpAddr, u32>>>);
 
-/// A counted connection. Dropping it decreases the count. A WebSocket viewer holds it until it
-/// leaves.
+/// A counted connection. Dropping it decreases the count. A WebSocket viewer holds its permit until
+/// the viewer disconnects.
 pub(super) struct ConnectionPermit {
     limiter: ConnectionLimiter,
     address: IpAddr,
@@ -22,7 +22,8 @@ impl ConnectionLimiter {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns a permit for another connection from `address`, or `None` if it has `limit` already.
+    /// Returns a permit for another connection from `address`, or `None` if the address already has
+    /// `limit` connections.
     pub(super) fn acquire(&self, address: IpAddr, limit: u32) -> Option<Arc<ConnectionPermit>> {
         let mut counts = self.lock();
         let count = counts.entry(address).or_default();

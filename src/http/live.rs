@@ -33,8 +33,8 @@ use warp::reply::Response;
 /// Time after which a viewer that accepts no data is considered gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Interval between pings to a viewer. Shorter than 30 s, the time after which home routers forget
-/// an idle connection.
+/// Interval between pings to a viewer. Shorter than 30 s, the time after which some home routers
+/// forget an idle connection.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Maximum time for the client to close the connection after the close frame.

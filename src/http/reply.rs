@@ -12,7 +12,7 @@ use std::io::ErrorKind;
 use warp::Reply;
 use warp::reply::Response;
 
-/// Value of `Retry-After` if a limit is reached, in seconds.
+/// Value of `Retry-After`, in seconds, when a limit is reached.
 pub(super) const RETRY_AFTER_SECONDS: u32 = 10;
 
 /// Why a request failed. It is converted to the reply.
@@ -22,8 +22,8 @@ pub(super) enum ApiError {
     Status(StatusCode, String),
     /// 405 Method Not Allowed, with the list of allowed methods.
     Method(&'static str),
-    /// 422 Unprocessable Content, for an invalid configuration. The reply is JSON with line and
-    /// column.
+    /// 422 Unprocessable Content, for an invalid configuration. The reply is JSON with the line and
+    /// column of the error.
     Invalid(ConfigError),
     /// 503 Service Unavailable, with `Retry-After`.
     Busy(String),
@@ -107,7 +107,7 @@ impl From<HelperError> for ApiError {
     }
 }
 
-/// Returns a reply of plain text. A line break is appended to `message`.
+/// Returns a plain-text reply. A line break is appended to `message`.
 pub(super) fn plain(status: StatusCode, message: &str) -> Response {
     let mut response = Response::new(format!("{message}\n").into());
     *response.status_mut() = status;

@@ -34,11 +34,11 @@ const MAX_UNSENT_BYTES: u32 = 64 * 1024;
 /// Time after which a connection is closed if the peer acknowledges no data (`TCP_USER_TIMEOUT`).
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Delay after a failed accept. It may fail for lack of file descriptors, which other connections
-/// release.
+/// Delay after a failed accept. Accepting can fail for lack of file descriptors, which become
+/// available when other connections end.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Time that open connections have to end when the server shuts down.
+/// Maximum time to wait for open connections to end when the server shuts down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the server could not listen on an address.
@@ -105,7 +105,7 @@ impl Server {
         Server { listener, context }
     }
 
-    /// Serves until the shutdown signal of the context.
+    /// Serves connections until the context signals shutdown.
     pub async fn run(self) {
         let context = &self.context;
         let fanouts = context
@@ -146,7 +146,7 @@ impl Server {
             });
         }
         drop(self.listener);
-        // The shutdown signal makes viewers receive a close frame and ends downloads.
+        // On the shutdown signal, each viewer is sent a close frame, and downloads end.
         let drained = async {
             while Arc::strong_count(&connections) > 1 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -237,7 +237,7 @@ where
     response
 }
 
-/// Headers of every reply, unless the route has set them.
+/// Headers that are added to each reply unless the route has already set them.
 const HEADERS: [(&str, &str); 4] = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),

@@ -3,8 +3,8 @@
 //! With a task for each viewer, waking the tasks would cost more than writing the data. Viewers
 //! that are up to date are therefore grouped into shards. For each new fragment, one loop writes
 //! the shared bytes to every connection of a shard, with non-blocking writes. The camera's thread
-//! serves one of them, the camera shard, as soon as it has built the fragment, without waking a
-//! task. A task serves each of the other shards.
+//! serves one of the shards, the camera shard, as soon as it has built the fragment, without waking
+//! a task. A task serves each of the other shards.
 //!
 //! ```text
 //!             one fragment to each connection in turn
@@ -70,7 +70,7 @@ pub struct Connection {
     shard: Arc<Shard>,
 }
 
-/// The part that writes to a socket.
+/// The current writer of a socket.
 #[derive(Debug)]
 enum Owner {
     /// The shard, which continues with fragment `next`.

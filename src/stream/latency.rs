@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Histogram of the delays between the publication of a fragment and its delivery to the last
-/// viewer's socket.
+/// Histogram of the delays between the publication of a fragment and its delivery to the socket of
+/// the last viewer in a shard.
 #[derive(Debug, Default)]
 pub struct Delays {
     /// Number of deliveries in each bucket.

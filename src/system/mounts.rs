@@ -4,8 +4,8 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::mount::{MountFlags, mount_remount};
 use std::path::Path;
 
-/// Makes a read-only file system writable until it is dropped. Does nothing if the file system is
-/// already writable.
+/// Makes a read-only file system writable until this guard is dropped. Does nothing if the file
+/// system is already writable.
 pub(crate) struct RemountedRw<'a> {
     folder: &'a Path,
     before: Option<MountFlags>,

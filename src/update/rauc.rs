@@ -41,7 +41,7 @@ pub(super) async fn connect() -> zbus::Result<InstallerProxy<'static>> {
     InstallerProxy::builder(&connection).cache_properties(CacheProperties::No).build().await
 }
 
-/// A system that the machine can start.
+/// A system that the machine can boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Slot {
     /// Name of the slot, such as `rootfs.0`.
@@ -50,9 +50,9 @@ pub struct Slot {
     pub bootname: String,
     /// Whether this system is running.
     pub booted: bool,
-    /// Whether this system will be started next.
+    /// Whether the machine boots this system next.
     pub primary: bool,
-    /// `good`, or `bad` if it is no longer started.
+    /// `good`; `bad` if the boot loader no longer boots this system; or `unknown`.
     pub state: String,
     /// Installed version. `None` for the system that was installed with the card image.
     pub version: Option<String>,
@@ -60,7 +60,7 @@ pub struct Slot {
     pub installed: Option<String>,
 }
 
-/// Returns the systems that the machine can start, by boot name.
+/// Returns the systems that the machine can boot, sorted by boot name.
 pub(super) async fn slots(rauc: &InstallerProxy<'_>) -> zbus::Result<Vec<Slot>> {
     // The call fails if the boot loader has no primary slot yet.
     let primary = rauc.get_primary().await.unwrap_or_default();
@@ -123,7 +123,7 @@ fn text(dict: &Dict, key: &str) -> Option<String> {
     }
 }
 
-/// Returns RAUC's own message in a D-Bus error.
+/// Extracts RAUC's own message from a D-Bus error.
 pub(super) fn message(error: &zbus::Error) -> String {
     match error {
         zbus::Error::MethodError(_, Some(message), _) => message.clone(),

@@ -10,17 +10,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// File in the data directory for an upload, until it is installed. The server owns the folder. The
-/// data directory belongs to root, because it contains the last good configuration.
+/// File in the data directory that holds an upload until it is installed. The server's user owns
+/// the directory `upload`. The data directory belongs to root, because it contains the last good
+/// configuration.
 pub(crate) const UPLOAD: &str = "upload/bundle.raucb";
 
-/// File in the data directory with the last message of `berrymse health` before a system was given up.
+/// File in the data directory with the last message of `berrymse health` before the fallback.
 pub(crate) const HEALTH_ERROR: &str = "health-error";
 
-/// Interval of queries for RAUC's state, in case its signal is lost.
+/// Interval between queries of RAUC's state, in case its completion signal is lost.
 pub(crate) const RAUC_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Maximum time for a reply that the page waits for.
+/// Maximum time for a reply from RAUC while the page waits.
 pub(crate) const RAUC_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state of updates. It persists across changes to the configuration.
@@ -82,7 +83,7 @@ impl Updater {
     ///
     /// # Errors
     ///
-    /// RAUC cannot be reached, or does not reply within 5 s.
+    /// Returns an error if RAUC cannot be reached or does not reply within 5 s.
     pub async fn available(&self) -> Result<(), UpdateError> {
         let query = async {
             let rauc = rauc::connect().await.map_err(UpdateError::no_bus)?;
@@ -252,7 +253,7 @@ impl Updater {
     }
 }
 
-/// Permission to perform one update. If it is dropped without being used, the update has failed.
+/// Permission to perform one update. Dropping it unused makes the update fail.
 pub struct Permit {
     updater: Arc<Updater>,
     used: bool,

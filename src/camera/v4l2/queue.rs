@@ -16,8 +16,8 @@ use v4l2r::ioctl::{
 use v4l2r::memory::MemoryType;
 use v4l2r::{QueueType, ioctl};
 
-/// Number of buffers: one that is being read, one that is being filled, and two for a thread that
-/// is scheduled late (66 ms at 30 frames per second).
+/// Number of buffers: one being read, one being filled, and two in reserve in case the thread is
+/// scheduled late (66 ms at 30 frames per second).
 pub const BUFFER_COUNT: u32 = 4;
 
 /// A queue of a device. When it is dropped, the stream stops and the buffers are freed.
@@ -247,8 +247,8 @@ impl<'a> Queue<'a> {
     ///
     /// # Errors
     ///
-    /// The driver cannot start, for example because the USB bus is full or the device was
-    /// unplugged.
+    /// The driver cannot start streaming, for example because the USB bus has too little bandwidth
+    /// left or the device was unplugged.
     pub fn start(&self) -> Result<(), SourceError> {
         ioctl::streamon(&self.node.file, self.kind)
             .map_err(|error| self.node.error("start streaming", error))

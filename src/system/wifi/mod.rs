@@ -162,7 +162,8 @@ impl WifiManager {
         }
     }
 
-    /// Joins the network or opens the access point, until the configuration changes.
+    /// Joins the network or opens the access point. Returns when that ends, for example because the
+    /// configuration has changed.
     fn step(&mut self) -> Result<()> {
         unblock();
         if let Some(wifi) = self.network.wifi.clone() {
