@@ -7,7 +7,7 @@
 use super::error::{explain, read_error};
 use super::{Address, Camera, Config, ConfigError, Install, MAX_CONFIG};
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::Path;
@@ -56,73 +56,19 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// The first error in the text.
+    /// The first error that the parser finds.
     pub fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
-        Config::check(text, file).map_err(|mut errors| errors.swap_remove(0))
+        // The network can send any text, so the search ends at the first error.
+        validate(text, file, 1).map_err(|mut errors| errors.swap_remove(0))
     }
 
     /// Parses and validates `text`. Errors name it `file`.
     ///
     /// # Errors
     ///
-    /// Every error in the text, in order; at least one.
+    /// Every error in the text, in order; at least one and at most 50.
     pub fn check(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
-        // Editors on Windows add a byte order mark.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut errors = Errors { text, found: BTreeMap::new() };
-        let (mut document, syntax) = DeTable::parse_recoverable(text);
-        // The parser can report one error several times. Only the first error of a line counts.
-        let mut lines = HashSet::new();
-        for error in syntax {
-            let span = error.span();
-            let line = span.as_ref().map(|span| text[..span.start].matches('\n').count());
-            if lines.insert(line) {
-                errors.add(explain(error.message()), span);
-            }
-        }
-        let broken = !errors.found.is_empty();
-        let mut paths: Vec<Vec<String>> = vec![];
-        let mut config = loop {
-            match Config::deserialize(Deserializer::from(document.clone())) {
-                Ok(config) => break config,
-                Err(error) => {
-                    let span = error.span();
-                    let removed = span.as_ref().and_then(|span| remove(document.get_mut(), span));
-                    // A value that was removed, or lost to a syntax error, is not missing.
-                    let is_missing = error.message().starts_with("missing field");
-                    let is_inside = |path: &Vec<String>| {
-                        removed.as_ref().is_some_and(|(table, _)| path.starts_with(table))
-                    };
-                    let lost = is_missing && (broken || paths.iter().any(is_inside));
-                    // Do not report the rest of a line with a syntax error separately.
-                    let leftover = broken
-                        && removed.as_ref().is_some_and(|(_, span)| errors.is_on_line_of(span));
-                    if !lost && !leftover {
-                        errors.add(explain(error.message()), span);
-                    }
-                    paths.extend(removed.as_ref().map(|(path, _)| path.clone()));
-                    if removed.is_none() || errors.found.len() >= MAX_ERRORS {
-                        return Err(errors.in_file(file));
-                    }
-                }
-            }
-        };
-        if config.cameras.len() > MAX_CAMERAS {
-            let count = config.cameras.len();
-            errors.add(format!("{count} cameras: at most {MAX_CAMERAS} are supported"), None);
-        }
-        // Do not report a value as missing if it was removed because of another error.
-        if errors.found.is_empty() {
-            let spans = Spans::deserialize(Deserializer::from(document)).unwrap_or_default();
-            spans.check(&config, &mut errors);
-        }
-        match errors.found.is_empty() {
-            true => {
-                config.name_cameras();
-                Ok(config)
-            }
-            false => Err(errors.in_file(file)),
-        }
+        validate(text, file, MAX_ERRORS)
     }
 
     /// Names the cameras that have no name: `camera`, `camera2`, …
@@ -144,6 +90,70 @@ impl Config {
     }
 }
 
+/// Validates `text`, and stops after `limit` errors. A text that serde rejects is read at most `limit`
+/// times.
+fn validate(text: &str, file: &str, limit: usize) -> Result<Config, Vec<ConfigError>> {
+    // Editors on Windows add a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut errors = Errors { text, found: BTreeMap::new() };
+    let mut document = match DeTable::parse(text) {
+        Ok(document) => document,
+        Err(first) if limit == 1 => {
+            errors.add(explain(first.message()), first.span());
+            return Err(errors.in_file(file));
+        }
+        Err(_) => {
+            let (document, syntax) = DeTable::parse_recoverable(text);
+            errors.add_syntax(&syntax, limit);
+            document
+        }
+    };
+    let broken = !errors.found.is_empty();
+    let mut paths: Vec<Vec<String>> = vec![];
+    let mut result = None;
+    for _ in 0..limit {
+        let error = match Config::deserialize(Deserializer::from(document.clone())) {
+            Ok(config) => {
+                result = Some(config);
+                break;
+            }
+            Err(error) => error,
+        };
+        let span = error.span();
+        let removed = span.as_ref().and_then(|span| remove(document.get_mut(), span));
+        // A value that was removed, or lost to a syntax error, is not missing.
+        let is_missing = error.message().starts_with("missing field");
+        let is_inside =
+            |path: &Vec<String>| removed.as_ref().is_some_and(|(table, _)| path.starts_with(table));
+        let lost = is_missing && (broken || paths.iter().any(is_inside));
+        // Do not report the rest of a line with a syntax error separately.
+        let leftover =
+            broken && removed.as_ref().is_some_and(|(_, span)| errors.is_on_line_of(span));
+        if !lost && !leftover {
+            errors.add(explain(error.message()), span);
+        }
+        match removed {
+            Some((path, _)) => paths.push(path),
+            None => break,
+        }
+    }
+    let Some(mut config) = result else { return Err(errors.in_file(file)) };
+    if config.cameras.len() > MAX_CAMERAS {
+        let count = config.cameras.len();
+        errors.add(format!("{count} cameras: at most {MAX_CAMERAS} are supported"), None);
+    }
+    // Do not report a value as missing if it was removed because of another error.
+    if errors.found.is_empty() {
+        let spans = Spans::deserialize(Deserializer::from(document)).unwrap_or_default();
+        spans.check(&config, &mut errors);
+    }
+    if errors.found.is_empty() {
+        config.name_cameras();
+        return Ok(config);
+    }
+    Err(errors.in_file(file))
+}
+
 /// Errors, sorted by position.
 struct Errors<'a> {
     text: &'a str,
@@ -155,6 +165,30 @@ impl Errors<'_> {
         let start = span.as_ref().map_or(0, |span| span.start);
         let error = ConfigError::in_text(&message, self.text, span);
         self.found.insert((start, self.found.len()), error);
+    }
+
+    /// Adds the errors of the parser, which can report one several times: only the first error of a
+    /// line counts.
+    fn add_syntax(&mut self, errors: &[toml::de::Error], limit: usize) {
+        let mut line = 0..0;
+        for error in errors {
+            let Some(span) = error.span() else { continue };
+            if line.contains(&span.start) {
+                continue;
+            }
+            let (before, after) = self.text.split_at_checked(span.start).unwrap_or((self.text, ""));
+            let start = before.rfind('\n').map_or(0, |at| at + 1);
+            let end = after.find('\n').map_or(self.text.len(), |at| span.start + at);
+            line = start..end + 1;
+            self.add(explain(error.message()), Some(span));
+            if self.found.len() >= limit {
+                break;
+            }
+        }
+        // There is at least one error, even if its position is unknown.
+        if let (true, Some(first)) = (self.found.is_empty(), errors.first()) {
+            self.add(explain(first.message()), None);
+        }
     }
 
     /// Returns whether one of the lines of `span` already has an error.
@@ -361,13 +395,31 @@ mod tests {
         assert_eq!(places, [(4, 8), (6, 11), (7, 7), (9, 11)]);
     }
 
+    #[test]
+    fn long_garbage_ends_the_search() {
+        // Quadratic work would take minutes: these are as long as a file may be.
+        let garbage = "=]\n".repeat(MAX_CONFIG / 3);
+        let line = format!("x = {}", "=".repeat(MAX_CONFIG - 4));
+        let keys: String = (0..20_000).map(|n| format!("k{n} = 1\n")).collect();
+        let inline: Vec<String> = (0..20_000).map(|n| format!("k{n}=1")).collect();
+        let inline = format!("a = [\nserver = {{{}}}\n", inline.join(","));
+        for text in [garbage, line, keys, inline] {
+            assert!((1..=MAX_ERRORS).contains(&errors(&text).len()));
+            assert!(Config::parse(&text, "").is_err());
+        }
+    }
+
     proptest::proptest! {
         #[test]
-        fn accepts_any_text(text in "([\\[\\]{}=\"',.#\n a-z0-9]|\\[\\[camera\\]\\]\n|wifi = |name = ){0,60}") {
+        fn accepts_any_text(text in "(ä|€|😀|\r\n|\"\"\"|[\\[\\]{}=\"',.#\n a-z0-9]|\\[\\[camera\\]\\]\n|wifi = |name = ){0,60}") {
             match Config::check(&text, "") {
                 Ok(_) => {}
                 Err(errors) => proptest::prop_assert!(!errors.is_empty()),
             }
+            proptest::prop_assert_eq!(
+                Config::check(&text, "").is_ok(),
+                Config::parse(&text, "").is_ok()
+            );
         }
     }
 }
