@@ -22,7 +22,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use values::string;
 
-/// Maximum size of a configuration, in bytes. The shipped file has less than 5 KiB.
+/// Maximum size of a configuration, in bytes. The shipped file has about 5 KiB.
 pub const MAX_CONFIG: usize = 256 * 1024;
 
 /// The whole configuration.
