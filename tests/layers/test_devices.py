@@ -1,4 +1,5 @@
-"""The components of the boards in the kernel fragments of both trees. kernel.py tests the resulting kernel."""
+"""Checks that the kernel fragments of both trees support the components of the boards. kernel.py tests the resulting
+kernel."""
 
 import pytest
 from devices import BOARDS, FRAGMENTS, parts, settings
@@ -29,8 +30,8 @@ def test_each_board_has_all_required_parts(board):
 
 @pytest.mark.parametrize("tree", FRAGMENTS)
 def test_both_trees_set_every_symbol(tree):
-    """Explicitly, because Yocto disables a symbol that is not set and has no default, and because a filter in
-    Kconfig changes defaults."""
+    """Each symbol is set explicitly, because Yocto disables a symbol that is not set and has no default, and because
+    a filter in Kconfig changes defaults."""
     have = settings(*FRAGMENTS[tree])
     wanted = {part.symbol: part.value for part in parts()}
     assert {symbol: value for symbol, value in wanted.items() if have.get(symbol) != value} == {}
