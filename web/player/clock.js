@@ -6,15 +6,15 @@
 const HISTORY_LENGTH = 8;
 
 export class Clock {
-  #askedAt = new Map();
-  #answers = [];
+  #sentAt = new Map();
+  #replies = [];
   #count = 0;
   /** Frames whose publication time is known: `{ time, published }`. */
   published = [];
 
   /** Returns the next request to send. */
-  question(now) {
-    this.#askedAt.set(++this.#count, now);
+  request(now) {
+    this.#sentAt.set(++this.#count, now);
     return JSON.stringify({ type: 'time', id: this.#count });
   }
 
@@ -24,18 +24,18 @@ export class Clock {
   }
 
   /** Processes the server's reply, received at `receivedAt`. */
-  answer({ id, now, frame }, receivedAt) {
-    const askedAt = this.#askedAt.get(id);
-    if (askedAt === undefined) return;
-    this.#askedAt.delete(id);
-    const roundTrip = receivedAt - askedAt;
-    const offset = (askedAt + receivedAt) / 2 - now;
-    this.#answers = [...this.#answers.slice(1 - HISTORY_LENGTH), { roundTrip, offset }];
+  onReply({ id, now, frame }, receivedAt) {
+    const sentAt = this.#sentAt.get(id);
+    if (sentAt === undefined) return;
+    this.#sentAt.delete(id);
+    const roundTrip = receivedAt - sentAt;
+    const offset = (sentAt + receivedAt) / 2 - now;
+    this.#replies = [...this.#replies.slice(1 - HISTORY_LENGTH), { roundTrip, offset }];
     if (frame) this.published = [...this.published.slice(1 - HISTORY_LENGTH), frame];
   }
 
   /** The most accurate reply. `offset` is this clock minus the server's. */
   get best() {
-    return this.#answers.reduce((a, b) => (b.roundTrip < a.roundTrip ? b : a), { roundTrip: Infinity });
+    return this.#replies.reduce((a, b) => (b.roundTrip < a.roundTrip ? b : a), { roundTrip: Infinity });
   }
 }

@@ -74,7 +74,7 @@ export class Connection {
       this.lastMessageAt = now;
       if (typeof data !== 'string') return this.#handlers.data(data);
       const message = JSON.parse(data);
-      if (message.type === 'time') this.clock.answer(message, performance.now());
+      if (message.type === 'time') this.clock.onReply(message, performance.now());
       else this.#handlers.text(message);
     };
     socket.onclose = () => this.#handlers.lost();
@@ -90,7 +90,7 @@ export class Connection {
 
   /** Asks for the server's time. */
   askTime() {
-    this.#socket.send(this.clock.question(performance.now()));
+    this.#socket.send(this.clock.request(performance.now()));
   }
 
   close() {

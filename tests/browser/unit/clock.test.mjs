@@ -2,11 +2,11 @@ import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { Clock } from '../../../web/player/clock.js';
 
-/** Sends a request at `askedAt`. The request takes `there` ms, the reply `back` ms. The server's clock is 1000 ms behind. */
-function ask(clock, askedAt, there, back, frame) {
-  const { type, id } = JSON.parse(clock.question(askedAt));
+/** Sends a request at `sentAt`. The request takes `there` ms, the reply `back` ms. The server's clock is 1000 ms behind. */
+function ask(clock, sentAt, there, back, frame) {
+  const { type, id } = JSON.parse(clock.request(sentAt));
   assert.equal(type, 'time');
-  clock.answer({ id, now: askedAt + there - 1000, frame }, askedAt + there + back);
+  clock.onReply({ id, now: sentAt + there - 1000, frame }, sentAt + there + back);
 }
 
 test('the reply with the shortest round trip counts', () => {
@@ -32,9 +32,9 @@ test('only the last eight replies count, because clocks drift', () => {
 
 test('unknown and repeated replies are ignored', () => {
   const clock = new Clock();
-  clock.answer({ id: 1, now: 5 }, 10);
+  clock.onReply({ id: 1, now: 5 }, 10);
   ask(clock, 0, 10, 10);
-  clock.answer({ id: 1, now: 5000 }, 1);
+  clock.onReply({ id: 1, now: 5000 }, 1);
   assert.deepEqual(clock.best, { roundTrip: 20, offset: 1000 });
 });
 
