@@ -23,7 +23,7 @@ def test_each_board_has_all_required_parts(board):
     if "libcamera" in BOARDS[board].splitlines()[0].split():
         needed |= {"camera receiver", "image processor", "Camera Module 1", "Camera Module 2", "Camera Module 3", "HQ Camera"}
     else:
-        needed |= {"camera by the firmware"}
+        needed |= {"camera through the firmware"}
     assert needed <= here, needed - here
     assert any(name.startswith("USB") for name in here - {"USB camera"})
 
