@@ -14,7 +14,8 @@ beforeEach(() => {
 let id = 0;
 globalThis.setTimeout = (call, ms) => { timers.set(++id, { call, at: now + ms }); return id; };
 globalThis.clearTimeout = (timer) => { timers.delete(timer); };
-performance.now = () => now;
+// Node.js 18 does not allow performance.now to be replaced.
+Object.defineProperty(globalThis, 'performance', { value: { now: () => now } });
 globalThis.WebSocket = class {
   static OPEN = 1;
   readyState = 0;
