@@ -9,6 +9,7 @@
 pub mod edit;
 pub mod error;
 pub mod parse;
+pub mod preseed;
 pub mod remote;
 pub mod secrets;
 mod values;
