@@ -1,12 +1,12 @@
-//! Changes one value in the text of a configuration. Comments and order stay as they are.
+//! Changes one value in the text of a configuration, and preserves comments and order.
 
 use super::{Config, ConfigError, Wifi};
 use std::ops::Range;
 
-/// Returns the position of the value of a key in `text`, in bytes. Quotation marks are included. The
-/// key is a path, such as `["network", "gateway"]`.
+/// Returns the byte range of a key's value in `text`, including quotation marks. `key` is a path,
+/// such as `["network", "gateway"]`.
 pub fn span_of(text: &str, key: &[&str]) -> Option<Range<usize>> {
-    // The parser does not accept a byte order mark, but positions count it.
+    // The parser does not accept a byte order mark, but positions must include it.
     let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (last, tables) = key.split_last()?;
     let document = toml::de::DeTable::parse(rest).ok()?;
@@ -21,7 +21,7 @@ pub fn span_of(text: &str, key: &[&str]) -> Option<Range<usize>> {
 
 /// Returns `text` as a TOML string.
 pub(super) fn quoted(text: &str) -> String {
-    // A JSON string is a TOML string, except for this character.
+    // A JSON string is also a TOML string, except for this character.
     serde_json::to_string(text).unwrap_or_default().replace('\u{7f}', "\\u007f")
 }
 
@@ -71,7 +71,7 @@ pub fn with_wifi(text: &str, wifi: &Wifi) -> Result<String, ConfigError> {
     Config::parse(text, "").map_err(|error| {
         let line = error.at.map(|at| format!("line {}: ", at.0)).unwrap_or_default();
         let message = format!(
-            "the configuration has another error, correct it first: {line}{}",
+            "the configuration contains another error; correct it first: {line}{}",
             error.message
         );
         ConfigError::new(message, None)
@@ -87,8 +87,8 @@ pub fn with_wifi(text: &str, wifi: &Wifi) -> Result<String, ConfigError> {
     }
 }
 
-/// Returns where a line with `key` can be inserted in `table`: after the commented-out example, or
-/// else after the table header.
+/// Returns the position at which a line with `key` can be inserted into `table`: after the
+/// commented-out example if there is one, otherwise after the table header.
 fn line_for(text: &str, table: &str, key: &str) -> Option<usize> {
     let (header, example) = (format!("[{table}]"), format!("#{key} ="));
     let mut at = 0;
