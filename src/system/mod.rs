@@ -6,6 +6,7 @@
 //! changes immediately.
 
 mod apply;
+pub mod camera_record;
 pub mod error;
 mod files;
 pub mod helper;
