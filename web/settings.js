@@ -228,24 +228,24 @@ function inWords(names) {
 
 /** Shows which cameras the update has lost, and what to do. */
 function showLost({ trial, state, missing_cameras: missing = [], fell_back: failed }) {
+  const missingNames = missing.map(({ name }) => name);
   const lost = failed?.cameras ?? [];
-  const names = lost.length ? lost : missing.map(({ name }) => name);
-  const [is, it, these] = names.length === 1 ? ['is', 'it', 'this camera'] : ['are', 'them', 'these cameras'];
-  const before = `The ${inWords(names)} delivered pictures before the update and ${is} missing now. `;
+  const before = (names) => `The ${inWords(names)} delivered pictures before the update and ${names.length === 1 ? 'is' : 'are'} missing now.`;
+  const names = lost.length ? lost : missingNames;
+  const [it, these] = names.length === 1 ? ['it', 'this camera'] : ['them', 'these cameras'];
   let text = null;
   if (lost.length && missing.length) {
-    text = `The ${inWords(missing.map(({ name }) => name))} ${missing.length === 1 ? 'is' : 'are'} missing in the previous `
-      + `version, too, so the update is not the cause. Plug ${missing.length === 1 ? 'it' : 'them'} in and install the update again, `
-      + `or install it without ${these}.`;
+    text = `The ${inWords(missingNames)} ${missing.length === 1 ? 'is' : 'are'} missing in the previous version, too, so the update is `
+      + `not the cause. Plug ${missing.length === 1 ? 'it' : 'them'} in and install the update again, or install it without ${these}.`;
   } else if (lost.length) {
     text = `The ${inWords(lost)} did not work in the new version. Wait for another update, or install the new version without ${these}.`;
   } else if (missing.length && trial) {
-    text = `${before}Plug ${it} in. Otherwise, the previous version will start again in a few minutes.`;
+    text = `${before(names)} Plug ${it} in. Otherwise, the previous version will start again in a few minutes.`;
   } else if (missing.length && state === 'installed') {
-    text = `${before}Plug ${it} in before you restart the device, because the new version stays only if it shows ${these}.`;
+    text = `${before(names)} Plug ${it} in before you restart the device, because the new version stays only if it shows ${these}.`;
   }
+  show('lost-text', text);
   byId('lost').hidden = !text;
-  byId('lost-text').textContent = text ?? '';
   byId('without-cameras').textContent = `Install without ${these}`;
 }
 
