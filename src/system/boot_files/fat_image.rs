@@ -257,7 +257,7 @@ fn named(
         }
         let text: Vec<u8> = padded.iter().flat_map(|unit| unit.to_le_bytes()).collect();
         let is_last = (number + 1) * UNITS >= units.len();
-        bytes.push(number as u8 + 1 | if is_last { 0x40 } else { 0 });
+        bytes.push((number as u8 + 1) | if is_last { 0x40 } else { 0 });
         bytes.extend(&text[..10]);
         bytes.extend([0x0f, 0, checksum]);
         bytes.extend(&text[10..22]);
