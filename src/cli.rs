@@ -29,8 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Stream the cameras (the default)
     ///
-    /// Runs until it receives SIGINT or SIGTERM. A camera that fails is opened again automatically.
-    /// The page, /api/status and the log report the reason.
+    /// Runs until it receives SIGINT or SIGTERM. A camera that fails is reopened automatically. The
+    /// page, /api/status and the log report the reason.
     Serve(Serve),
     /// Check a configuration file
     ///
@@ -102,7 +102,8 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     pub last_good: Option<PathBuf>,
     /// Address or port to listen on; overrides the configuration.
-    // rustdoc would take the brackets for links.
+    // The help text differs from the doc comment, because rustdoc would take the brackets for
+    // links.
     #[arg(
         long,
         value_name = "ADDR",
@@ -120,7 +121,7 @@ pub struct Serve {
     /// Socket of `berrymse root-helper`
     #[arg(long, value_name = "SOCKET", default_value = paths::ROOT_HELPER, hide = true)]
     pub helper: PathBuf,
-    /// Directory for uploads and for the reason why the last update failed
+    /// Directory for uploads and for the error of the last failed update
     #[arg(long, value_name = "DIR", default_value = paths::DATA, hide = true)]
     pub data: PathBuf,
     /// Report of `berrymse wifi`
@@ -157,7 +158,7 @@ pub struct Wifi {
     /// Copy of the configuration to use if the configuration file is missing or invalid
     #[arg(long, value_name = "FILE", default_value = paths::LAST_GOOD)]
     pub last_good: PathBuf,
-    /// File with the name of the network that was last joined successfully
+    /// File with the name of the last network that was joined
     #[arg(long, value_name = "FILE", default_value = paths::WIFI_STATE)]
     pub state: PathBuf,
     /// File to write the report to (JSON)

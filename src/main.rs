@@ -15,8 +15,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Exit status of `berrymse health` if the server replies, but a camera delivers no pictures. (clap
-/// exits with 2 for an invalid command line.)
+/// Exit status of `berrymse health` if the server replies but a camera delivers no pictures. (clap
+/// exits with 2 if the command line is invalid.)
 const UNHEALTHY: u8 = 3;
 
 fn main() -> ExitCode {
@@ -101,7 +101,7 @@ fn check(file: &Path) -> Result<(), CommandError> {
     all_of(&errors)
 }
 
-/// Combines errors into one, with one line for each.
+/// Combines errors into a single one, with a line for each.
 fn all_of(errors: &[impl ToString]) -> Result<(), CommandError> {
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     match lines.is_empty() {
@@ -127,7 +127,7 @@ fn apply(
     all_of(&report.failures)
 }
 
-/// Returns the absolute path `path`, moved below the root directory `root`.
+/// Returns the absolute path `path` resolved below the root directory `root`.
 fn below(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
@@ -137,7 +137,8 @@ fn below(root: &Path, path: &str) -> PathBuf {
 ///
 /// # Errors
 ///
-/// Fails if the configuration is unreadable, or if the server gives no valid health reply.
+/// Fails if the configuration cannot be read, or if the server does not return a valid health
+/// reply.
 fn health(
     url: Option<String>,
     config: Option<PathBuf>,

@@ -72,12 +72,12 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// Loads the configuration from `file`, or from the default path if that exists. With `last_good`,
-/// that copy is used if the file is missing or invalid.
+/// Loads the configuration from `file`, or from the default path if a file exists there.
+/// `last_good`, if given, is used when the file is missing or invalid.
 ///
 /// # Errors
 ///
-/// Without `last_good`, fails if the file is missing or invalid.
+/// Fails if `last_good` is `None` and the file is missing or invalid.
 pub fn load(file: Option<PathBuf>, last_good: Option<PathBuf>) -> Result<Found, ConfigError> {
     if let Some(last_good) = last_good {
         let file = file.unwrap_or_else(|| paths::CONFIG.into());
@@ -142,7 +142,7 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), StartError> {
         options.listen = options.listen.and(state.listening);
         match load(options.config.clone(), options.last_good.clone()) {
             Ok(new) => found = new,
-            // The file was valid when it was saved, so it has changed since: keep the old
+            // The file was valid when it was saved, so it has changed since then: keep the old
             // configuration.
             Err(error) => found.problem = Some(error.to_string()),
         }
@@ -152,7 +152,7 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), StartError> {
 /// State that outlives a configuration.
 struct ProcessState {
     started: Instant,
-    /// The configuration of the machine when it started.
+    /// The configuration of the machine when the program started.
     at_start: (System, Network),
     changed: Arc<Notify>,
     updater: Arc<Updater>,
@@ -250,8 +250,8 @@ fn listen(
     Ok(listener)
 }
 
-/// Announces the server over mDNS, under the host name that the machine had when it started. A new
-/// name takes effect only after a restart.
+/// Announces the server over mDNS, under the host name that was configured when the program
+/// started. A new name takes effect only after a restart of the machine.
 fn announce(options: &cli::Serve, at_start: &System, address: SocketAddr) -> Option<Announcement> {
     let host = at_start.hostname.clone().or_else(|| options.mdns.then(mdns::host_name))?;
     if address.ip().is_loopback() || host.is_empty() {
@@ -287,7 +287,7 @@ fn log_startup(config: &Config, found: &Found) {
     }
 }
 
-/// Returns the address at which a program on this machine reaches a server that listens on
+/// Returns the address at which programs on this machine can reach a server that listens on
 /// `address`.
 pub fn loopback_for(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
@@ -298,7 +298,7 @@ pub fn loopback_for(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Returns the host and port of the URL at which a browser on this machine reaches a server that
+/// Returns the host and port of the URL at which a browser on this machine can reach a server that
 /// listens on `address`.
 fn reachable(address: SocketAddr) -> String {
     let host = match address.ip() {

@@ -28,7 +28,7 @@ complete -c berrymse -n "__fish_berrymse_needs_command" -l config -d 'Configurat
 complete -c berrymse -n "__fish_berrymse_needs_command" -l last-good -d 'Copy of the configuration, saved by `apply`, to use if the configuration file is missing or invalid; without this option, the program exits in that case' -r -F
 complete -c berrymse -n "__fish_berrymse_needs_command" -l listen -d 'Address to listen on, such as 0.0.0.0:2020 or [::]:80, or only a port; overrides the configuration' -r
 complete -c berrymse -n "__fish_berrymse_needs_command" -l helper -d 'Socket of `berrymse root-helper`' -r -F
-complete -c berrymse -n "__fish_berrymse_needs_command" -l data -d 'Directory for uploads and for the reason why the last update failed' -r -F
+complete -c berrymse -n "__fish_berrymse_needs_command" -l data -d 'Directory for uploads and for the error of the last failed update' -r -F
 complete -c berrymse -n "__fish_berrymse_needs_command" -l wifi -d 'Report of `berrymse wifi`' -r -F
 complete -c berrymse -n "__fish_berrymse_needs_command" -l mdns -d 'Announce HOSTNAME.local on the local network (mDNS) even if [system] has no hostname'
 complete -c berrymse -n "__fish_berrymse_needs_command" -s v -l verbose -d 'Log more; use twice to log everything'
@@ -45,7 +45,7 @@ complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l config -d 'C
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l last-good -d 'Copy of the configuration, saved by `apply`, to use if the configuration file is missing or invalid; without this option, the program exits in that case' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l listen -d 'Address to listen on, such as 0.0.0.0:2020 or [::]:80, or only a port; overrides the configuration' -r
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l helper -d 'Socket of `berrymse root-helper`' -r -F
-complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l data -d 'Directory for uploads and for the reason why the last update failed' -r -F
+complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l data -d 'Directory for uploads and for the error of the last failed update' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l wifi -d 'Report of `berrymse wifi`' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l mdns -d 'Announce HOSTNAME.local on the local network (mDNS) even if [system] has no hostname'
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -s v -l verbose -d 'Log more; use twice to log everything'
@@ -64,7 +64,7 @@ complete -c berrymse -n "__fish_berrymse_using_subcommand root-helper" -l last-g
 complete -c berrymse -n "__fish_berrymse_using_subcommand root-helper" -s h -l help -d 'Print help'
 complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l config -d 'Configuration file' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l last-good -d 'Copy of the configuration to use if the configuration file is missing or invalid' -r -F
-complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l state -d 'File with the name of the network that was last joined successfully' -r -F
+complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l state -d 'File with the name of the last network that was joined' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l report -d 'File to write the report to (JSON)' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -s h -l help -d 'Print help'
 complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l url -d 'URL of the server [default: the address in the configuration]' -r

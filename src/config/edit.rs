@@ -1,12 +1,12 @@
-//! Changes one value in the text of a configuration. Comments and order stay as they are.
+//! Changes one value in the text of a configuration, and preserves comments and order.
 
 use super::{Config, ConfigError, Wifi};
 use std::ops::Range;
 
-/// Returns the position of the value of a key in `text`, in bytes. Quotation marks are included. The
-/// key is a path, such as `["network", "gateway"]`.
+/// Returns the byte range of a key's value in `text`, including quotation marks. `key` is a path,
+/// such as `["network", "gateway"]`.
 pub fn span_of(text: &str, key: &[&str]) -> Option<Range<usize>> {
-    // The parser does not accept a byte order mark, but positions count it.
+    // The parser does not accept a byte order mark, but positions must include it.
     let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (last, tables) = key.split_last()?;
     let document = toml::de::DeTable::parse(rest).ok()?;
@@ -26,7 +26,7 @@ pub fn span_of(text: &str, key: &[&str]) -> Option<Range<usize>> {
 /// The network or the text is invalid, or the text specifies the network in a form that this
 /// function does not edit.
 pub fn with_wifi(text: &str, wifi: &Wifi) -> Result<String, ConfigError> {
-    // A JSON string is a TOML string.
+    // A JSON string is also a TOML string.
     let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
     let psk = wifi.psk.as_deref().map(|psk| format!("psk = {}, ", quoted(psk)));
     let (ssid, psk, country) = (quoted(&wifi.ssid), psk.unwrap_or_default(), quoted(&wifi.country));
@@ -37,7 +37,7 @@ pub fn with_wifi(text: &str, wifi: &Wifi) -> Result<String, ConfigError> {
     Config::parse(text, "").map_err(|error| {
         let line = error.at.map(|at| format!("line {}: ", at.0)).unwrap_or_default();
         let message = format!(
-            "the configuration has another error, correct it first: {line}{}",
+            "the configuration contains another error; correct it first: {line}{}",
             error.message
         );
         ConfigError::new(message, None)
@@ -63,8 +63,8 @@ pub fn with_wifi(text: &str, wifi: &Wifi) -> Result<String, ConfigError> {
     }
 }
 
-/// Returns where a line of `[network]` can be inserted: after the commented-out example, or else
-/// after the table header.
+/// Returns the position at which a line can be inserted into `[network]`: after the commented-out
+/// example if there is one, otherwise after the table header.
 fn after_network(text: &str) -> Option<usize> {
     let mut at = 0;
     let mut found = None;

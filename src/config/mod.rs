@@ -24,7 +24,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use values::string;
 
-/// Maximum size of a configuration, in bytes. The file as shipped has 5 KiB.
+/// Maximum size of a configuration, in bytes. The shipped file has about 5 KiB.
 pub const MAX_CONFIG: usize = 256 * 1024;
 
 /// The whole configuration.
@@ -289,8 +289,8 @@ pub struct Network {
 
 impl Network {
     /// Returns the settings of the wired interface. If a wireless network is configured, a fixed
-    /// address applies to the wireless interface. Changes to the wired settings take effect after a
-    /// restart of the machine, changes to the wireless settings immediately.
+    /// address applies to the wireless interface. Changes to the wired settings take effect when the
+    /// machine restarts; changes to the wireless settings take effect immediately.
     pub fn without_wifi(&self) -> Network {
         match self.wifi {
             Some(_) => Network::default(),

@@ -139,8 +139,8 @@ enum Format {
     H264,
 }
 
-/// Returns camera and format of the path of a stream: `/live`, `/live/front`, `/live.mp4`,
-/// `/live/front.h264`, …
+/// Returns the camera and the format that the path of a stream specifies: `/live`, `/live/front`,
+/// `/live.mp4`, `/live/front.h264`, …
 fn parse(path: &str) -> Option<(Option<&str>, Format)> {
     if path == "/video_websocket" {
         return Some((None, Format::WebSocket(live::Dialect::Legacy)));
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parses_paths_of_streams() {
+    fn parses_stream_paths() {
         let live = Format::WebSocket(live::Dialect::Live);
         assert_eq!(parse("/live"), Some((None, live)));
         assert_eq!(parse("/live/front"), Some((Some("front"), live)));

@@ -1,11 +1,11 @@
-//! Errors in setting up the machine.
+//! Errors of operations on the machine.
 
 use crate::config::ConfigError;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Why something on the machine could not be set up.
+/// Why an operation on the machine failed.
 #[derive(Debug)]
 pub enum SystemError {
     /// A file could not be written.

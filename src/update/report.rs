@@ -32,7 +32,7 @@ pub enum Phase {
     Failed,
 }
 
-/// A new system that failed its health check, after which the old one was started again.
+/// A new system that failed its health check, after which the machine booted the old one again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FellBack {
     /// Version of the new system.
@@ -57,7 +57,7 @@ pub struct Report {
     pub compatible: Option<String>,
     /// State of the current or last update.
     pub state: Phase,
-    /// Progress of the upload or installation, in per cent.
+    /// Progress of the upload or installation, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<i32>,
     /// Current step of the installation, as RAUC describes it.
@@ -72,7 +72,7 @@ pub struct Report {
     /// RAUC's own error message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// The systems that the machine can start.
+    /// The systems that the machine can boot.
     pub slots: Vec<Slot>,
     /// The last update, if it failed its health check.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,7 +100,7 @@ pub(crate) fn image_version(os_release: &str) -> Option<String> {
     Some(value.to_string()).filter(|value| !value.is_empty())
 }
 
-/// Returns the system that is newer than the running one and is marked bad, if there is one.
+/// Returns the system that is newer than the running one and marked bad, if there is one.
 /// `reason` is the file with the last error of its health check.
 pub(crate) fn fell_back(slots: &[Slot], reason: &Path) -> Option<FellBack> {
     let booted = slots.iter().find(|slot| slot.booted)?;
@@ -138,7 +138,7 @@ mod tests {
         let fell = |a, b| fell_back(&[a, b], reason).is_some();
         assert!(fell(slot("A", true, "good", old), slot("B", false, "bad", new)));
         assert!(fell(slot("A", true, "good", None), slot("B", false, "bad", new)));
-        // Installed, but not started yet.
+        // Installed, but not booted yet.
         assert!(!fell(slot("A", true, "good", old), slot("B", false, "good", new)));
         // There has never been a second system.
         assert!(!fell(slot("A", true, "good", None), slot("B", false, "bad", None)));

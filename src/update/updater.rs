@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// File in the data directory that holds an upload until it is installed. The server's user owns
-/// the directory `upload`. The data directory belongs to root, because it contains the last good
-/// configuration.
+/// only the `upload` directory. The data directory belongs to root, because it contains the last
+/// good configuration.
 pub(crate) const UPLOAD: &str = "upload/bundle.raucb";
 
 /// File in the data directory with the last message of `berrymse health` before the fallback.
@@ -39,7 +39,7 @@ pub(crate) struct State {
     received: (u64, Option<u64>),
     version: Option<String>,
     failure: Option<UpdateError>,
-    /// Slots as RAUC last reported them. It does not report them during an installation.
+    /// Slots as RAUC last reported them. RAUC does not report them during an installation.
     slots: Vec<Slot>,
     pub(super) offer: Option<Offer>,
     pub(super) check_error: Option<String>,
@@ -83,7 +83,7 @@ impl Updater {
     ///
     /// # Errors
     ///
-    /// Returns an error if RAUC cannot be reached or does not reply within 5 s.
+    /// RAUC cannot be reached, or does not reply within 5 s.
     pub async fn available(&self) -> Result<(), UpdateError> {
         let query = async {
             let rauc = rauc::connect().await.map_err(UpdateError::no_bus)?;
@@ -140,8 +140,8 @@ impl Updater {
     }
 
     async fn query(&self, rauc: &InstallerProxy<'_>) -> zbus::Result<Report> {
-        // Query the local state first, then RAUC's: this way, the slots include a system that was
-        // just installed.
+        // Read the local state before RAUC's, so that the slots include a system that was just
+        // installed.
         let known = self.known();
         let compatible = rauc.compatible().await?;
         let operation = rauc.operation().await?;
@@ -209,7 +209,7 @@ impl Updater {
                         break done.result;
                     }
                 }
-                // RAUC exited. After its restart it reports neither this update nor an error.
+                // RAUC exited. After a restart, it reports neither this update nor an error.
                 Some(_) = owner_changes.next() => return Err(UpdateError::RaucCrashed),
                 _ = tokio::time::sleep(RAUC_POLL_INTERVAL) => {}
             }

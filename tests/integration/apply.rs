@@ -1,4 +1,4 @@
-//! `berrymse apply`: how the configuration is applied to a machine, here a folder in place of `/`.
+//! `berrymse apply`: how the configuration is applied to a machine, here a directory in place of `/`.
 
 use crate::support::{Folder, Server, berrymse};
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A folder in place of a machine's `/`.
+/// A directory in place of a machine's `/`.
 struct Machine(Folder);
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE you@home";
@@ -52,7 +52,7 @@ impl Machine {
         std::fs::symlink_metadata(self.0.path(name)).is_ok()
     }
 
-    /// Inode number and change time of every file. A file that is replaced has another number.
+    /// Returns the inode number and change time of every file. Replacing a file changes its inode number.
     fn files(&self) -> BTreeMap<PathBuf, (u64, i64, i64)> {
         fn walk(folder: &Path, files: &mut BTreeMap<PathBuf, (u64, i64, i64)>) {
             for entry in std::fs::read_dir(folder).unwrap() {
@@ -188,7 +188,7 @@ fn reports_an_unknown_time_zone_and_applies_the_rest() {
     assert!(machine.read("run/berrymse/config-error").contains(":3:12: "));
     assert_eq!(machine.read("etc/timezone"), "UTC\n");
     assert_eq!(machine.read("etc/hostname"), "cam\n");
-    // A folder is not a time zone.
+    // A directory is not a time zone.
     machine.configure("[system]\ntimezone = \"Europe\"\n");
     assert!(machine.apply().contains(":2:12: "));
 }
@@ -229,7 +229,7 @@ fn rejects_values_with_line_breaks_and_commands() {
 fn reports_files_that_cannot_be_written_and_writes_the_rest() {
     let machine = Machine::new();
     machine.configure(format!("[system]\nssh_keys = ['{KEY}']\n"));
-    machine.0.write("root", "a file where a folder should be");
+    machine.0.write("root", "a file where a directory should be");
     let (code, said) = machine.try_apply();
     assert_eq!(code, Some(1));
     assert!(said.contains("cannot write ") && said.contains("root/.ssh: "), "{said}");
@@ -251,7 +251,7 @@ fn treats_an_empty_file_as_invalid() {
     }
 }
 
-/// `serve` uses the same fallback as `apply` and reports it in log and status.
+/// `serve` uses the same fallback as `apply`, and reports it in the log and the status.
 #[tokio::test]
 async fn serve_falls_back_to_the_last_good_configuration() {
     let machine = Machine::new();
@@ -276,7 +276,7 @@ async fn serve_falls_back_to_the_last_good_configuration() {
     assert_eq!(
         status["cameras"],
         serde_json::json!([]),
-        "without the password no camera may be shown"
+        "without the password, no camera may be shown"
     );
     assert!(status["config_error"].as_str().unwrap().contains(":2:12: "));
     // The page shows this in place of the picture.

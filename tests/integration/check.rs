@@ -1,11 +1,11 @@
-//! `berrymse check`: error, position and remedy for each mistake in a configuration.
+//! `berrymse check`: the error, the position and the remedy for each mistake in a configuration.
 
 use crate::support::{Folder, berrymse};
 use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 
-/// Runs `berrymse check`. Returns exit status and output.
+/// Runs `berrymse check`. Returns the exit status and the output.
 fn check(file: &Path) -> (Option<i32>, String) {
     let output = Command::new(berrymse()).arg("check").arg(file).output().unwrap();
     let text = [output.stdout, output.stderr].concat();

@@ -1,4 +1,4 @@
-//! Commands that misbehave next to a camera that works.
+//! Misbehaving commands next to a working camera.
 
 use crate::support::{Folder, Server, proc_file};
 use berrymse::camera::test_card;
@@ -8,7 +8,7 @@ fn camera(name: &str, command: &[&str]) -> String {
     format!("[[camera]]\nname = {name:?}\nsource = {{ command = {command:?} }}\n")
 }
 
-/// Resident memory of a process, in KiB.
+/// Returns the resident memory of a process, in KiB.
 fn resident(pid: u32) -> u64 {
     let status = proc_file(pid, "status");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -75,7 +75,7 @@ async fn distinguishes_command_failures_without_affecting_other_cameras() {
     assert_eq!(lines.len(), 10, "{lines:?}");
     assert_eq!(lines[8..], ["line 12", "cannot open the lens"]);
     assert_eq!(server.camera("half").await["output"], serde_json::json!(["half is done"]));
-    // Sixty frames were sent. Only the next one would show that the last is complete.
+    // Sixty frames were sent. Only another frame would show that the last one is complete.
     assert!(server.camera("frozen").await["frames"].as_u64() >= Some(59));
 
     // Gigabytes have been read. At most one access unit of 8 MiB may be in memory, in a buffer that

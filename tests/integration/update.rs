@@ -40,7 +40,7 @@ struct Known {
     progress: (i32, String, i32),
     /// The error that the next installation reports.
     fail: Option<String>,
-    /// Bundles by address.
+    /// Bundles by URL.
     addresses: HashMap<String, String>,
     /// Sources and contents of the installed bundles.
     installed: Vec<(String, String)>,
@@ -287,7 +287,7 @@ async fn installs_an_upload_with_progress_and_deletes_it() {
     let now = update(&server).await;
     assert_eq!((&now["available"], &now["version"]), (&json!(true), &json!("1.5")), "{now}");
     assert_eq!(now["state"], "idle");
-    // Only bootable slots, by their boot names.
+    // Only bootable slots, sorted by boot name.
     let slots: Vec<_> = now["slots"]
         .as_array()
         .unwrap()
@@ -305,7 +305,7 @@ async fn installs_an_upload_with_progress_and_deletes_it() {
     assert_eq!(
         now["slots"].as_array().unwrap().len(),
         2,
-        "RAUC does not report slots during an installation"
+        "the slots must be known even though RAUC does not report them during an installation"
     );
     let answer = server.post("/api/update", new.clone()).await;
     assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
@@ -341,7 +341,7 @@ async fn rejects_older_foreign_and_unsigned_updates() {
     }
     let answer = server.post("/api/update", "").await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text);
-    // A page of another site.
+    // A page on another site.
     let request =
         server.request("/api/update").method("POST").header(ORIGIN, "http://evil.example");
     let answer = server.ask_with(request, bundle("2.0", "berrymse-test")).await;
@@ -377,9 +377,9 @@ async fn reports_failures_of_rauc_with_explanation_and_detail() {
     let now = state_becomes(&server, "failed").await;
     assert!(now["error"].as_str().unwrap().contains("stopped in the middle"), "{now}");
     assert_eq!(now["available"], false);
-    assert!(now["why"].as_str().unwrap().contains("started again"), "{now}");
+    assert!(now["why"].as_str().unwrap().contains("restarted shortly"), "{now}");
 
-    // RAUC exits and is restarted at once: it reports no error and has installed nothing.
+    // RAUC exits and is restarted immediately: it reports no error and has installed nothing.
     let (_rauc, connection) = bus.rauc().await;
     server.post("/api/update", bundle("2.0", "berrymse-test")).await;
     state_becomes(&server, "installing").await;
@@ -408,7 +408,7 @@ async fn deletes_an_interrupted_upload() {
     let now = state_becomes(&server, "failed").await;
     assert!(now["error"].as_str().unwrap().contains("ended early"), "{now}");
     assert!(!bus.upload().exists());
-    // Rejected before any of the body is sent.
+    // An update that is too large is rejected before any of it is sent.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "POST /api/update HTTP/1.1\r\nHost: {}\r\n{CONTENT_LENGTH}: 2000000000\r\n\r\n",
@@ -446,7 +446,7 @@ async fn fetches_updates_only_from_http_addresses() {
     assert_eq!(rauc.known.lock().unwrap().installed[0].0, url);
 }
 
-/// A web server that answers every request with the same text. Returns its address.
+/// Starts a web server that answers every request with the same text. Returns its URL.
 async fn announce(text: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -19,7 +19,7 @@ class Part(NamedTuple):
 
 
 def settings(*files):
-    """The settings in files with Kconfig syntax: {"USB": "y"}. "# CONFIG_USB is not set" is "n"."""
+    """Returns the settings in files with Kconfig syntax: {"USB": "y"}. "# CONFIG_USB is not set" is "n"."""
     found = {}
     for file in files:
         for name, value, off in re.findall(r"^(?:CONFIG_(\w+)=(.*)|# CONFIG_(\w+) is not set)$", file.read_text(), re.M):

@@ -1,15 +1,15 @@
 """Configuration and modules of the Raspberry Pi kernel, as built by both trees.
 
-    KERNEL_TREE=FOLDER ./ci/test layers        or, without the other tests:
-    KERNEL_TREE=FOLDER target/layers/venv/bin/python -m pytest tests/layers/kernel.py
+    KERNEL_TREE=DIR ./ci/test layers        or, without the other tests:
+    KERNEL_TREE=DIR target/layers/venv/bin/python -m pytest tests/layers/kernel.py
 
-FOLDER contains a source tree of https://github.com/raspberrypi/linux, at the commit in board/common/common.config
-or a newer one. The fragments are merged into each board's configuration with that kernel's merge_config.sh, once
-like Buildroot (defaults of the board) and once like meta-raspberrypi (--alldefconfig). Then the tests check every
+DIR contains a source tree of https://github.com/raspberrypi/linux, at the commit in board/common/common.config
+or a newer one. That kernel's merge_config.sh merges the fragments into each board's configuration, once as in
+Buildroot (defaults of the board) and once as in meta-raspberrypi (--alldefconfig). Then the tests check every
 row of devices.tsv: the symbol has its value, it builds the driver, and the driver supports the device.
 
-The 64-bit modules in the table are compiled, and BusyBox modprobe must find each by the alias of its device. Takes
-ten minutes. Requires bison, flex, bc, libssl-dev, kmod, gcc-aarch64-linux-gnu and gcc-arm-linux-gnueabihf.
+The 64-bit modules in the table are compiled, and BusyBox modprobe must find each by the alias of its device. This
+takes ten minutes. Requires bison, flex, bc, libssl-dev, kmod, gcc-aarch64-linux-gnu and gcc-arm-linux-gnueabihf.
 """
 
 import functools
@@ -65,13 +65,13 @@ def test_configuration_meets_the_requirements_of_each_part(board, tree, tmp_path
 
 @functools.cache
 def makefiles():
-    """The Makefiles of drivers and network, with continued lines joined."""
+    """Returns the Makefiles of the drivers and the network stack, with continued lines joined."""
     files = [*KERNEL.glob("drivers/**/Makefile"), *KERNEL.glob("net/**/Makefile")]
     return {file: file.read_text(errors="replace").replace("\\\n", " ") for file in files}
 
 
 def folders(part):
-    """The folders in which the part's symbol builds its driver."""
+    """Returns the directories in which the part's symbol builds its driver."""
     rule = re.compile(rf"^obj-\$\(CONFIG_{part.symbol}\)\s*\+?=.*(?<![\w-]){re.escape(part.driver)}\.o\b", re.M)
     return [file.parent for file, text in makefiles().items() if rule.search(text)]
 
@@ -99,7 +99,7 @@ def test_overlays_exist_and_their_devices_are_in_the_table():
         for include in re.findall('#include "(.*)"', text):
             text += (folder / include).read_text()
         added = re.findall('compatible = "((?:sony|ovti|dongwoon|adi|asahi-kasei|rohm|raspberrypi),.*)"', text)
-        # A monochrome variant with the same driver.
+        # A monochrome variant that uses the same driver.
         added = [device for device in added if device != "sony,imx290llr"]
         assert {f"of:{device}" for device in added} <= known, name
 

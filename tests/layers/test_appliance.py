@@ -48,12 +48,12 @@ def test_boot_loads_the_driver_of_every_device(pi):
     assert set(pi.read("kernel/inserted").split()) == set(MODULES), said
     # mdev starts before any driver, so that it does not miss the devices that a driver adds.
     assert pi.read("kernel/log").splitlines()[0] == "mdev -d"
-    # Each module is loaded only once, although there are several scans.
+    # Each module is loaded only once, even though there are several scans.
     assert len(pi.read("kernel/inserted").split()) == len(MODULES)
 
 
 def test_coldplug_stops_after_20_scans(pi):
-    """Each loaded driver adds another device, without end."""
+    """Each driver that is loaded adds another device, endlessly."""
     pi.modules({"endless": (["acme:*"], [])})
     pi.device("acme", MODALIAS="acme:0")
     pi.write("usr/sbin/modprobe", "#!/bin/sh\necho >>/kernel/log\nn=$(wc -l </kernel/log)\nmkdir /sys/devices/$n\necho MODALIAS=acme:$n >/sys/devices/$n/uevent\n")
@@ -70,7 +70,7 @@ def test_mdev_loads_the_driver_of_a_new_device(pi):
 
 
 def device_nodes():
-    """The rows of appliance/device-nodes."""
+    """Returns the rows of appliance/device-nodes."""
     lines = (ROOT / "appliance/device-nodes").read_text().splitlines()
     return [line.split() for line in lines if line and not line.startswith("#")]
 
@@ -118,11 +118,11 @@ NODES = {
 }
 
 
-@pytest.mark.parametrize("present", ("at the start", "later"))
+@pytest.mark.parametrize("present", ("at boot", "later"))
 def test_server_may_open_only_its_devices(pi, present):
     for name, (number, subsystem, _) in NODES.items():
         pi.device(f"virtual/{subsystem}/{name.rsplit('/')[-1]}", number, subsystem, DEVNAME=name)
-    if present == "at the start":
+    if present == "at boot":
         pi.run("/usr/bin/busybox", "mdev", "-s")
     else:
         for name, (number, subsystem, _) in NODES.items():
@@ -157,8 +157,8 @@ KEEPER_SURROUNDINGS = {
     "fw_printenv": "echo 1",
     # Takes as long as three writes.
     "rauc": f"echo \"rauc $*\" >>/kernel/log\nsleep {3 * STALL}",
-    # The server: healthy at first. Once the slot is marked good, every second check reports an error, so that
-    # there is something to write. With /kernel/gone, it does not answer.
+    # The server: healthy at first. Once the slot is marked good, every other check reports an error, so that
+    # there is something to write. With /kernel/gone, the server does not respond.
     "berrymse": """
 [ ! -e /kernel/gone ] || exit 1
 [ -e /run/berrymse/good ] || exit 0
@@ -219,7 +219,7 @@ def test_watchdog_is_fed_while_the_card_is_busy(keeper):
     keeper.run(90, until=good.exists)
     assert good.exists(), keeper.log()
     keeper.run(80)
-    # The state is written nevertheless.
+    # The state is written despite the delays.
     assert keeper.pi.read("data/berrymse/state/health").strip() in ("well", "ill")
     assert keeper.pi.read("data/berrymse/state/proved-A").startswith("0.1.0 ")
     assert keeper.log().count("rauc status mark-good") == 1
@@ -239,7 +239,7 @@ def test_machine_restarts_if_the_server_is_gone_and_saves_the_log(keeper):
     assert keeper.gap() < WATCHDOG, keeper.fed
     assert keeper.pi.read("data/log/messages.A") == "what happened\n"
     assert keeper.pi.read("data/berrymse/health-error").startswith("the server did not answer for 60 s")
-    # Afterwards it is not, so that it resets the machine if the restart hangs.
+    # After that, it is no longer fed, so that it resets the machine if the restart hangs.
     keeper.run(2)
     before = len(keeper.fed)
     keeper.run(2 * WATCHDOG)
@@ -248,7 +248,7 @@ def test_machine_restarts_if_the_server_is_gone_and_saves_the_log(keeper):
 
 def test_raspberry_pi_watchdog_timeout_exceeds_the_delay_of_a_busy_card():
     heartbeat = int(re.fullmatch("bcm2835_wdt.heartbeat=([0-9]+)", (ROOT / "appliance/raspberrypi/arguments").read_text().strip())[1])
-    # The health check, the sleep, and the longest delay of each.
+    # The health check and the sleep take at most 5 s each; each can also be delayed by a write.
     assert heartbeat > 5 + 5 + 2 * STALL
     # The driver sets the hardware timer to the timeout modulo 16 s, and the kernel feeds it every 8 s.
     assert heartbeat % 16 > 12

@@ -1,4 +1,5 @@
-"""The components of the boards in the kernel fragments of both trees. kernel.py tests the resulting kernel."""
+"""Checks that the kernel fragments of both trees support the components of the boards. kernel.py tests the resulting
+kernel."""
 
 import pytest
 from devices import BOARDS, FRAGMENTS, parts, settings
@@ -22,15 +23,15 @@ def test_each_board_has_all_required_parts(board):
     if "libcamera" in BOARDS[board].splitlines()[0].split():
         needed |= {"camera receiver", "image processor", "Camera Module 1", "Camera Module 2", "Camera Module 3", "HQ Camera"}
     else:
-        needed |= {"camera by the firmware"}
+        needed |= {"camera through the firmware"}
     assert needed <= here, needed - here
     assert any(name.startswith("USB") for name in here - {"USB camera"})
 
 
 @pytest.mark.parametrize("tree", FRAGMENTS)
 def test_both_trees_set_every_symbol(tree):
-    """Explicitly, because Yocto disables a symbol that is not set and has no default, and because a filter in
-    Kconfig changes defaults."""
+    """Each symbol is set explicitly, because Yocto disables a symbol that is not set and has no default, and because
+    a filter in Kconfig changes defaults."""
     have = settings(*FRAGMENTS[tree])
     wanted = {part.symbol: part.value for part in parts()}
     assert {symbol: value for symbol, value in wanted.items() if have.get(symbol) != value} == {}

@@ -1,4 +1,4 @@
-//! Finds V4L2 devices and determines their kind.
+//! Finds V4L2 devices and determines their kinds.
 
 use crate::camera::v4l2::holders::entries;
 use crate::camera::v4l2::node::{H264, Node, Role};
@@ -6,10 +6,10 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use v4l2r::QueueDirection;
 
-/// Directories of udev's persistent names: by serial number, and by port.
+/// Directories in which udev creates persistent names: by serial number, and by port.
 const LINK_DIRECTORIES: [&str; 2] = ["/dev/v4l/by-id", "/dev/v4l/by-path"];
 
-/// Uncompressed formats for encoders, starting with those of 12 bits per pixel.
+/// Uncompressed formats for encoders, in order of preference: 12 bits per pixel, then 16.
 pub const RAW_FORMATS: [&[u8; 4]; 6] = [b"NV12", b"YU12", b"NM12", b"YM12", b"YUYV", b"UYVY"];
 
 /// The kind of a device.
@@ -20,7 +20,7 @@ pub enum Kind {
     H264,
     /// A camera that delivers raw pictures only.
     Raw,
-    /// An encoder from raw pictures to H.264.
+    /// An encoder that converts raw pictures to H.264.
     Encoder,
     /// Any other device.
     Other,

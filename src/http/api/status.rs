@@ -11,7 +11,7 @@ use std::sync::Arc;
 use warp::Reply;
 use warp::reply::Response;
 
-/// Message for a configuration without cameras. In this case no camera is opened automatically,
+/// Message for a configuration without cameras. In this case, no camera is opened automatically,
 /// because a typo in the configuration must not make a camera public.
 pub(crate) const NO_CAMERA: &str = "no camera is configured: add a [[camera]] to the configuration";
 
@@ -23,14 +23,14 @@ struct StatusReply {
     uptime: u64,
     /// Whether a password is required.
     password: bool,
-    /// Why the server would refuse a stream to this client. Browsers do not show why a WebSocket
-    /// was refused.
+    /// Why the server would refuse to stream to this client. Browsers do not report why a WebSocket
+    /// handshake was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
     /// Errors in the configuration file.
     #[serde(skip_serializing_if = "Option::is_none")]
     config_error: Option<String>,
-    /// Whether the configuration takes effect only after a restart of the machine.
+    /// Whether the configuration takes full effect only after a restart of the machine.
     reboot_needed: bool,
     cameras: Vec<Status>,
 }

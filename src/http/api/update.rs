@@ -1,4 +1,4 @@
-//! `/api/update`: reports the state of updates, and starts an update.
+//! `/api/update`: reports the state of updates, checks for a newer version and starts an update.
 
 use crate::http::access::requester;
 use crate::http::body::{self, Body, BodyError};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use warp::Reply;
 use warp::reply::Response;
 
-/// Maximum size of a bundle, in bytes. Slots are not larger.
+/// Maximum size of a bundle, in bytes. No slot is larger.
 const MAX_BUNDLE: u64 = 1024 * 1024 * 1024;
 
 /// Space that must remain free after an upload, in bytes.
@@ -25,7 +25,7 @@ const MIN_FREE_BYTES: u64 = 16 * 1024 * 1024;
 /// Maximum size of a JSON request, in bytes.
 const MAX_REQUEST: usize = 16 * 1024;
 
-/// Request header that allows an upload to be older than the running system.
+/// Request header that permits an upload older than the running system.
 const DOWNGRADE_HEADER: &str = "berrymse-downgrade";
 
 /// The JSON body of a `POST`.
@@ -81,14 +81,14 @@ async fn post(
             Err(error) => Err(ApiError::new(StatusCode::BAD_GATEWAY, error.to_string())),
         };
     }
-    let busy = "another update is being installed: wait until it has finished";
+    let busy = "another update is being installed: wait until it finishes";
     let permit = updater.begin().ok_or(ApiError::new(StatusCode::CONFLICT, busy))?;
     if json {
         match request.url {
             Some(url) if is_web_address(&url) => Updater::install(permit, url, request.downgrade),
             _ => {
                 permit.give_back();
-                let message = "no URL of a bundle: send {\"url\": \"https://…\"}";
+                let message = "missing or invalid bundle URL: send {\"url\": \"https://…\"}";
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
             }
         }
@@ -107,7 +107,7 @@ async fn read_request(body: &mut Body) -> Result<Request, ApiError> {
     })
 }
 
-/// Receives an upload. If that fails, the reason is also recorded with the permit.
+/// Receives an upload. If this fails, the reason is also recorded through the permit.
 async fn receive(
     permit: Permit,
     updater: &Updater,
@@ -131,7 +131,7 @@ enum UploadError {
     Empty,
     /// The bundle exceeds [`MAX_BUNDLE`].
     TooLarge,
-    /// There is not enough free space. Holds the free space, in bytes.
+    /// The free space is insufficient. Holds the required and the free space, in bytes.
     NoSpace { size: u64, free: u64 },
     /// The body could not be read.
     Body(BodyError),
@@ -152,7 +152,7 @@ impl std::fmt::Display for UploadError {
                 size >> 20,
                 free >> 20
             ),
-            UploadError::Body(error) => write!(f, "the upload ended early: {error}"),
+            UploadError::Body(error) => write!(f, "cannot receive the upload: {error}"),
             UploadError::Write(error, file) => write!(f, "cannot write {file}: {error}"),
         }
     }
@@ -217,11 +217,11 @@ async fn write_upload(
     }
 }
 
-/// Creates a file. Returns it and the free space of its file system, in bytes.
+/// Creates or replaces a file. Returns it and the free space on its file system, in bytes.
 fn create(path: &Path) -> io::Result<(File, u64)> {
     let _ = std::fs::remove_file(path);
-    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-        std::fs::create_dir(folder)?;
+    if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
+        std::fs::create_dir(directory)?;
     }
     let file = File::create_new(path)?;
     let stat = rustix::fs::fstatvfs(&file)?;

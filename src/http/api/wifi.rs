@@ -1,6 +1,6 @@
 //! `/api/wifi`: the wireless network, for a phone that has joined the access point. Also redirects
-//! the requests that phones send to check for Internet access (captive portal detection) to the
-//! page.
+//! the requests with which phones check for Internet access (captive portal detection) to the
+//! settings page.
 
 use super::config::saved;
 use crate::config::edit::with_wifi;
@@ -37,8 +37,8 @@ fn report(context: &Context) -> Option<Value> {
     serde_json::from_slice::<Value>(&text).ok().filter(Value::is_object)
 }
 
-/// Redirects a request for another host to the page while the access point is open, when all names
-/// resolve to this machine. Operating systems show the page to the user.
+/// Redirects a request for another host to the settings page while the access point is open. All
+/// host names then resolve to this machine. Operating systems then show the page to the user.
 pub(in crate::http) fn captive(
     context: &Context,
     method: &Method,
@@ -50,7 +50,7 @@ pub(in crate::http) fn captive(
         return None;
     }
     report(context)?.get("access_point")?.as_str()?;
-    let mut response = plain(StatusCode::FOUND, "this is the access point of BerryMSE");
+    let mut response = plain(StatusCode::FOUND, "this is the BerryMSE access point");
     let page = HeaderValue::try_from(format!("http://{ADDRESS}/settings.html")).ok()?;
     response.headers_mut().insert(LOCATION, page);
     Some(response)

@@ -13,7 +13,7 @@ pub(crate) fn wpa_supplicant(wifi: &Wifi) -> String {
         None => "\tkey_mgmt=NONE\n".into(),
         // A key instead of a password. WPA3 cannot use it.
         Some(key) if key.len() == 64 => format!("\tkey_mgmt=WPA-PSK\n\tpsk={key}\n"),
-        // wpa_supplicant reads up to the last quotation mark of the line, so no escapes are needed.
+        // wpa_supplicant reads up to the last quotation mark on the line, so no escapes are needed.
         Some(password) => {
             format!("\tkey_mgmt=WPA-PSK SAE\n\tieee80211w=1\n\tpsk=\"{password}\"\n")
         }
@@ -23,8 +23,8 @@ pub(crate) fn wpa_supplicant(wifi: &Wifi) -> String {
     format!("{head}network={{\n\tssid={ssid}\n\tscan_ssid=1\n{key}}}\n")
 }
 
-/// Returns `/etc/wpa_supplicant.conf` for an access point without a password that is not enabled yet.
-/// Without a country, the kernel uses only what all countries allow.
+/// Returns `/etc/wpa_supplicant.conf` for an access point that has no password and is not enabled
+/// yet. If the country is unknown, the kernel uses only what all countries allow.
 pub(crate) fn access_point(name: &str, country: Option<&str>) -> String {
     let head = supplicant_head(country);
     let ssid = hexadecimal(name);
@@ -37,7 +37,7 @@ pub(crate) fn supplicant_head(country: Option<&str>) -> String {
     format!("{WIFI_HEAD}ctrl_interface={sockets}\np2p_disabled=1\n{country}")
 }
 
-/// Encodes a network name in hexadecimal digits, which are safe for every byte.
+/// Encodes a network name, which can contain any byte, in hexadecimal digits.
 pub(crate) fn hexadecimal(name: &str) -> String {
     name.bytes().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,5 +1,5 @@
-//! The wireless network of the appliance. Joins the configured network. Without a configuration, opens
-//! an access point so that a phone can reach the page and configure a network.
+//! The wireless network of the appliance: joins the configured network or, if none is configured,
+//! opens an access point so that a phone can reach the page and configure a network.
 //!
 //! ```text
 //!            ┌── not configured, no cable for 20 s ─────────────────┐
@@ -10,10 +10,10 @@
 //!                               └── settings saved, or 3 min idle ──┘
 //! ```
 //!
-//! The access point has no password, because everyone who reads the manual would know it. It is
+//! The access point has no password, because anyone who reads the manual would know it. It is
 //! therefore available for the initial setup only: it does not open if the wired interface has had
-//! a link since startup, or if the configured network has been joined before. An attacker therefore
-//! cannot cause it to open by jamming the network or switching off the router.
+//! a link since startup, or if the configured network has been joined before. An attacker cannot
+//! make it open by jamming the network or switching off the router.
 
 mod captive_dns;
 pub(crate) mod files;
@@ -48,15 +48,15 @@ pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 20, 20, 1);
 /// Maximum time for the wired link to come up after startup.
 const LINK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Maximum time to find a network, authenticate and get an address. That takes a few seconds, or
-/// longer if the router is also starting.
+/// Maximum time to find a network, authenticate and get an address. This takes a few seconds, or
+/// longer if the router is also booting.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Time after which an unused access point closes, so that the configured network is tried again.
 /// The router may not have been ready at the first attempt.
 const ACCESS_POINT_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Time for the page to receive the reply to its request before the access point closes.
+/// Time for the page to receive the response to its request before the access point closes.
 const REPLY_GRACE: Duration = Duration::from_secs(2);
 
 /// Maximum time for a scan of all channels.
@@ -107,7 +107,7 @@ struct Report {
 enum JoinEnd {
     /// The configuration has changed, or the interface has disappeared.
     Changed,
-    /// The network cannot be joined and has never been joined before.
+    /// The network cannot be joined, and has not been joined before.
     Failed,
 }
 
@@ -319,7 +319,7 @@ impl WifiManager {
                 }
             }
             let changed = self.poll_inputs();
-            // The user saved the same network again, to try it once more.
+            // The user saved the same network again to retry it.
             let retry = written != self.written && self.network.wifi.is_some();
             written = self.written;
             if changed || retry {
@@ -487,6 +487,7 @@ mod tests {
         assert_eq!(name_of("dc:a6:32:01:1a:2b\n"), "BerryMSE-1a2b");
         assert_eq!(name_of(""), "BerryMSE-");
     }
+
     #[test]
     fn scans_with_wpa_supplicant_commands() {
         let folder = std::env::temp_dir().join(format!("berrymse-scan-{}", std::process::id()));

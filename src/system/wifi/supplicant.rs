@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Folder in which wpa_supplicant creates one socket per interface.
+/// Directory in which wpa_supplicant creates one socket per interface.
 pub(super) const SOCKETS: &str = "/run/wpa_supplicant";
 
 /// Maximum time for a reply. It usually takes milliseconds.
@@ -161,8 +161,8 @@ fn unescape(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Explains why the network `ssid` cannot be joined, as reported by an event. The flag states
-/// whether the error is final, which means that further attempts are useless.
+/// Explains why the network `ssid` cannot be joined, as reported by an event. The flag says whether
+/// the error is final, so that further attempts are useless.
 pub(super) fn explain(event: &str, ssid: &str) -> Option<(String, bool)> {
     let field = |name: &str| event.split_whitespace().find_map(|word| word.strip_prefix(name));
     let wrong_password = || Some((format!("the password for {ssid:?} is wrong"), true));
@@ -292,7 +292,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn accepts_any_text(text in "\\PC{0,80}", tabs in "([-0-9a-z\\\\x]{0,9}\t?){0,9}") {
+        fn does_not_panic_on_any_text(text in "\\PC{0,80}", tabs in "([-0-9a-z\\\\x]{0,9}\t?){0,9}") {
             for text in [&text, &tabs] {
                 let _ = scan_results(text);
                 let _ = explain(text, "x");
