@@ -39,7 +39,7 @@ const BROKEN: [(&str, &str, &str); 59] = [
         "2:17",
         "needs `autofocus = \"manual\"`",
     ),
-    ("[[camera]]\nhdr_mode = \"on\"", "2:12", "`single-exposure`"),
+    ("[[camera]]\nhdr_mode = \"yes please\"", "2:12", "`single-exposure`"),
     ("[[camera]]\nawb_mode = \"daylite\"", "2:12", "did you mean `daylight`?"),
     ("[[camera]]\ncolour_gains = [0, 1.5]", "2:16", "the gains of red and blue, 0.1 to 32"),
     ("[[camera]]\nexposure_mode = \"sport\"", "2:17", "did you mean `short`?"),
@@ -52,7 +52,7 @@ const BROKEN: [(&str, &str, &str); 59] = [
     ("[[camera]]\nnoise_reduction = \"cdn_fast\"", "2:19", "`high-quality`"),
     ("[[camera]]\nroi = [0.5, 0, 0.6, 1]", "2:7", "as fractions of the whole picture"),
     ("[[camera]]\nsensor_mode = [1640, 1232, -10]", "2:15", "bit depth (8 to 16)"),
-    ("[[camera]]\noverlay = \"name\"", "2:11", "`name-time`"),
+    ("[[camera]]\noverlay = \"tiem\"", "2:11", "did you mean `time`?"),
     (
         "[[camera]]\ncamera_number = 1\n[[camera]]\ncamera_number = 1",
         "4:17",

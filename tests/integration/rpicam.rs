@@ -7,11 +7,13 @@ use crate::support::{Folder, Server, wait_until};
 use berrymse::camera::rpicam::{Machine, Noir, Options, Plan};
 use berrymse::camera::test_card;
 use berrymse::config::Config;
+use berrymse::h264::PauseRule;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The names of the options that the fake claims to know, in the layout of the real help text.
 const HELP: &str = "\
@@ -234,6 +236,29 @@ fn recorded_writes_cover_small_and_large_frames() {
         .collect();
     assert!(sizes.iter().any(|&size| size <= 2000) && sizes.iter().any(|&size| size >= 120_000));
     assert!(WRITES.contains("60000 "), "the size of the documented example");
+}
+
+/// The same without a clock: for two minutes of frames, no recorded gap ends a frame, and pauses between
+/// frames do.
+#[test]
+fn recorded_gaps_do_not_end_a_frame() {
+    let frames: Vec<Vec<Duration>> = WRITES
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split(' ').skip(1))
+        .map(|writes| writes.map(|write| write.split_once('+').unwrap().0.parse().unwrap()))
+        .map(|gaps| gaps.map(Duration::from_micros).collect())
+        .collect();
+    let mut rule = PauseRule::default();
+    for gaps in frames.iter().cycle().take(3600) {
+        rule.read(Duration::from_millis(33), true);
+        for &gap in &gaps[1..] {
+            assert!(rule.quiet().is_none_or(|quiet| gap < quiet), "{gap:?} of {gaps:?}");
+            rule.read(gap, false);
+        }
+    }
+    let quiet = rule.quiet().expect("no pause is long enough");
+    assert!(quiet < Duration::from_millis(16), "{quiet:?}");
 }
 
 /// Frames are written in up to three pieces, and the gap between two pieces must not end a frame.
