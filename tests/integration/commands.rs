@@ -1,6 +1,6 @@
 //! Misbehaving commands next to a working camera.
 
-use crate::support::{Folder, Server, proc_file};
+use crate::support::{Folder, Server, proc_file, wait_until};
 use berrymse::camera::test_card;
 use std::collections::HashSet;
 

@@ -481,7 +481,9 @@ const NO_CAMERA: &str = "no cameras available";
 #[test]
 #[ignore = "needs rpicam-vid: run ci/stage/rpicam"]
 fn real_rpicam_vid_accepts_every_setting() {
-    for build in ["RPICAM_VID", "RPICAM_VID_LITE"] {
+    // Not every version can be built with libav everywhere.
+    let full = std::env::var_os("RPICAM_VID").map(|_| "RPICAM_VID");
+    for build in full.into_iter().chain(["RPICAM_VID_LITE"]) {
         let program = built(build, "root/bin/rpicam-vid");
         let options = Options::parse(&run(&program, &["--help"], "")).unwrap();
         for option in ["flush", "buffer-count", "mode", "tuning-file", "post-process-file"] {

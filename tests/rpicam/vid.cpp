@@ -10,7 +10,6 @@
 
 #include <libcamera/formats.h>
 
-#include "core/post_processor.hpp"
 #include "core/rpicam_encoder.hpp"
 #include "output/output.hpp"
 
