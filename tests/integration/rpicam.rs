@@ -484,7 +484,7 @@ fn real_rpicam_vid_accepts_every_setting() {
     // Not every version can be built with libav everywhere.
     let full = std::env::var_os("RPICAM_VID").map(|_| "RPICAM_VID");
     for build in full.into_iter().chain(["RPICAM_VID_LITE"]) {
-        let program = built(build, "root/bin/rpicam-vid");
+        let program = built(build, "apps/rpicam-vid");
         let options = Options::parse(&run(&program, &["--help"], "")).unwrap();
         for option in ["flush", "buffer-count", "mode", "tuning-file", "post-process-file"] {
             assert!(options.has(option), "{option}");
@@ -510,7 +510,7 @@ fn real_rpicam_vid_accepts_every_setting() {
 #[tokio::test]
 #[ignore = "needs rpicam-vid: run ci/stage/rpicam"]
 async fn real_rpicam_vid_without_camera_is_reported() {
-    let path = path_with(&built("RPICAM_VID", "root/bin/rpicam-vid"));
+    let path = path_with(&built("RPICAM_VID", "apps/rpicam-vid"));
     let config = "[[camera]]\nname = \"pi\"\nsource = \"rpicam\"\n";
     let server = Server::start_with(config, &[("PATH", &path)]).await;
     let status = server.camera_until("pi", "failure", |camera| camera["state"] == "failed").await;
