@@ -137,7 +137,7 @@ const FAILING: &str = "[[camera]]\nname = \"gone\"\nsource = { command = [\"fals
 const CARD: &str = "[[camera]]\nname = \"front\"\nsource = \"test-card\"\n";
 
 #[tokio::test]
-async fn records_only_real_cameras_that_deliver_pictures() {
+async fn records_what_the_cameras_show() {
     let system = System::new();
     let config = format!(
         "[server]\npassword = \"secret\"\n{}{FAILING}{CARD}",
@@ -151,8 +151,11 @@ async fn records_only_real_cameras_that_deliver_pictures() {
     let url = format!("http://{}", server.address);
     let (output, record) = system.record_cameras(&url).await;
     assert!(output.status.success(), "{output:?}");
-    let porch = json!([{ "name": "porch", "kind": "command" }]);
-    let expected = json!({ "proved": "0.1.0 1764547200", "cameras": porch });
+    let shown = json!([
+        { "name": "porch", "kind": "command" },
+        { "name": "front", "kind": "test-card" },
+    ]);
+    let expected = json!({ "proved": "0.1.0 1764547200", "cameras": shown });
     assert_eq!(record, Some(expected));
     // The old system itself requires none of them.
     assert_eq!(server.get("/healthz/update").await.text.trim(), "camera \"gone\": failed");
@@ -183,7 +186,7 @@ async fn a_change_of_the_configuration_does_not_hide_a_camera_that_has_delivered
     // A different camera with the same name.
     assert_eq!(put(CARD).await, StatusCode::OK);
     server.started(3).await;
-    assert_eq!(recent().await, json!([]));
+    assert_ne!(recent().await, front);
 }
 
 // ---- Cameras after an update ----
@@ -250,6 +253,10 @@ async fn only_recorded_cameras_are_required_and_only_as_long_as_they_are_configu
         (&[("porch", "command")][..], &both, ok),
         (&[("gone", "command")], &both, bad),
         (&[], &both, ok),
+        // The test card is replaced by a camera or by the test card, but not by an error.
+        (&[("porch", "test-card")], &porch, ok),
+        (&[("front", "test-card")], &format!("{porch}{CARD}"), ok),
+        (&[("gone", "test-card")], &both, bad),
         // Another kind of camera cannot be meant: the user has changed the source since.
         (&[("porch", "raspberry-pi")], &porch, ok),
         (&[("front", "v4l2")], &format!("{porch}{CARD}"), ok),
