@@ -295,6 +295,23 @@ async fn only_recorded_cameras_are_required_and_only_as_long_as_they_are_configu
 }
 
 #[tokio::test]
+async fn another_kind_of_camera_does_not_replace_a_lost_one() {
+    let system = System::new();
+    let path = fake_rpicam(&system.folder, "echo '0 : imx708 [4608x2592]'; exit");
+    let data = system.folder.path("").display().to_string();
+    let options = ["--data", &data, "--slot", "B"];
+    let config = "[[camera]]\nname = \"front\"\n";
+    let server = Server::start_as(config, &options, &[("PATH", &path)]).await;
+    server.camera_until("front", "rpicam-vid", |now| shows(now, "rpicam-vid")).await;
+    for (kind, expected) in [("raspberry-pi", Some(0)), ("test-card", Some(0)), ("v4l2", Some(3))] {
+        system.record(&[("front", kind)]);
+        let (code, text) = health(&server, &["--since-update"]).await;
+        assert_eq!(code, expected, "{kind}: {text}");
+        assert_eq!(code == Some(3), text.contains("shows another camera; it delivered"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_new_system_that_cannot_read_the_configuration_has_lost_its_cameras() {
     let system = System::new();
     system.record(&[("front", "v4l2")]);
