@@ -52,10 +52,11 @@ pub enum Command {
     },
     /// Set up the appliance at boot
     ///
-    /// Sets the host name, network, Wi-Fi, SSH keys and time zone from the configuration, and saves
-    /// a copy of the configuration. If the configuration is missing or invalid, the last good copy is
-    /// used. Errors are printed to standard error, written to /run/berrymse/config-error, and shown
-    /// on the page.
+    /// Moves the settings in rpi-preseed.toml, which Raspberry Pi Imager writes beside the
+    /// configuration, to the configuration. Sets the host name, network, Wi-Fi, SSH keys and time
+    /// zone from the configuration, and saves a copy of the configuration. If the configuration is
+    /// missing or invalid, the last good copy is used. Errors are printed to standard error, written
+    /// to /run/berrymse/config-error, and shown on the page.
     Apply {
         /// Configuration file [default: boot/berrymse.toml in --root]
         #[arg(long, value_name = "FILE")]

@@ -126,8 +126,8 @@ fn apply(
         last_good: last_good.unwrap_or_else(|| below(&root, paths::LAST_GOOD)),
         root,
     });
-    for problem in &report.problems {
-        eprintln!("berrymse: {problem}");
+    for line in report.notices.iter().chain(&report.problems) {
+        eprintln!("berrymse: {line}");
     }
     all_of(&report.failures)
 }

@@ -79,9 +79,10 @@ fn check(config: &Config) {
         }
     }
     if let Some(wifi) = &network.wifi {
-        assert!((1..=32).contains(&wifi.ssid.len()));
+        assert!((2..=64).contains(&wifi.ssid.to_hex().len()));
         assert!(wifi.psk.as_ref().is_none_or(|psk| (8..=64).contains(&psk.len())));
-        assert!(wifi.country.len() == 2 && wifi.country.bytes().all(|b| b.is_ascii_uppercase()));
+        let is_valid = |c: &String| c.len() == 2 && c.bytes().all(|b| b.is_ascii_uppercase());
+        assert!(wifi.country.as_ref().is_none_or(is_valid));
     }
     assert!(config.update.window.is_none_or(|(from, to)| from != to && from.max(to) < 24 * 60));
 }

@@ -9,12 +9,15 @@
 pub mod edit;
 pub mod error;
 pub mod parse;
+pub mod preseed;
 pub mod remote;
 pub mod secrets;
 mod values;
+mod wifi;
 
 pub use error::ConfigError;
 pub use values::{DEFAULT_LISTEN, InvalidListen, parse_listen};
+pub use wifi::{Ssid, Wifi};
 
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -203,21 +206,6 @@ pub enum Address {
     Dhcp,
     /// A fixed address with its prefix length, in bits.
     Fixed(IpAddr, u8),
-}
-
-/// The key `wifi` of the network.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Wifi {
-    /// Name of the network, 1 to 32 bytes.
-    #[serde(deserialize_with = "values::ssid")]
-    pub ssid: String,
-    /// Password, or a key of 64 hexadecimal digits. `None` stands for an open network.
-    #[serde(default, deserialize_with = "values::psk")]
-    pub psk: Option<String>,
-    /// Country whose radio regulations apply: two letters (ISO 3166-1).
-    #[serde(deserialize_with = "values::country")]
-    pub country: String,
 }
 
 /// The table `[update]`.

@@ -6,6 +6,7 @@ use crate::config::error::{ConfigError, line_column};
 use crate::system::error::SystemError;
 use crate::system::files::{link, remove, write};
 use crate::system::last_good::{keep, load};
+use crate::system::preseed::take_over;
 use crate::system::wifi::files::wpa_supplicant;
 use crate::system::{journal, network};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ pub struct Paths {
 /// The result of [`apply`].
 #[derive(Debug, Default)]
 pub struct Report {
+    /// What was taken over from Raspberry Pi Imager.
+    pub notices: Vec<String>,
     /// Errors in the configuration. Everything else in it has been applied.
     pub problems: Vec<String>,
     /// Settings that could not be applied, such as files that could not be written.
@@ -33,10 +36,14 @@ pub struct Report {
 /// Applies as much of the configuration as possible.
 pub fn apply(paths: &Paths) -> Report {
     let recovered = journal::recover(&paths.config, &paths.last_good);
+    let preseed = take_over(&paths.config, &paths.last_good);
     let found = load(&paths.config, &paths.last_good);
     let mut machine = Machine { root: &paths.root, report: Report::default() };
     machine.check(&paths.config, recovered.map(drop));
+    machine.report.notices = preseed.notices;
+    preseed.failures.into_iter().for_each(|error| machine.fail(error));
     machine.report.problems.extend(found.problem);
+    machine.report.problems.extend(preseed.problems);
     if let Some(text) = &found.text {
         machine.check(&paths.last_good, keep(&paths.last_good, text));
     }

@@ -15,6 +15,13 @@ pub enum SystemError {
         /// The cause.
         error: io::Error,
     },
+    /// A file could not be removed.
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        error: io::Error,
+    },
     /// The kernel did not accept the host name.
     HostName(io::Error),
     /// The socket of the root helper could not be created.
@@ -45,6 +52,9 @@ impl fmt::Display for SystemError {
             SystemError::Write { path, error } => {
                 write!(f, "cannot write {}: {error}", path.display())
             }
+            SystemError::Remove { path, error } => {
+                write!(f, "cannot remove {}, which contains passwords: {error}", path.display())
+            }
             SystemError::HostName(error) => write!(f, "cannot set the host name: {error}"),
             SystemError::Listen { socket, error } => {
                 write!(f, "cannot create the socket {}: {error}", socket.display())
@@ -63,6 +73,7 @@ impl std::error::Error for SystemError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             SystemError::Write { error, .. }
+            | SystemError::Remove { error, .. }
             | SystemError::HostName(error)
             | SystemError::Listen { error, .. }
             | SystemError::Reboot(error) => Some(error),

@@ -16,10 +16,8 @@ use crate::config::remote::no_new_key;
 use crate::config::{Config, ConfigError, MAX_CONFIG};
 use crate::system::camera_record::require_no_cameras;
 use crate::system::error::SystemError;
-use crate::system::files::replace;
 use crate::system::journal;
-use crate::system::last_good::{keep, load};
-use crate::system::mounts::RemountedRw;
+use crate::system::last_good::load;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use std::fmt;
@@ -178,20 +176,7 @@ impl Helper {
         let current = load(&self.config, &self.last_good).config;
         no_new_key(text, &new, current.system.ssh_keys.iter(), "")
             .map_err(|error| ConfigError::new(error.message, None))?;
-        let cannot_write = |path: &Path| {
-            let path = path.to_path_buf();
-            move |error: io::Error| SystemError::Write { path, error }
-        };
-        // Write the copy on `/data` first: its file system survives a power cut.
-        journal::begin(&self.config, &self.last_good).map_err(cannot_write(&self.last_good))?;
-        let result = (|| {
-            keep(&self.last_good, text).map_err(cannot_write(&self.last_good))?;
-            let folder = self.config.parent().unwrap_or(Path::new("/"));
-            let _writable = RemountedRw::new(folder).map_err(cannot_write(folder))?;
-            replace(&self.config, text.as_bytes(), 0o644).map_err(cannot_write(&self.config))
-        })();
-        journal::commit(&self.last_good).map_err(cannot_write(&self.last_good))?;
-        result?;
+        journal::save(&self.config, &self.last_good, text)?;
         let _ = super::files::remove(&self.config_error);
         Ok(())
     }

@@ -280,6 +280,7 @@ async fn changes_only_the_wifi_settings_in_the_file() {
     for (broken, says) in [
         ("", "EOF"),
         (r#"{"ssid": "x"}"#, "country"),
+        (r#"{"ssid": "", "country": "DE"}"#, "\"error\":\"invalid network name of 0 bytes"),
         (r#"{"ssid": "x", "psk": "short", "country": "DE"}"#, "8 to 63"),
         (r#"{"ssid": "x", "country": "Germany"}"#, "invalid country"),
     ] {

@@ -4,7 +4,7 @@
 
 use super::config::saved;
 use crate::config::edit::with_wifi;
-use crate::config::{Config, Wifi};
+use crate::config::{Config, ConfigError, Ssid, Wifi};
 use crate::http::access::requester;
 use crate::http::body::{self, Body};
 use crate::http::context::Context;
@@ -77,8 +77,10 @@ fn state(context: &Context) -> Value {
     report["host"] = host_name().into();
     let configured = Config::load(&context.settings.file).ok().and_then(|file| file.network.wifi);
     if let Some(wifi) = configured {
-        report["ssid"] = wifi.ssid.into();
-        report["country"] = wifi.country.into();
+        report["ssid"] = wifi.ssid.to_string().into();
+        if let Some(country) = wifi.country {
+            report["country"] = country.into();
+        }
     }
     report
 }
@@ -91,7 +93,8 @@ async fn put(context: &Context, mut body: Body) -> Result<Response, ApiError> {
         let message = "BerryMSE manages no wireless network on this machine";
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, message));
     }
-    let wifi = Wifi { ssid, psk, country };
+    let ssid = Ssid::new(ssid).map_err(|error| ApiError::Invalid(ConfigError::new(error, None)))?;
+    let wifi = Wifi { ssid, psk, country: Some(country) };
     let cameras = context.configs();
     let change = context.settings.change(None, &cameras, |old| with_wifi(old, &wifi));
     Ok(saved(change.await?))

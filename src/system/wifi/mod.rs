@@ -189,7 +189,7 @@ impl WifiManager {
 
     /// Joins the configured network and stays connected.
     fn join(&mut self, wifi: &Wifi) -> Result<JoinEnd> {
-        let ssid = &wifi.ssid;
+        let ssid = &wifi.ssid.to_string();
         let mut succeeded = self.has_succeeded(wifi);
         let mut supplicant = Supplicant::start(&files::wpa_supplicant(wifi))?;
         self.report.joining = Some(ssid.clone());
@@ -235,8 +235,8 @@ impl WifiManager {
             }
             if (is_final && !succeeded) || last_joined.elapsed() > JOIN_TIMEOUT {
                 let found = scan_results(&supplicant.control.request("SCAN_RESULTS")?);
-                let error =
-                    mismatch(&found, ssid, wifi.psk.is_some()).unwrap_or_else(|| message.clone());
+                let error = mismatch(&found, ssid, wifi.psk.as_deref());
+                let error = error.unwrap_or_else(|| message.clone());
                 if self.report.error.as_ref() != Some(&error) {
                     self.log_to_console(&error);
                     self.report.error = Some(error);
@@ -279,7 +279,7 @@ impl WifiManager {
     /// phone has been connected for `timeout`.
     fn open(&mut self, timeout: Option<Duration>) -> Result<()> {
         let name = name_of(&std::fs::read_to_string(format!("/sys/class/net/{RADIO}/address"))?);
-        let country = self.network.wifi.as_ref().map(|wifi| wifi.country.as_str());
+        let country = self.network.wifi.as_ref().and_then(|wifi| wifi.country.as_deref());
         let mut supplicant = Supplicant::start(&files::access_point(&name, country))?;
         // Most devices cannot scan while they operate as an access point.
         self.report.networks = supplicant.scan().unwrap_or_else(|error| {
@@ -480,12 +480,22 @@ impl Supplicant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Ssid;
     use std::os::unix::net::UnixDatagram;
 
     #[test]
     fn names_the_access_point_after_its_hardware_address() {
         assert_eq!(name_of("dc:a6:32:01:1a:2b\n"), "BerryMSE-1a2b");
         assert_eq!(name_of(""), "BerryMSE-");
+    }
+
+    /// Another digest would make an updated device forget that it has joined its network.
+    #[test]
+    fn keeps_the_fingerprints_of_earlier_versions() {
+        let wifi = |ssid: Ssid| Wifi { ssid, psk: Some("a secret".into()), country: None };
+        let text = fingerprint(&wifi(Ssid::new("Café \"5\"").unwrap()));
+        assert_eq!(text, "163db9d9ed23c2e38f83e23d6c0db1f9f08d13844bedd57deca0a9ef3ba5173e");
+        assert_ne!(fingerprint(&wifi(Ssid::from_hex("ff").unwrap())), text);
     }
 
     #[test]
