@@ -149,13 +149,14 @@ fn serve_ours(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
             let (_stop, shutdown) = Shutdown::new();
             let access = AccessPolicy::new(&server);
             let (settings, started) = (Default::default(), Instant::now());
-            let (updater, update_url) = Default::default();
+            let (updater, records, update_url) = Default::default();
             let context = Context {
                 cameras,
                 access,
                 server,
                 settings,
                 updater,
+                records,
                 update_url,
                 started,
                 shutdown,

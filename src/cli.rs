@@ -71,6 +71,12 @@ pub enum Command {
     /// Save the configuration and restart the machine on behalf of the server
     #[command(hide = true)]
     RootHelper(RootHelper),
+    /// Save which cameras of a running server have delivered pictures within the last hour
+    ///
+    /// The appliance runs this before each update. Without a reply from the server, or with an
+    /// invalid one, an existing record is removed.
+    #[command(hide = true)]
+    RecordCameras(RecordCameras),
     /// Join the configured wireless network, or open an access point if none is configured
     #[command(hide = true)]
     Wifi(Wifi),
@@ -89,6 +95,10 @@ pub enum Command {
         /// Copy of the configuration to use if the configuration file is missing or invalid
         #[arg(long, value_name = "FILE", conflicts_with = "url")]
         last_good: Option<PathBuf>,
+        /// On an appliance, in a system that was just installed, check only the cameras that
+        /// delivered pictures in the hour before the update
+        #[arg(long)]
+        since_update: bool,
     },
 }
 
@@ -125,6 +135,9 @@ pub struct Serve {
     /// Directory for uploads and for the error of the last failed update
     #[arg(long, value_name = "DIR", default_value = paths::DATA, hide = true)]
     pub data: PathBuf,
+    /// Slot of the running system [default: from the kernel's arguments]
+    #[arg(long, value_name = "SLOT", value_parser = ["A", "B"], hide = true)]
+    pub slot: Option<String>,
     /// Report of `berrymse wifi`
     #[arg(long, value_name = "FILE", default_value = paths::WIFI_REPORT, hide = true)]
     pub wifi: PathBuf,
@@ -148,6 +161,26 @@ pub struct RootHelper {
     /// Last good copy of the configuration
     #[arg(long, value_name = "FILE", default_value = paths::LAST_GOOD)]
     pub last_good: PathBuf,
+}
+
+/// Options of `record-cameras`.
+#[derive(Debug, Args)]
+pub struct RecordCameras {
+    /// URL of the server [default: the address in the configuration]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Configuration file to read the server's address from
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub config: Option<PathBuf>,
+    /// Copy of the configuration to use if the configuration file is missing or invalid
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub last_good: Option<PathBuf>,
+    /// Directory for persistent data
+    #[arg(long, value_name = "DIR", default_value = paths::DATA)]
+    pub data: PathBuf,
+    /// Slot of the running system [default: from the kernel's arguments]
+    #[arg(long, value_name = "SLOT", value_parser = ["A", "B"])]
+    pub slot: Option<String>,
 }
 
 /// Options of `wifi`.

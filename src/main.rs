@@ -1,10 +1,11 @@
 //! The program `berrymse`: parses the command line and runs a command.
 
 use berrymse::camera::v4l2::listing;
-use berrymse::cli::{Cli, Command, RootHelper, Wifi};
+use berrymse::cli::{Cli, Command, RecordCameras, RootHelper, Wifi};
 use berrymse::config::Config;
-use berrymse::serve::{load, loopback_for, serve};
+use berrymse::serve::{load, loopback_for, running_slot, serve};
 use berrymse::system;
+use berrymse::system::camera_record::{CameraRecords, RecordedCamera};
 use berrymse::system::helper::Helper;
 use berrymse::system::wifi;
 use berrymse::{fetch, paths};
@@ -30,14 +31,18 @@ fn main() -> ExitCode {
         Command::Cameras { json } => cameras(json),
         Command::Apply { config, last_good, root } => apply(config, last_good, root),
         Command::RootHelper(options) => root_helper(options),
+        Command::RecordCameras(options) => record_cameras(options),
         Command::Wifi(options) => manage_wifi(options),
-        Command::Health { url, config, last_good } => match health(url, config, last_good) {
-            Ok(Some(problem)) => {
-                eprintln!("berrymse: {problem}");
-                return UNHEALTHY.into();
+        Command::Health { url, config, last_good, since_update } => {
+            let path = if since_update { "/healthz/update" } else { "/healthz" };
+            match url_of(path, url, config, last_good).and_then(|url| health(&url)) {
+                Ok(Some(problem)) => {
+                    eprintln!("berrymse: {problem}");
+                    return UNHEALTHY.into();
+                }
+                result => result.map(drop),
             }
-            result => result.map(drop),
-        },
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -132,29 +137,76 @@ fn below(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
+/// Returns the URL of `path` on the server at `url`, or else on the server of this configuration.
+///
+/// # Errors
+///
+/// The configuration cannot be read.
+fn url_of(
+    path: &str,
+    url: Option<String>,
+    config: Option<PathBuf>,
+    last_good: Option<PathBuf>,
+) -> Result<String, CommandError> {
+    Ok(match url {
+        // A URL that has a path, unlike `http://cam:2020`, is complete.
+        Some(url) if url.matches('/').count() <= 2 => format!("{url}{path}"),
+        Some(url) if url.matches('/').count() == 3 && url.ends_with('/') => {
+            format!("{}{path}", url.trim_end_matches('/'))
+        }
+        Some(url) => url,
+        None => {
+            let config = load(config, last_good)?.config;
+            format!("http://{}{path}", loopback_for(config.server.listen))
+        }
+    })
+}
+
+/// `berrymse record-cameras`
+///
+/// # Errors
+///
+/// The server gives no valid reply, or the record cannot be changed.
+fn record_cameras(options: RecordCameras) -> Result<(), CommandError> {
+    start_log(0);
+    let RecordCameras { url, config, last_good, data, slot } = options;
+    let records = CameraRecords::new(&data, running_slot(slot.as_deref()));
+    match recent_cameras(url, config, last_good) {
+        Ok(cameras) => {
+            let names: Vec<&str> = cameras.iter().map(|camera| camera.name.as_str()).collect();
+            log::info!("cameras with pictures in the last hour: {}", names.join(", "));
+            Ok(records.save(cameras)?)
+        }
+        Err(error) => {
+            // The record of an earlier update does not apply to this one.
+            records.remove()?;
+            Err(error)
+        }
+    }
+}
+
+fn recent_cameras(
+    url: Option<String>,
+    config: Option<PathBuf>,
+    last_good: Option<PathBuf>,
+) -> Result<Vec<RecordedCamera>, CommandError> {
+    let url = url_of("/healthz/cameras", url, config, last_good)?;
+    let (status, text) = runtime()?.block_on(fetch::get(&url))?;
+    let invalid = |reason: String| format!("{url} returned no list of cameras: {reason}");
+    match status {
+        StatusCode::OK => serde_json::from_str(&text).map_err(|e| invalid(e.to_string()).into()),
+        status => Err(invalid(format!("{status} {text}")).into()),
+    }
+}
+
 /// `berrymse health`: returns the cameras that deliver no pictures, as text, or `None` if all
 /// cameras deliver pictures.
 ///
 /// # Errors
 ///
-/// Fails if the configuration cannot be read, or if the server does not return a valid health
-/// reply.
-fn health(
-    url: Option<String>,
-    config: Option<PathBuf>,
-    last_good: Option<PathBuf>,
-) -> Result<Option<String>, CommandError> {
-    let url = match url {
-        // If the URL has no path, as in `http://cam:2020`, the path is /healthz.
-        Some(url) if url.matches('/').count() <= 2 => format!("{url}/healthz"),
-        Some(url) if url.matches('/').count() == 3 && url.ends_with('/') => format!("{url}healthz"),
-        Some(url) => url,
-        None => {
-            let config = load(config, last_good)?.config;
-            format!("http://{}/healthz", loopback_for(config.server.listen))
-        }
-    };
-    let (status, text) = runtime()?.block_on(fetch::get(&url))?;
+/// Fails if the server does not return a valid health reply.
+fn health(url: &str) -> Result<Option<String>, CommandError> {
+    let (status, text) = runtime()?.block_on(fetch::get(url))?;
     match status {
         StatusCode::OK => Ok(None),
         StatusCode::SERVICE_UNAVAILABLE => Ok(Some(text)),

@@ -2,13 +2,14 @@
 //! changes.
 
 use crate::access::AccessPolicy;
-use crate::camera::Cameras;
+use crate::camera::{Camera, Cameras};
 use crate::config::error::ConfigError;
 use crate::config::{Config, Network, System};
 use crate::http::{Context, ListenError, NO_CAMERA, Server};
 use crate::paths;
 use crate::settings::Settings;
 use crate::shutdown::Shutdown;
+use crate::system::camera_record::{CameraRecords, Slot};
 use crate::system::mdns::Announcement;
 use crate::system::{Found, as_shipped, mdns, notify};
 use crate::update::{Updater, schedule};
@@ -116,6 +117,8 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), StartError> {
         changed: Arc::default(),
         listening: None,
         updater: Updater::new(&options.data),
+        records: CameraRecords::new(&options.data, running_slot(options.slot.as_deref())),
+        cameras: vec![],
     };
     loop {
         let running = Running::start(&options, &mut state, &found)?;
@@ -156,6 +159,10 @@ struct ProcessState {
     at_start: (System, Network),
     changed: Arc<Notify>,
     updater: Arc<Updater>,
+    /// Cameras that an update must not lose.
+    records: CameraRecords,
+    /// The cameras of the last configuration.
+    cameras: Vec<Arc<Camera>>,
     /// Address of the last listener.
     listening: Option<SocketAddr>,
 }
@@ -190,6 +197,8 @@ impl Running {
         let address = listener.local_addr()?;
         state.listening = Some(address);
         let cameras = Cameras::start(&config.cameras)?;
+        cameras.continue_from(&state.cameras);
+        state.cameras.clone_from(&cameras.all);
         let mut settings = Settings {
             file: found.file.clone().unwrap_or_else(|| paths::CONFIG.into()),
             helper: options.helper.clone(),
@@ -208,6 +217,7 @@ impl Running {
             settings,
             server: config.server,
             updater: state.updater.clone(),
+            records: state.records.clone(),
             update_url: config.update.url.clone(),
             started: state.started,
             shutdown,
@@ -284,6 +294,14 @@ fn log_startup(config: &Config, found: &Found) {
     }
     if config.server.password.is_none() {
         log::warn!("no password is set: anyone who can reach this machine can watch the cameras");
+    }
+}
+
+/// Returns the slot of the running system: `name`, or else the one in the kernel's arguments.
+pub fn running_slot(name: Option<&str>) -> Option<Slot> {
+    match name {
+        Some(name) => name.parse().ok(),
+        None => Slot::running(),
     }
 }
 

@@ -163,6 +163,15 @@ impl Settings {
         self.ask_helper("reboot", String::new()).await
     }
 
+    /// Allows a new system to lose the cameras that were recorded before the update.
+    ///
+    /// # Errors
+    ///
+    /// See [`Settings::restart`].
+    pub async fn require_no_cameras(&self) -> Result<(), HelperError> {
+        self.ask_helper("require-no-cameras", String::new()).await
+    }
+
     async fn ask_helper(&self, verb: &'static str, text: String) -> Result<(), HelperError> {
         let socket = self.helper.clone();
         let task = tokio::task::spawn_blocking(move || helper::ask(&socket, verb, &text));

@@ -43,15 +43,16 @@ async function updateStatus() {
   timer = setTimeout(updateStatus, document.hidden ? hidden : interval);
 }
 
-function showStatus({ cameras, password, config_error: problem, reboot_needed: reboot }) {
+function showStatus({ cameras, password, config_error: mistake, missing_cameras: missing, reboot_needed: reboot }) {
   const camera = cameras.find(({ name }) => name === selectedName()) ?? cameras[0];
   // The default name, "camera", is not shown.
   const name = camera && camera.name !== 'camera' ? camera.name : null;
   byId('title').textContent = name ?? 'BerryMSE';
   document.title = name ? `${name} · BerryMSE` : 'BerryMSE';
   byId('facts').textContent = camera ? describe(camera) : '';
-  byId('problem').hidden = !problem && !reboot;
-  byId('problem').textContent = problem ?? 'Some changes take effect only after a restart. To restart, open the settings.';
+  const lost = missing && `Missing since the update: ${missing.join(', ')}. For what to do, open the settings.`;
+  byId('problem').hidden = !mistake && !lost && !reboot;
+  byId('problem').textContent = mistake ?? lost ?? 'Some changes take effect only after a restart. To restart, open the settings.';
   byId('no-password').hidden = password;
   byId('cameras').hidden = cameras.length < 2;
   const links = cameras.map(({ name }) => {

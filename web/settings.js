@@ -219,6 +219,36 @@ const UPDATE_TEXTS = {
   failed: (now) => `The update failed: ${now.error}.`,
 };
 
+/** A list of cameras in words: `camera "a"`, `cameras "a" and "b"`. */
+function inWords(names) {
+  const quoted = names.map((name) => `"${name}"`);
+  const last = quoted.pop();
+  return quoted.length ? `cameras ${quoted.join(', ')} and ${last}` : `camera ${last}`;
+}
+
+/** Shows which cameras the update has lost, and what to do. */
+function showLost({ trial, state, missing_cameras: missing = [], fell_back: failed }) {
+  const missingNames = missing.map(({ name }) => name);
+  const lost = failed?.cameras ?? [];
+  const before = (names) => `The ${inWords(names)} delivered pictures before the update and ${names.length === 1 ? 'is' : 'are'} missing now.`;
+  const names = lost.length ? lost : missingNames;
+  const [it, these] = names.length === 1 ? ['it', 'this camera'] : ['them', 'these cameras'];
+  let text = null;
+  if (lost.length && missing.length) {
+    text = `The ${inWords(missingNames)} ${missing.length === 1 ? 'is' : 'are'} missing in the previous version, too, so the update is `
+      + `not the cause. Plug ${missing.length === 1 ? 'it' : 'them'} in and install the update again, or install it without ${these}.`;
+  } else if (lost.length) {
+    text = `The ${inWords(lost)} did not work in the new version. Wait for another update, or install the new version without ${these}.`;
+  } else if (missing.length && trial) {
+    text = `${before(names)} Plug ${it} in. Otherwise, the previous version will start again in a few minutes.`;
+  } else if (missing.length && state === 'installed') {
+    text = `${before(names)} Plug ${it} in before you restart the device, because the new version stays only if it shows ${these}.`;
+  }
+  show('lost-text', text);
+  byId('lost').hidden = !text;
+  byId('without-cameras').textContent = `Install without ${these}`;
+}
+
 function showUpdate(now) {
   byId('update-form').hidden = !now.available;
   byId('check').hidden = !now.available;
@@ -240,12 +270,14 @@ function showUpdate(now) {
   show('detail', now.detail && `Message from RAUC: ${now.detail}`);
   show('fell-back', now.fell_back && `${now.fell_back.version ? `Version ${now.fell_back.version}` : 'The latest version'} `
     + `did not work: ${now.fell_back.why}. The previous version is running again.`);
+  showLost(now);
   byId('offer').hidden = !now.offer || now.state === 'installed';
   byId('offer').textContent = now.offer ? `Install version ${now.offer.version}` : '';
   byId('offer').onclick = () => requestUpdate({ url: now.offer.url });
   byId('upload').disabled = busy || !byId('bundle').files.length;
   byId('offer').disabled = busy;
   byId('check').disabled = busy;
+  byId('without-cameras').disabled = busy;
   installed = now.state === 'installed';
 }
 
@@ -335,6 +367,7 @@ byId('load').onclick = () => load();
 byId('bundle').onchange = () => { byId('upload').disabled = uploading || !byId('bundle').files.length; };
 byId('upload').onclick = upload;
 byId('check').onclick = () => requestUpdate({ check: true });
+byId('without-cameras').onclick = () => requestUpdate({ without_cameras: true });
 byId('reboot').onclick = reboot;
 addEventListener('keydown', (event) => {
   if (event.key === 's' && (event.ctrlKey || event.metaKey)) {

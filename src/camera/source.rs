@@ -2,6 +2,7 @@
 
 use crate::camera::Stop;
 use crate::camera::error::SourceError;
+use crate::camera::kind::CameraKind;
 use crate::camera::status::Camera;
 use crate::h264;
 use crate::h264::Parser;
@@ -33,7 +34,7 @@ pub struct Output {
 impl Output {
     /// Creates the receiver for a new run. It keeps no state from earlier runs.
     pub fn new(camera: Arc<Camera>) -> Output {
-        camera.clear_notes();
+        camera.begin_run();
         Output { camera, parser: Parser::default(), warned: false }
     }
 
@@ -91,6 +92,12 @@ impl Output {
     /// Sets the description of the source, which replaces the one from the configuration.
     pub(crate) fn set_source(&self, description: String) {
         self.camera.set_source(description);
+    }
+
+    /// Sets the kind of the source, if the configuration does not determine it: `None` for the test
+    /// card.
+    pub(crate) fn set_kind(&self, kind: Option<CameraKind>) {
+        self.camera.set_kind(kind);
     }
 
     /// Returns whether a key frame would let a new viewer start earlier, and resets the request.

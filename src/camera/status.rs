@@ -1,5 +1,6 @@
 //! A camera and its state, for the page, the log and the metrics.
 
+use crate::camera::kind::CameraKind;
 use crate::config;
 use crate::config::secrets::without_password;
 use crate::h264::Picture;
@@ -14,6 +15,10 @@ const STALLED_AFTER: Duration = Duration::from_secs(3);
 
 /// Period over which the frame rate and the bit rate are measured.
 const MEASUREMENT_PERIOD: Duration = Duration::from_secs(2);
+
+/// A camera that delivered pictures within this time before an update must also deliver them after
+/// the update.
+const RECENT: Duration = Duration::from_secs(3600);
 
 /// Number of lines of a command's standard error to keep.
 const MAX_STDERR_LINES: usize = 10;
@@ -34,11 +39,15 @@ struct State {
     /// Description of the source. `None` until the source sets it; the configured source is
     /// described instead.
     source: Option<String>,
+    /// The kind of the current source, if it is a real camera.
+    kind: Option<CameraKind>,
     frames: u64,
     key_frames: u64,
     damaged: u64,
     early_cuts: u64,
     restarts: u64,
+    /// When a real camera last delivered a frame, and its kind.
+    delivered: Option<(Instant, CameraKind)>,
     /// The frames of the last [`MEASUREMENT_PERIOD`].
     recent: VecDeque<Frame>,
     last_frame: Option<Instant>,
@@ -75,6 +84,9 @@ pub struct Status {
     pub error: Option<String>,
     /// Description of its source.
     pub source: String,
+    /// Kind of its source, if it is a real camera.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<CameraKind>,
     /// RFC 6381 codec string.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codec: Option<String>,
@@ -153,6 +165,7 @@ impl Camera {
             state: name,
             error,
             source: state.source(&self.config),
+            kind: state.kind,
             codec: parameters.map(|p| p.codec.clone()),
             width: parameters.map(|p| p.width),
             height: parameters.map(|p| p.height),
@@ -201,6 +214,9 @@ impl Camera {
         state.frames += 1;
         state.key_frames += u64::from(picture.key);
         state.last_frame = Some(arrived);
+        if let Some(kind) = state.kind {
+            state.delivered = Some((arrived, kind));
+        }
         state.recent.push_back(Frame { arrived, captured, bytes });
         state.forget_before(arrived);
     }
@@ -238,9 +254,50 @@ impl Camera {
         self.state().source = Some(description);
     }
 
-    /// Removes the notes of the previous run.
-    pub(super) fn clear_notes(&self) {
-        self.state().notes.clear();
+    /// Sets the kind of the source: `None` for the test card.
+    pub(super) fn set_kind(&self, kind: Option<CameraKind>) {
+        self.state().kind = kind;
+    }
+
+    /// Prepares the state for a new run: no notes, and the kind of the configured source.
+    pub(super) fn begin_run(&self) {
+        let mut state = self.state();
+        state.notes.clear();
+        state.kind = CameraKind::of_source(self.config.source.as_ref());
+    }
+
+    /// The kind of the real camera that has delivered frames within the last hour, if there is one.
+    /// The time does not depend on the wall clock.
+    pub fn delivered_recently(&self) -> Option<CameraKind> {
+        let (at, kind) = self.state().delivered?;
+        (at.elapsed() <= RECENT).then_some(kind)
+    }
+
+    /// Takes over from `earlier`, the same camera before a change of the configuration, when it
+    /// delivered frames. Has no effect if it is another camera.
+    pub(super) fn continue_from(&self, earlier: &Camera) {
+        if (&self.config.name, &self.config.source)
+            == (&earlier.config.name, &earlier.config.source)
+        {
+            let delivered = earlier.state().delivered;
+            let mut state = self.state();
+            state.delivered = state.delivered.or(delivered);
+        }
+    }
+
+    /// Whether the camera shows what it should: the real camera of the kind `kind` that it once
+    /// showed. An unknown kind, from a newer version, stands for any real camera. If the configured
+    /// source cannot be of this kind, the configuration has been changed since, and this is also
+    /// true.
+    pub fn still_shows(&self, kind: Option<CameraKind>) -> bool {
+        let source = self.config.source.as_ref();
+        let is_possible = match kind {
+            Some(kind) => kind.is_possible(source),
+            None => source != Some(&config::Source::TestCard),
+        };
+        let status = self.status();
+        let shown = status.kind.filter(|_| status.healthy());
+        !is_possible || shown.is_some() && (kind.is_none() || kind == shown)
     }
 
     /// Adds a note for the user, for example about a setting that the source does not support.

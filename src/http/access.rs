@@ -1,8 +1,8 @@
 //! Applies the access policy to HTTP requests: Host, Origin and password.
 //!
 //! Clients send the password with HTTP Basic authentication (RFC 7617) and any user name. Every
-//! path except `/healthz` requires it. The reply sets a cookie that takes the place of the
-//! password, because Safari sends no password with a WebSocket handshake.
+//! path except `/healthz` and two below it requires it. The reply sets a cookie that takes the place
+//! of the password, because Safari sends no password with a WebSocket handshake.
 
 use super::reply::ApiError;
 use crate::access::{AccessPolicy, Denied, Password, Requester};
@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// Name of the cookie that takes the place of the password.
 const COOKIE: &str = "berrymse";
+
+/// Paths that require no password.
+const PUBLIC_PATHS: [&str; 3] = ["/healthz", "/healthz/update", "/healthz/cameras"];
 
 /// Delay of the reply to a wrong password. It slows down guessing, but is acceptable after a typo.
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_secs(1);
@@ -67,7 +70,9 @@ pub(super) async fn check(
 ) -> Result<Option<HeaderValue>, Denied> {
     check_origin(policy, method, headers)?;
     match policy.password() {
-        Some(password) if uri.path() != "/healthz" => check_password(password, headers).await,
+        Some(password) if !PUBLIC_PATHS.contains(&uri.path()) => {
+            check_password(password, headers).await
+        }
         _ => Ok(None),
     }
 }
@@ -143,7 +148,9 @@ mod tests {
             assert_eq!(get(path, basic("wrong")).await, Err(Denied::WrongPassword));
             assert_eq!(get(path, basic("")).await, Err(Denied::WrongPassword));
         }
-        assert_eq!(get("/healthz", HeaderMap::new()).await, Ok(None));
+        for path in PUBLIC_PATHS {
+            assert_eq!(get(path, HeaderMap::new()).await, Ok(None));
+        }
         let cookie = get("/", basic("secret")).await.unwrap().unwrap();
         let cookie = cookie.to_str().unwrap().split(';').next().unwrap();
         assert_eq!(get("/live", headers(&[("cookie", cookie)])).await, Ok(None));

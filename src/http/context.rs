@@ -5,6 +5,7 @@ use crate::camera::Camera;
 use crate::config;
 use crate::settings::Settings;
 use crate::shutdown::Shutdown;
+use crate::system::camera_record::CameraRecords;
 use crate::update::Updater;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,6 +23,8 @@ pub struct Context {
     pub settings: Settings,
     /// Updates of the appliance.
     pub updater: Arc<Updater>,
+    /// Cameras that an update must not lose.
+    pub records: CameraRecords,
     /// URL of the update announcement.
     pub update_url: Option<String>,
     /// When the program started.

@@ -49,6 +49,13 @@ pub(super) fn all(
         .and(warp::header::headers_cloned())
         .map(status::status);
     let health = warp::path!("healthz").and(with()).map(status::health);
+    let since_update =
+        warp::path!("healthz" / "update").and(with()).map(status::health_since_update);
+    let recent = warp::path!("healthz" / "cameras")
+        .and(with())
+        .and(warp::ext::optional::<Arc<ConnectionPermit>>())
+        .map(|context, permit| reply(status::recent_cameras(context, permit)));
+    let health = health.or(since_update).unify().or(recent).unify();
     let metrics = warp::path!("metrics").and(with()).map(metrics::metrics);
     let site = warp::path::full().and(warp::header::headers_cloned()).and_then(site);
 

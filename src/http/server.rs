@@ -132,9 +132,9 @@ impl Server {
                 }
             };
             set_options(&stream);
-            let Some(permit) =
-                limiter.acquire(address, self.context.server.max_connections_per_address)
-            else {
+            let own_address = stream.local_addr().ok().map(|own| own.ip());
+            let limit = self.context.server.max_connections_per_address;
+            let Some(permit) = limiter.acquire(address, own_address, limit) else {
                 refuse(&stream);
                 continue;
             };

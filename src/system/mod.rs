@@ -7,6 +7,7 @@
 //! immediately.
 
 mod apply;
+pub mod camera_record;
 pub mod error;
 mod files;
 pub mod helper;

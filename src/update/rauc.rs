@@ -22,6 +22,7 @@ pub(super) trait Installer {
     fn inspect_bundle(&self, bundle: &str, args: HashMap<&str, Value<'_>>) -> zbus::Result<Dict>;
     fn get_slot_status(&self) -> zbus::Result<Vec<(String, Dict)>>;
     fn get_primary(&self) -> zbus::Result<String>;
+    fn mark(&self, state: &str, slot_identifier: &str) -> zbus::Result<(String, String)>;
     #[zbus(signal)]
     fn completed(&self, result: i32) -> zbus::Result<()>;
     #[zbus(property)]

@@ -1,5 +1,6 @@
 //! The state of updates, as `GET /api/update` reports it.
 
+use crate::system::camera_record::RecordedCamera;
 use crate::update::rauc::Slot;
 use serde::Serialize;
 use std::path::Path;
@@ -32,6 +33,13 @@ pub enum Phase {
     Failed,
 }
 
+impl Phase {
+    /// Whether an update is in progress.
+    pub(crate) fn is_busy(self) -> bool {
+        matches!(self, Phase::Receiving | Phase::Checking | Phase::Installing)
+    }
+}
+
 /// A new system that failed its health check, after which the machine booted the old one again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FellBack {
@@ -39,6 +47,9 @@ pub struct FellBack {
     pub version: Option<String>,
     /// Why it failed.
     pub why: String,
+    /// Cameras that delivered pictures before the update, and were missing in the new system.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cameras: Vec<String>,
 }
 
 /// The state of updates, for `GET /api/update`.
@@ -77,6 +88,12 @@ pub struct Report {
     /// The last update, if it failed its health check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fell_back: Option<FellBack>,
+    /// Whether this system is new, and must show the cameras of the old system to stay.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub trial: bool,
+    /// Cameras that delivered pictures before the update, and do not now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_cameras: Vec<RecordedCamera>,
     /// A newer version, if one was announced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
@@ -112,7 +129,7 @@ pub(crate) fn fell_back(slots: &[Slot], reason: &Path) -> Option<FellBack> {
         "" => "it did not start, or its cameras delivered no picture in time",
         reason => reason,
     };
-    Some(FellBack { version: bad.version.clone(), why: reason.into() })
+    Some(FellBack { version: bad.version.clone(), why: reason.into(), cameras: vec![] })
 }
 
 #[cfg(test)]

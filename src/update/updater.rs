@@ -2,7 +2,7 @@
 
 use crate::update::error::UpdateError;
 use crate::update::rauc::{InstallerProxy, Slot};
-use crate::update::report::{Offer, Phase, Report, fell_back, running};
+use crate::update::report::{FellBack, Offer, Phase, Report, fell_back, running};
 use crate::update::{rauc, version};
 use futures_util::StreamExt;
 use std::cmp::Ordering;
@@ -58,6 +58,35 @@ impl Updater {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the last message of `berrymse health` in a new system that failed, or an empty text.
+    pub fn health_error(&self) -> String {
+        std::fs::read_to_string(&self.health_error).unwrap_or_default()
+    }
+
+    /// Returns whether an update is in progress.
+    pub fn is_busy(&self) -> bool {
+        self.state().phase.is_busy()
+    }
+
+    /// Returns whether a new system will run after a restart.
+    pub fn is_installed(&self) -> bool {
+        self.state().phase == Phase::Installed
+    }
+
+    /// Makes the boot loader start `failed`, the system in the other slot, again after a restart.
+    ///
+    /// # Errors
+    ///
+    /// RAUC cannot be reached, or cannot change the boot state.
+    pub async fn retry(&self, failed: &FellBack) -> Result<(), UpdateError> {
+        let rauc = rauc::connect().await.map_err(UpdateError::no_bus)?;
+        rauc.mark("active", "other").await.map_err(UpdateError::from_call)?;
+        let mut state = self.state();
+        (state.phase, state.failure) = (Phase::Installed, None);
+        state.version.clone_from(&failed.version);
+        Ok(())
+    }
+
     /// Returns the file for an upload.
     pub fn upload(&self) -> &Path {
         &self.upload
@@ -66,7 +95,7 @@ impl Updater {
     /// Starts an update. Returns `None` if another update is in progress.
     pub fn begin(self: &Arc<Self>) -> Option<Permit> {
         let mut state = self.state();
-        if matches!(state.phase, Phase::Receiving | Phase::Checking | Phase::Installing) {
+        if state.phase.is_busy() {
             return None;
         }
         state.phase = Phase::Receiving;

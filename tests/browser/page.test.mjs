@@ -2,7 +2,7 @@
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -173,6 +173,23 @@ test('an error in the configuration is shown, with a link to the settings', asyn
     await page.getByRole('alert').getByText('`widht`').waitFor();
     assert.ok(page.url().endsWith('/settings.html'));
   }
+});
+
+test('a camera that is missing since an update is shown, with a link to the settings', async (t) => {
+  const data = mkdtempSync(join(tmpdir(), 'berrymse-'));
+  t.after(() => rmSync(data, { recursive: true, force: true }));
+  mkdirSync(join(data, 'state'));
+  writeFileSync(join(data, 'state/proved-A'), '0.1.0 100\n');
+  writeFileSync(join(data, 'state/cameras-A'),
+    JSON.stringify({ proved: '0.1.0 100', cameras: [{ name: 'front', kind: 'raspberry-pi' }] }));
+  const server = await serve('[[camera]]\nname = "front"\n', 0, ['--data', data, '--slot', 'B']);
+  t.after(server.stop);
+  const page = await open(browser, server.url);
+  await state(page, 'playing');
+  await page.getByRole('alert').getByText('Missing since the update: front.').waitFor();
+  await page.screenshot({ path: join(results, 'missing-camera.png') });
+  rmSync(join(data, 'state/cameras-A'));
+  await page.getByRole('alert').waitFor({ state: 'hidden' });
 });
 
 test('with a password, the page plays after one prompt', async (t) => {

@@ -119,6 +119,62 @@ test('an upload: progress, success and failure (with a stand-in for RAUC)', asyn
   assert.deepEqual(JSON.parse(posted[1].body), { url: 'https://x/y', downgrade: false });
 });
 
+test('cameras that an update has lost, and the way to give them up (with a stand-in for RAUC)', async (t) => {
+  const server = await serve(CARD);
+  t.after(server.stop);
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  const page = await context.newPage();
+  const idle = { available: true, state: 'idle', version: '1.0', slots: [] };
+  const front = { name: 'front', kind: 'raspberry-pi' };
+  const why = 'camera "front": shows the test card; it delivered pictures before the update';
+  let now = { ...idle, version: '2.0', trial: true, missing_cameras: [front] };
+  const posted = [];
+  await page.route('**/api/update', async (route) => {
+    if (route.request().method() === 'POST') {
+      posted.push(JSON.parse(route.request().postData()));
+      now = now.fell_back ? { ...idle, state: 'installed', installing: '2.0' } : idle;
+    }
+    await route.fulfill({ json: now });
+  });
+  // A new system: the old one will return.
+  await page.goto(`${server.url}settings.html`);
+  await says(page, 'lost-text', 'The camera "front" delivered pictures before the update and is missing now. Plug it in. '
+    + 'Otherwise, the previous version will start again');
+  await page.screenshot({ path: join(results, 'lost-camera.png'), fullPage: true });
+  await page.getByRole('button', { name: 'Install without this camera' }).click();
+  await page.locator('#lost').waitFor({ state: 'hidden' });
+  assert.deepEqual(posted, [{ without_cameras: true }]);
+
+  // The old system after the fallback: the camera is missing here, too.
+  now = { ...idle, fell_back: { version: '2.0', why, cameras: ['front'] }, missing_cameras: [front] };
+  await page.reload();
+  await says(page, 'lost-text', 'The camera "front" is missing in the previous version, too, so the update is not the cause.');
+  await says(page, 'fell-back', `Version 2.0 did not work: ${why}.`);
+  await page.screenshot({ path: join(results, 'lost-camera-fallback.png'), fullPage: true });
+  await page.click('#without-cameras');
+  await says(page, 'update-state', 'Version 2.0 is installed. Restart the device to use it.');
+  assert.deepEqual(posted[1], { without_cameras: true });
+  assert.ok(await page.locator('#lost').isHidden());
+
+  // The old system after the fallback: the cameras work here.
+  now = { ...idle, fell_back: { version: '2.0', why, cameras: ['front', 'back'] } };
+  await page.reload();
+  await says(page, 'lost-text', 'The cameras "front" and "back" did not work in the new version.');
+  assert.equal(await text(page, 'without-cameras'), 'Install without these cameras');
+
+  // Unplugged between the installation and the restart.
+  now = { ...idle, state: 'installed', installing: '2.0', missing_cameras: [front] };
+  await page.reload();
+  await says(page, 'lost-text', 'Plug it in before you restart the device');
+
+  // A fallback for another reason.
+  now = { ...idle, fell_back: { version: '2.0', why: 'it did not start' } };
+  await page.reload();
+  await says(page, 'fell-back', 'it did not start');
+  assert.ok(await page.locator('#lost').isHidden());
+});
+
 test('Wi-Fi from a phone (with a stand-in for the radio)', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-wifi-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));

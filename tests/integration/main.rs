@@ -4,6 +4,7 @@
 //! they must not change the environment, the working directory or the signal handlers of the process.
 
 mod apply;
+mod cameras;
 mod check;
 mod commands;
 mod docs;

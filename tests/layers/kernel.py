@@ -20,12 +20,13 @@ import subprocess
 
 import machine
 import pytest
-from devices import BOARDS, FRAGMENTS, ROOT, parts, settings
+from devices import BOARDS, FRAGMENTS, ROOT, YOCTO_BOARDS, fragments, parts, settings
 
 KERNEL = pathlib.Path(os.environ["KERNEL_TREE"]).resolve()
 COMPILER = {"arm": "arm-linux-gnueabihf-", "arm64": "aarch64-linux-gnu-"}
 # The Yocto layer has no 32-bit image for the Raspberry Pi 4.
 MERGES = [(board, tree) for board in BOARDS for tree in FRAGMENTS if (board, tree) != ("rpi4", "yocto")]
+MERGES += [(board, "yocto") for board in YOCTO_BOARDS]
 
 
 def run(*command, **options):
@@ -34,7 +35,14 @@ def run(*command, **options):
 
 
 def architecture(board):
-    return "arm64" if "BR2_aarch64=y" in BOARDS[board] else "arm"
+    return "arm64" if board in YOCTO_BOARDS or "BR2_aarch64=y" in BOARDS[board] else "arm"
+
+
+def defconfig(board):
+    # As in linux-raspberrypi.inc of meta-raspberrypi.
+    if board == "rpi5":
+        return "bcm2712"
+    return re.search('^BR2_LINUX_KERNEL_DEFCONFIG="(.*)"', BOARDS[board], re.M)[1]
 
 
 def environment(board):
@@ -44,14 +52,13 @@ def environment(board):
 
 def merge(board, tree, out):
     """Writes out/.config."""
-    name = re.search('^BR2_LINUX_KERNEL_DEFCONFIG="(.*)"', BOARDS[board], re.M)[1]
-    base = f"arch/{architecture(board)}/configs/{name}_defconfig"
+    base = f"arch/{architecture(board)}/configs/{defconfig(board)}_defconfig"
     script = ["scripts/kconfig/merge_config.sh", "-O", out]
     if tree == "buildroot":
-        run(*script, "-m", base, *FRAGMENTS[tree], env=environment(board))
+        run(*script, "-m", base, *fragments(tree, board), env=environment(board))
         run("make", "-s", f"O={out}", "olddefconfig", env=environment(board))
     else:
-        run(*script, base, *FRAGMENTS[tree], env=environment(board))
+        run(*script, base, *fragments(tree, board), env=environment(board))
 
 
 @pytest.mark.parametrize("board, tree", MERGES)

@@ -19,7 +19,7 @@ from recipes import LAYER, ROOT
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
 RECIPES = sorted(LAYER.rglob("*.bb"))
 APPENDS = sorted(LAYER.rglob("*.bbappend"))
-MACHINES = {"raspberrypi0-wifi", "raspberrypi3-64", "raspberrypi4-64", "qemuarm64"}
+MACHINES = {"raspberrypi0-wifi", "raspberrypi3-64", "raspberrypi4-64", "raspberrypi5", "qemuarm64"}
 KAS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((LAYER / "kas").glob("*.yml"))}
 
 

@@ -111,6 +111,7 @@ BERRYMSE_PARTS ?= ""
 BERRYMSE_PARTS:raspberrypi0-wifi ?= "rpi0w"
 BERRYMSE_PARTS:raspberrypi3-64 ?= "rpi0_2w_rpi3_64"
 BERRYMSE_PARTS:raspberrypi4-64 ?= "rpi4_64"
+BERRYMSE_PARTS:raspberrypi5 ?= "rpi5"
 do_rootfs[file-checksums] += " \
     ${BERRYMSE_TREE}/appliance/assemble:True \
     ${BERRYMSE_TREE}/appliance/layout:True \

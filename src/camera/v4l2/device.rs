@@ -3,6 +3,7 @@
 
 use crate::camera::Stop;
 use crate::camera::error::SourceError;
+use crate::camera::kind::CameraKind;
 use crate::camera::source::{Output, Source};
 use crate::camera::v4l2::capture::{h264, raw};
 use crate::camera::v4l2::find::Kind;
@@ -63,6 +64,7 @@ impl Source for Device {
         let path = self.path();
         let node = Node::open(&path)?;
         let kind = find::kind(&node);
+        output.set_kind(Some(CameraKind::of_card(&node.capability.card)));
         self.known = Some(Identity {
             links: find::links(&path),
             name: node.capability.card.clone(),

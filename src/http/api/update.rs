@@ -3,6 +3,7 @@
 use crate::http::access::requester;
 use crate::http::body::{self, Body, BodyError};
 use crate::http::context::Context;
+use crate::http::lost::SinceUpdate;
 use crate::http::reply::ApiError;
 use crate::update::announcement::is_web_address;
 use crate::update::updater::{Permit, Updater};
@@ -38,7 +39,12 @@ struct Request {
     downgrade: bool,
     /// Whether to only check for a newer version.
     check: bool,
+    /// Whether to only allow the new system to lose cameras.
+    without_cameras: bool,
 }
+
+/// Error message while an update is in progress.
+const BUSY: &str = "another update is being installed: wait until it finishes";
 
 /// `GET /api/update`, `POST /api/update`
 pub(in crate::http) async fn update(
@@ -53,8 +59,9 @@ pub(in crate::http) async fn update(
         Method::POST => post(&context, &headers, body).await?,
         _ => return Err(ApiError::Method("GET, HEAD, POST")),
     };
-    let report = warp::reply::json(&context.updater.report().await);
-    Ok(warp::reply::with_status(report, status).into_response())
+    let mut report = context.updater.report().await;
+    SinceUpdate::new(&context).add_to(&mut report);
+    Ok(warp::reply::with_status(warp::reply::json(&report), status).into_response())
 }
 
 async fn post(
@@ -81,8 +88,11 @@ async fn post(
             Err(error) => Err(ApiError::new(StatusCode::BAD_GATEWAY, error.to_string())),
         };
     }
-    let busy = "another update is being installed: wait until it finishes";
-    let permit = updater.begin().ok_or(ApiError::new(StatusCode::CONFLICT, busy))?;
+    if request.without_cameras {
+        allow_missing_cameras(context).await?;
+        return Ok(StatusCode::OK);
+    }
+    let permit = updater.begin().ok_or(ApiError::new(StatusCode::CONFLICT, BUSY))?;
     if json {
         match request.url {
             Some(url) if is_web_address(&url) => Updater::install(permit, url, request.downgrade),
@@ -98,6 +108,34 @@ async fn post(
     let permit = receive(permit, updater, headers, body).await?;
     Updater::install(permit, updater.upload().display().to_string(), downgrade);
     Ok(StatusCode::ACCEPTED)
+}
+
+/// Allows the new system to lose cameras. If the old one runs again because of them, makes the boot
+/// loader start the new one again after a restart.
+async fn allow_missing_cameras(context: &Context) -> Result<(), ApiError> {
+    let updater = &context.updater;
+    if updater.is_busy() {
+        return Err(ApiError::new(StatusCode::CONFLICT, BUSY));
+    }
+    let since = SinceUpdate::new(context);
+    if since.missing.is_empty() && since.lost.is_empty() {
+        let message = "no camera is missing since the last update: nothing has been changed";
+        return Err(ApiError::new(StatusCode::CONFLICT, message));
+    }
+    let failed = updater.report().await.fell_back.filter(|_| !since.lost.is_empty());
+    context.settings.require_no_cameras().await?;
+    log::info!("the update may lose cameras, as requested over the network");
+    if let Some(failed) = failed {
+        let result = updater.retry(&failed).await;
+        result.map_err(|error| {
+            let message = format!(
+                "cannot start the new system again: {error}: install the update again, it may now \
+                 lose cameras"
+            );
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+        })?;
+    }
+    Ok(())
 }
 
 async fn read_request(body: &mut Body) -> Result<Request, ApiError> {
