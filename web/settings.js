@@ -238,7 +238,8 @@ function showLost({ trial, state, missing_cameras: missing = [], fell_back: fail
     text = `The ${inWords(missingNames)} ${missing.length === 1 ? 'is' : 'are'} missing in the previous version, too, so the update is `
       + `not the cause. Plug ${missing.length === 1 ? 'it' : 'them'} in and install the update again, or install it without ${these}.`;
   } else if (lost.length) {
-    text = `The ${inWords(lost)} did not work in the new version. Wait for another update, or install the new version without ${these}.`;
+    text = `The ${inWords(lost)} did not work in the new version. If ${lost.length === 1 ? 'it' : 'they'} had been unplugged, install the update again. Otherwise, `
+      + `wait for another update, or install the new version without ${these}.`;
   } else if (missing.length && trial) {
     text = `${before(names)} Plug ${it} in. Otherwise, the previous version will start again in a few minutes.`;
   } else if (missing.length && state === 'installed') {

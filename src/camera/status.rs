@@ -1,6 +1,6 @@
 //! A camera and its state, for the page, the log and the metrics.
 
-use crate::camera::kind::CameraKind;
+use crate::camera::kind::{CameraKind, TEST_CARD};
 use crate::config;
 use crate::config::secrets::without_password;
 use crate::h264::Picture;
@@ -266,11 +266,16 @@ impl Camera {
         state.kind = CameraKind::of_source(self.config.source.as_ref());
     }
 
-    /// The kind of the real camera that has delivered frames within the last hour, if there is one.
-    /// The time does not depend on the wall clock.
-    pub fn delivered_recently(&self) -> Option<CameraKind> {
-        let (at, kind) = self.state().delivered?;
-        (at.elapsed() <= RECENT).then_some(kind)
+    /// What the camera has shown within the last hour: the name of a [`CameraKind`], [`TEST_CARD`] if
+    /// it has shown only the test card, or `None` if it has shown nothing. The time does not depend
+    /// on the wall clock.
+    pub fn shown_recently(&self) -> Option<&'static str> {
+        let state = self.state();
+        let is_recent = |at: &Instant| at.elapsed() <= RECENT;
+        match state.delivered.filter(|(at, _)| is_recent(at)) {
+            Some((_, kind)) => Some(kind.name()),
+            None => state.last_frame.filter(is_recent).map(|_| TEST_CARD),
+        }
     }
 
     /// Takes over from `earlier`, the same camera before a change of the configuration, when it
@@ -285,19 +290,23 @@ impl Camera {
         }
     }
 
-    /// Whether the camera shows what it should: the real camera of the kind `kind` that it once
-    /// showed. An unknown kind, from a newer version, stands for any real camera. If the configured
-    /// source cannot be of this kind, the configuration has been changed since, and this is also
-    /// true.
-    pub fn still_shows(&self, kind: Option<CameraKind>) -> bool {
+    /// Whether the camera still shows `shown`, a result of [`Camera::shown_recently`] before an
+    /// update. A real camera is as good as the test card, but not the other way round. An unknown
+    /// kind, from a newer version, stands for any real camera. If the configured source cannot be of
+    /// this kind, the configuration has been changed since, and this is also true.
+    pub fn still_shows(&self, shown: &str) -> bool {
         let source = self.config.source.as_ref();
+        let kind = CameraKind::from_name(shown);
         let is_possible = match kind {
             Some(kind) => kind.is_possible(source),
-            None => source != Some(&config::Source::TestCard),
+            None => shown == TEST_CARD || source != Some(&config::Source::TestCard),
         };
         let status = self.status();
-        let shown = status.kind.filter(|_| status.healthy());
-        !is_possible || shown.is_some() && (kind.is_none() || kind == shown)
+        let is_same = match kind {
+            Some(kind) => status.kind == Some(kind),
+            None => shown == TEST_CARD || status.kind.is_some(),
+        };
+        !is_possible || status.healthy() && is_same
     }
 
     /// Adds a note for the user, for example about a setting that the source does not support.

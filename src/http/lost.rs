@@ -4,7 +4,6 @@
 //! otherwise its health check fails, and the old system starts again. If a camera is missing there,
 //! too, the update is not the cause.
 
-use crate::camera::CameraKind;
 use crate::http::context::Context;
 use crate::system::camera_record::RecordedCamera;
 use crate::update::Report;
@@ -58,7 +57,7 @@ pub(super) fn required_but_missing(context: &Context) -> Option<Vec<String>> {
 
 fn missing(context: &Context, recorded: Vec<RecordedCamera>) -> Vec<RecordedCamera> {
     let is_missing = |recorded: &RecordedCamera| match context.position(Some(&recorded.name)) {
-        Some(n) => !context.cameras[n].still_shows(CameraKind::from_name(&recorded.kind)),
+        Some(n) => !context.cameras[n].still_shows(&recorded.kind),
         // The camera was renamed or removed by a change of the configuration. But if this system
         // cannot read the configuration, it shows no cameras at all.
         None => context.cameras.is_empty() && context.settings.problem.is_some(),

@@ -31,7 +31,7 @@ const STATE: &str = "state";
 pub struct RecordedCamera {
     /// Its name in the configuration.
     pub name: String,
-    /// The kind of its source.
+    /// The kind of the camera that it showed, or `test-card`.
     pub kind: String,
 }
 
