@@ -443,6 +443,18 @@ fn every_setting_becomes_an_argument() {
 }
 
 #[test]
+fn notes_settings_of_a_lens_that_cannot_be_moved() {
+    let text = "[[camera]]\nautofocus = \"manual\"\nlens_position = 1\n";
+    let config = Config::parse(text, "").unwrap();
+    let options = Options::parse(&everything()).unwrap();
+    let machine = Machine { has_lens: Some(false), ..Machine::default() };
+    let plan = Plan::new(&config.cameras[0], 0, &options, &machine);
+    let keys: Vec<&str> = plan.notes.iter().flat_map(|note| note.split(':').next()).collect();
+    assert_eq!(keys, ["autofocus", "lens_position"]);
+    assert!(!plan.arguments.iter().any(|word| word.contains("lens") || word.contains("focus")));
+}
+
+#[test]
 fn avoids_b_frames_with_the_options_that_the_version_has() {
     let arguments = |without: &str| {
         let help = everything().replace(&format!("  --{without} arg\n"), "");

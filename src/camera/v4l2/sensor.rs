@@ -341,6 +341,18 @@ mod tests {
     }
 
     #[test]
+    fn scales_to_the_range_of_the_driver() {
+        let integer = v4l2_ctrl_type_V4L2_CTRL_TYPE_INTEGER;
+        let camera = Fake::new(&[(V4L2_CID_CONTRAST, integer, 0, 255, 95)]);
+        for (contrast, value) in [(0.0, 0), (0.2, 19), (1.0, 95), (1.5, 175), (2.0, 255)] {
+            let contrast = Some(contrast);
+            let notes = camera.apply(config::Camera { contrast, ..Default::default() });
+            assert_eq!(notes, [""; 0]);
+            assert_eq!(camera.value(V4L2_CID_CONTRAST), Some(value));
+        }
+    }
+
+    #[test]
     fn touches_nothing_without_settings() {
         let camera = Fake::bcm2835();
         assert_eq!(camera.apply(config::Camera::default()), [""; 0]);
