@@ -23,4 +23,4 @@ pub mod wifi;
 pub use apply::{Paths, Report, apply};
 pub use error::SystemError;
 pub use files::replace;
-pub use last_good::{Found, as_shipped, load, problem_at_start};
+pub use last_good::{Found, as_shipped, load, with_problems_at_start};

@@ -395,7 +395,7 @@ fn keeps_everything_if_the_file_of_raspberry_pi_imager_is_broken() {
         (PRESEED.replace("[wlan]", "[wlan").into_bytes(), ":19:6: "),
         (latin1, ": not UTF-8"),
         (large.into_bytes(), ": is larger than 65536 bytes"),
-        (vec![0; 2000], ":1:1: "),
+        (vec![0; 2000], ":1:2001: "),
         (PRESEED.replace("1.0", "2.0").into_bytes(), ":1:18: unknown version"),
     ] {
         let machine = preseeded(&broken);
