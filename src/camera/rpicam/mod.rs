@@ -1,7 +1,7 @@
 //! A Raspberry Pi camera, through `rpicam-vid` (called `libcamera-vid` until 2023).
 //!
 //! Versions and builds of rpicam-vid know different options, and end if they are given one that
-//! they do not know. So it is asked for its options first ([`options`]). A setting that it does not
+//! they do not know. So it is asked for its options first ([`Options`]). A setting that it does not
 //! support becomes a note.
 //!
 //! This has been tested with rpicam-vid itself, but not on a Raspberry Pi; docs/hardware.md lists
