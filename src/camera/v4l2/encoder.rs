@@ -18,7 +18,7 @@ use crate::camera::v4l2::image::components;
 use crate::camera::v4l2::node::Node;
 use crate::camera::v4l2::queue::{BUFFER_COUNT, Content, Filled, Queue, raw_descriptors};
 use crate::camera::v4l2::watch::{StallTimer, check_poll, wait};
-use crate::camera::v4l2::{controls, find, image};
+use crate::camera::v4l2::{controls, find, image, sensor};
 use crate::config;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -137,6 +137,7 @@ impl Pipeline {
         let framerate = camera.set_framerate(capture, config.framerate);
         notes.extend(framerate_note(config, framerate));
         notes.extend(controls::set(&camera, config, false, true));
+        notes.extend(sensor::set(&camera, config));
 
         let (width, height) = (from.width, from.height);
         let room = (f64::from(width * height) * CODED_BYTES_PER_PIXEL) as u32;
