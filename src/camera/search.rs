@@ -21,7 +21,7 @@ const MAX_DELAY: Duration = Duration::from_secs(60);
 /// about a second, and a few seconds if the program is read from a slow card.
 const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Interval at which [`PiSearch::wait`] checks for the result.
+/// Interval at which `PiSearch::wait` checks for the result.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Times at which to look for a camera.

@@ -15,7 +15,7 @@ mod journal;
 mod last_good;
 pub mod mdns;
 mod mounts;
-mod network;
+pub mod network;
 pub mod notify;
 mod preseed;
 pub mod wifi;
