@@ -2,10 +2,10 @@
 
 /** Interval between status requests: during an update, otherwise, and while the page is hidden. */
 const STATUS_INTERVAL_MS = { updating: 1000, idle: 10000, hidden: 60000 };
-/** How long the server may be unreachable after the configuration is saved, and while the device restarts. */
+/** Maximum time without the server: after the configuration is saved, and while the device restarts. */
 const SAVE_TIMEOUT_MS = 15000;
 const RESTART_TIMEOUT_MS = 180000;
-/** A restarting device still responds for a moment. */
+/** Delay before the first request to a restarting device, which still responds for a moment. */
 const RESTART_DELAY_MS = 5000;
 /** Approximate time to join a Wi-Fi network. The result is shown afterwards. */
 const JOIN_TIME_MS = 20000;
@@ -230,7 +230,7 @@ function inWords(names) {
 function showLost({ trial, state, missing_cameras: missing = [], fell_back: failed }) {
   const missingNames = missing.map(({ name }) => name);
   const lost = failed?.cameras ?? [];
-  const before = (names) => `The ${inWords(names)} delivered pictures before the update and ${names.length === 1 ? 'is' : 'are'} missing now.`;
+  const before = (names) => `The ${inWords(names)} delivered video before the update and ${names.length === 1 ? 'is' : 'are'} missing now.`;
   const names = lost.length ? lost : missingNames;
   const [it, these] = names.length === 1 ? ['it', 'this camera'] : ['them', 'these cameras'];
   let text = null;

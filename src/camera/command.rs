@@ -31,7 +31,7 @@ const READ_BYTES: usize = 256 * 1024;
 /// Time from SIGTERM to SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(1);
 
-/// Maximum length of a line of standard error, in bytes. Longer lines are truncated.
+/// Maximum length of a line from standard error, in bytes. Longer lines are truncated.
 const MAX_LINE_BYTES: usize = 500;
 
 /// The output that a program must produce, for error messages.

@@ -16,7 +16,7 @@ pub enum CameraKind {
     Command,
 }
 
-/// What a camera shows that shows only the test card, in records.
+/// Kind of a camera that shows only the test card, in camera records.
 pub const TEST_CARD: &str = "test-card";
 
 /// Start of the name that bcm2835-v4l2, the V4L2 driver of the Raspberry Pi's cameras, reports.

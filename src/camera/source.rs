@@ -10,8 +10,8 @@ use crate::h264::Parser;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A source that delivers no picture for this long has failed. A camera takes up to 3 s to start; a
-/// network camera that ffmpeg reads takes up to 8 s.
+/// Maximum time without a picture from a source, after which it has failed. A camera takes up to
+/// 3 s to start; a network camera that ffmpeg reads takes up to 8 s.
 pub const PICTURE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A producer of H.264.

@@ -10,17 +10,17 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A camera whose last picture is older than this is stalled, and not healthy.
+/// Maximum age of a camera's last picture. A camera with an older one is stalled, and not healthy.
 const STALLED_AFTER: Duration = Duration::from_secs(3);
 
 /// Period over which the frame rate and the bit rate are measured.
 const MEASUREMENT_PERIOD: Duration = Duration::from_secs(2);
 
-/// A camera that delivered pictures within this time before an update must also deliver them after
-/// the update.
+/// Length of the period before an update. A camera that delivered video in this period must also
+/// deliver it after the update.
 const RECENT: Duration = Duration::from_secs(3600);
 
-/// Number of lines of a command's standard error to keep.
+/// Number of lines from a command's standard error to keep.
 const MAX_STDERR_LINES: usize = 10;
 
 /// A camera: its configuration, its stream and its state.
@@ -112,7 +112,7 @@ pub struct Status {
     pub restarts: u64,
     /// Current number of viewers.
     pub viewers: usize,
-    /// Number of frames dropped for slow viewers, in total.
+    /// Number of frames dropped for slow viewers.
     pub dropped: u64,
     /// The last error, even if it has been resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,7 +124,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Returns whether the camera delivers pictures.
+    /// Returns whether the camera delivers video.
     pub fn healthy(&self) -> bool {
         self.state == "streaming"
     }

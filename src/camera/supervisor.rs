@@ -20,7 +20,7 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// Interval at which an absent device is searched for.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A run that delivered frames and lasted longer than this resets the delay to the minimum.
+/// Duration of a run after which the delay returns to its minimum, if the run delivered frames.
 const STABLE_RUN: Duration = Duration::from_secs(10);
 
 /// The sources of all cameras, in the order of the configuration.

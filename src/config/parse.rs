@@ -193,7 +193,7 @@ impl Errors<'_> {
         }
     }
 
-    /// Returns whether one of the lines of `span` already has an error.
+    /// Returns whether a line in `span` already has an error.
     fn is_on_line_of(&self, span: &Range<usize>) -> bool {
         let line = |at: usize| self.text.get(..at).unwrap_or(self.text).matches('\n').count();
         let lines = line(span.start)..=line(span.end);

@@ -380,7 +380,7 @@ mod tests {
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE you@home";
     const OTHER_KEY: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQ other";
 
-    /// The settings of every page of the wizard, as Imager 2.0.11 writes them.
+    /// The settings from every page of the wizard, as Imager 2.0.11 writes them.
     fn wizard(psk: &str) -> String {
         format!(
             "config_version = \"1.0\"\n\n[system]\nhostname = \"Garden-Cam\"\n\n[user]\n\

@@ -18,7 +18,8 @@ const COOKIE: &str = "berrymse";
 /// Paths that require no password.
 const PUBLIC_PATHS: [&str; 3] = ["/healthz", "/healthz/update", "/healthz/cameras"];
 
-/// Delay of the reply to a wrong password. It slows down guessing, but is acceptable after a typo.
+/// Delay before the reply to a wrong password. It slows down guessing, but is acceptable after a
+/// typo.
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_secs(1);
 
 impl From<Denied> for ApiError {

@@ -24,8 +24,8 @@ pub struct Found {
 }
 
 /// Loads `file`. If it is missing or invalid, loads the copy in `last_good`. If that also fails,
-/// returns the configuration as shipped, but without a camera: a typo must not publish the pictures
-/// of a camera that was protected by a password.
+/// returns the configuration as shipped, but without a camera: a typo must not expose the video of
+/// a camera that was protected by a password.
 pub fn load(file: &Path, last_good: &Path) -> Found {
     let found = |config, text, problem| Found { config, file: Some(file.into()), text, problem };
     let read = |path: &Path| {

@@ -216,7 +216,7 @@ def test_applies_edits_and_reports_mistakes_in_the_configuration(machine):
         # The only remaining copy of the secrets is the configuration.
         assert machine.ssh("find /run /data /boot /etc -type f -exec grep -l never-to-be-seen {} ';'").strip() == ""
 
-    # What this machine does not have is named. Everything else is in the file, beside what was there.
+    # Settings that this machine does not have are listed. Everything else is in the file, beside what was there.
     error = check()["config_error"]
     assert "`user`: has no effect" in error and "`locale.keymap`" in error and "berrymse.toml:" not in error, error
     assert "rpi-preseed.toml: applied: " in machine.console()
@@ -398,7 +398,7 @@ def test_update_from_the_page(running, tmp_path):
 @pytest.mark.parametrize("bundle, reason", [
     ("no-kernel", "did not start"),
     ("panics", "did not start"),
-    ("mute", "did not deliver pictures"),
+    ("mute", "did not deliver video"),
 ])
 def test_falls_back_from_a_broken_system(running, depot, bundle, reason):
     running.start_update(depot.url(f"{bundle}.raucb"))

@@ -249,7 +249,7 @@ async fn only_recorded_cameras_are_required_and_only_as_long_as_they_are_configu
     let (ok, bad) = (Some(0), Some(3));
     let both = format!("{porch}{FAILING}");
     for (recorded, config, expected) in [
-        // The same camera, and a camera that did not deliver pictures before.
+        // The same camera, and a camera that did not deliver video before.
         (&[("porch", "command")][..], &both, ok),
         (&[("gone", "command")], &both, bad),
         (&[], &both, ok),
@@ -262,7 +262,7 @@ async fn only_recorded_cameras_are_required_and_only_as_long_as_they_are_configu
         (&[("front", "v4l2")], &format!("{porch}{CARD}"), ok),
         // Renamed or removed since.
         (&[("garden", "command")], &porch, ok),
-        // A kind of a newer version: any real camera is sufficient, the test card is not.
+        // A kind from a newer version: any real camera is sufficient, the test card is not.
         (&[("porch", "hologram")], &porch, ok),
         (&[("gone", "hologram")], &both, bad),
     ] {

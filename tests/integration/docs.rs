@@ -185,7 +185,7 @@ fn man_page() -> String {
          .SH SIGNALS\nSIGINT and SIGTERM stop the server. It closes the viewers' connections and \
          terminates the camera programs.\n\
          .SH EXIT STATUS\n0 on success, 1 on an error (reported on standard error), 2 for an invalid \
-         command line, 3 if \\fBberrymse health\\fR finds a camera that delivers no pictures.\n\
+         command line, 3 if \\fBberrymse health\\fR finds a camera that delivers no video.\n\
          .SH SEE ALSO\ndocs/api.md describes the HTTP API.\n",
     );
     page

@@ -323,7 +323,7 @@ async fn access_point_redirects_every_host_name_to_the_page() {
         assert_eq!(
             visit(host, path).await.status,
             StatusCode::UNAUTHORIZED,
-            "the access point is closed"
+            "the access point is stopped"
         );
     }
     folder.write("wifi.json", ACCESS_POINT);

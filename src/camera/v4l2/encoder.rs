@@ -1,8 +1,8 @@
 //! A raw camera with a hardware encoder.
 //!
 //! Linux Media Infrastructure userspace API, "Memory-to-Memory Stateful Video Encoder Interface".
-//! As in that document, an encoder reads raw pictures from its OUTPUT queue and returns coded
-//! frames on its CAPTURE queue.
+//! As in that document, an encoder reads raw frames from its OUTPUT queue and returns coded frames
+//! on its CAPTURE queue.
 //!
 //! ```text
 //! camera ──► buffer n ─┬─ shared (DMA-BUF) ─────► OUTPUT ┌─────────┐
@@ -33,7 +33,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// at high bit rates can be this large.
 const CODED_BYTES_PER_PIXEL: f64 = 0.5;
 
-/// Finds an H.264 encoder that accepts one of the formats of `camera`.
+/// Finds an H.264 encoder that accepts one of the camera's formats.
 ///
 /// # Errors
 ///

@@ -35,7 +35,7 @@ struct StatusReply {
     config_error: Option<String>,
     /// Whether the configuration takes full effect only after a restart of the machine.
     reboot_needed: bool,
-    /// Names of cameras that delivered pictures before an update, and do not now.
+    /// Names of cameras that delivered video before an update, and do not now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missing_cameras: Vec<String>,
     cameras: Vec<Status>,

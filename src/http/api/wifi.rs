@@ -37,7 +37,7 @@ fn report(context: &Context) -> Option<Value> {
     serde_json::from_slice::<Value>(&text).ok().filter(Value::is_object)
 }
 
-/// Redirects a request for another host to the settings page while the access point is open. All
+/// Redirects a request for another host to the settings page while the access point is running. All
 /// host names then resolve to this machine. Operating systems then show the page to the user.
 pub(in crate::http) fn captive(
     context: &Context,

@@ -59,7 +59,7 @@ pub struct State {
     requests: VecDeque<(u32, usize)>,
     /// Payloads that have not been sent completely, each a picture with its header.
     payloads: VecDeque<Vec<u8>>,
-    /// Number of bytes of the first payload that have been sent.
+    /// Number of bytes already sent from the first payload.
     done: usize,
     gone: bool,
 }

@@ -491,12 +491,12 @@ fn cycles(lab: &Lab) {
         viewer.picture(TIMEOUT);
         sizes.push(streamer.size());
     }
-    // The first half of the cycles covers memory that is allocated once.
+    // Memory that is allocated only once is allocated in the first half of the cycles.
     let (early, late) = (sizes[99], sizes[199]);
     println!(
         "    (KiB, open files) after 1, 100 and 200 cycles: {:?}, {early:?}, {late:?}",
         sizes[0]
     );
     assert_eq!(early.1, late.1, "open files");
-    assert!(late.0 <= early.0 + 256, "the memory grew by {} KiB", late.0 - early.0);
+    assert!(late.0 <= early.0 + 256, "memory use grew by {} KiB", late.0 - early.0);
 }
