@@ -132,6 +132,15 @@ impl<'a> Volume<'a> {
     /// The disk cannot be read, or the file system is damaged.
     pub fn files(&mut self) -> Result<Files, BootFilesError> {
         let mut files = Files::default();
+        for (path, found) in self.list()? {
+            files.insert(&path, self.read_chain(found.cluster, Some(found.size))?);
+        }
+        Ok(files)
+    }
+
+    /// Returns all files with their paths.
+    fn list(&mut self) -> Result<Vec<(String, Found)>, BootFilesError> {
+        let mut files = vec![];
         let mut count = 0;
         // Files and folders that share clusters could otherwise take up all memory and time.
         let mut left = self.table.len() as u64 * self.cluster_bytes;
@@ -158,7 +167,7 @@ impl<'a> Volume<'a> {
                     left = left
                         .checked_sub(u64::from(found.size))
                         .ok_or(BootFilesError::Fat("its files are larger than it is"))?;
-                    files.insert(&path, self.read_chain(found.cluster, Some(found.size))?);
+                    files.push((path, found));
                 }
             }
         }
@@ -183,27 +192,37 @@ impl<'a> Volume<'a> {
         self.data + last.map_or(0, |cluster| (cluster as u64 - 1) * self.cluster_bytes)
     }
 
-    /// Returns the areas that belong to no file and those of the file `name` in the root folder, as
-    /// positions on the disk in bytes, up to the position `limit` in the file system.
+    /// Returns the areas that contain no data of a file, except those of the file `name` in the root
+    /// folder: clusters that are not in use, the rest of a file's last cluster, and all clusters of
+    /// that file. They are positions on the disk in bytes, up to the position `limit` in the file
+    /// system.
     ///
     /// # Errors
     ///
     /// The disk cannot be read, or the file system is damaged.
-    pub fn free_areas(
+    pub fn areas_without(
         &mut self,
         name: &str,
         limit: u64,
     ) -> Result<Vec<Range<u64>>, BootFilesError> {
-        let mut free: Vec<bool> = self.table.iter().map(|&entry| entry == 0).collect();
-        if let Some(found) = self.find(name)? {
+        // For each cluster, the part that contains data, in bytes.
+        let mut used: Vec<u64> = self
+            .table
+            .iter()
+            .map(|&entry| if entry == 0 { 0 } else { self.cluster_bytes })
+            .collect();
+        for (path, found) in self.list()? {
+            let mut left = if path.eq_ignore_ascii_case(name) { 0 } else { u64::from(found.size) };
             for cluster in self.chain(found.cluster)? {
-                free[cluster as usize] = true;
+                used[cluster as usize] = left.min(self.cluster_bytes);
+                left = left.saturating_sub(self.cluster_bytes);
             }
         }
         let mut areas: Vec<Range<u64>> = vec![];
-        for cluster in (2..free.len()).filter(|&cluster| free[cluster]) {
-            let start = self.position(cluster as u32);
-            let end = (start + self.cluster_bytes).min(self.start + limit);
+        for (cluster, used) in used.into_iter().enumerate().skip(2) {
+            let cluster = self.position(cluster as u32);
+            let start = cluster + used;
+            let end = (cluster + self.cluster_bytes).min(self.start + limit);
             match areas.last_mut() {
                 _ if start >= end => {}
                 Some(last) if last.end == start => last.end = end,

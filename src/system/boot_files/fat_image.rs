@@ -445,14 +445,16 @@ mod tests {
         let data = (RESERVED + TABLES * 64 + 32) as u64 * SECTOR as u64;
         // Three clusters and one.
         assert_eq!(volume.end_of_use(), data + 4 * CLUSTER as u64);
-        let first = (1 << 20) + data + 3 * CLUSTER as u64;
-        let all = volume.free_areas("B.TOML", SIZE).unwrap();
-        assert_eq!(all.len(), 1);
-        assert_eq!(all[0].start, first);
-        assert!(all[0].end <= (1 << 20) + SIZE && all[0].end > (1 << 20) + SIZE - CLUSTER as u64);
-        let limited = volume.free_areas("none", data + 5 * CLUSTER as u64).unwrap();
-        assert_eq!(limited.len(), 1);
-        assert_eq!(limited[0], first + CLUSTER as u64..first + 2 * CLUSTER as u64);
+        let at = |clusters: u64, bytes: u64| (1 << 20) + data + clusters * CLUSTER as u64 + bytes;
+        let areas = volume.areas_without("B.TOML", SIZE).unwrap();
+        // The rest of the third cluster, and everything after it: b.toml and free clusters.
+        assert_eq!(areas.len(), 1);
+        assert_eq!(areas[0].start, at(2, 5000 - 2 * CLUSTER as u64));
+        assert!(areas[0].end <= (1 << 20) + SIZE);
+        assert!(areas[0].end > (1 << 20) + SIZE - CLUSTER as u64);
+        let limited = volume.areas_without("none", data + 5 * CLUSTER as u64).unwrap();
+        let expected = [at(2, 5000 - 2 * CLUSTER as u64)..at(3, 0), at(3, 6)..at(5, 0)];
+        assert_eq!(limited, expected);
         assert_eq!(volume.file("B.toml").unwrap().unwrap(), b"secret");
         assert!(volume.file("c").unwrap().is_none());
     }
@@ -516,13 +518,13 @@ mod tests {
             }
             let mut disk = Memory(image);
             if let Ok(mut volume) = Volume::open(&mut disk, 0) {
-                let _ = (volume.files(), volume.end_of_use(), volume.free_areas("x", SIZE));
+                let _ = (volume.files(), volume.end_of_use(), volume.areas_without("x", SIZE));
             }
             disk.0[..512].copy_from_slice(&noise);
             disk.0[510..512].copy_from_slice(&[0x55, 0xaa]);
             disk.0[11..13].copy_from_slice(&[0, 2]);
             if let Ok(mut volume) = Volume::open(&mut disk, 0) {
-                let _ = (volume.files(), volume.end_of_use(), volume.free_areas("x", SIZE));
+                let _ = (volume.files(), volume.end_of_use(), volume.areas_without("x", SIZE));
             }
         }
     }

@@ -184,6 +184,9 @@ fn passwords_do_not_remain_in_the_former_half() {
         // An earlier version, which lies in clusters that are no longer in use.
         let at = 2 * MIB + 5 * MIB;
         world.card[at..at + 8].copy_from_slice(b"password");
+        // Another one, in the last cluster of a file that is shorter than its clusters.
+        let place = memchr::memmem::find(&world.card, b"mine").unwrap();
+        world.card[place + 5..][..8].copy_from_slice(b"password");
         world.save_config("password = \"another secret\"");
         let contains = |world: &World, text: &[u8]| {
             let half = &world.card[2 * MIB..11 * MIB];
@@ -205,6 +208,22 @@ fn passwords_do_not_remain_in_the_former_half() {
         read_all(volume.root_dir(), "", &mut files);
         assert_eq!(files["old.dtb"], b"old");
         assert!(files["berrymse.toml"].iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn passwords_do_not_remain_in_a_half_that_was_taken_back() {
+    let new = Release::new("new");
+    for is_old in [true, false] {
+        let mut world = broken(is_old, &new);
+        world.save_config("password = \"a secret\"");
+        while world.start() != "old" {}
+        let contains =
+            |world: &World| memchr::memmem::find(&world.card[11 * MIB..], b"a secret").is_some();
+        assert!(contains(&world));
+        assert_eq!(update(&mut world, &new).unwrap(), Phase::Reverted);
+        assert!(!contains(&world));
+        assert!(world.read_config().contains("a secret"));
     }
 }
 

@@ -80,6 +80,8 @@ impl Update<'_> {
                     state.note.clear();
                 }
                 self.save(&state)?;
+                // `berrymse apply` has already read the configuration there.
+                self.wipe(1 - record.half)?;
             } else if self.running.as_ref() == Some(&pending.identity) {
                 self.confirm(&record, &mut state)?;
             } else {
@@ -230,24 +232,37 @@ impl Update<'_> {
     /// remain, for recovery on a computer.
     fn wipe(&mut self, half: usize) -> Result<(), BootFilesError> {
         let (start, size) = (self.layout.offset(half), self.layout.bytes());
-        let areas = match Volume::open(self.disk, start) {
-            Ok(mut volume) => volume.free_areas(CONFIG, size)?,
-            Err(BootFilesError::Fat(_)) => vec![],
-            Err(error) => return Err(error),
+        let areas = Volume::open(self.disk, start)
+            .and_then(|mut volume| volume.areas_without(CONFIG, size));
+        let areas = match areas {
+            // Nothing could start from it.
+            Err(BootFilesError::Fat(_)) => [start..start + size].into(),
+            areas => areas?,
         };
-        let zeros = vec![0; CHUNK];
         let wipe = || {
             for area in areas {
                 for at in area.clone().step_by(CHUNK) {
-                    let length = (area.end - at).min(CHUNK as u64) as usize;
-                    if read(self.disk, at, length)? != zeros[..length] {
-                        self.disk.write(at, &zeros[..length])?;
-                    }
+                    self.clear(at, area.end.min(at + CHUNK as u64))?;
                 }
             }
             self.disk.flush()
         };
         wipe().map_err(card("overwrite the former boot partition"))
+    }
+
+    /// Overwrites the bytes from `start` to `end` with zeros, and leaves the other bytes in their
+    /// sectors unchanged.
+    fn clear(&mut self, start: u64, end: u64) -> io::Result<()> {
+        let sector = SECTOR as u64;
+        let first = start / sector * sector;
+        let length = (end.next_multiple_of(sector) - first) as usize;
+        let mut bytes = read(self.disk, first, length)?;
+        let part = &mut bytes[(start - first) as usize..(end - first) as usize];
+        if part.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        part.fill(0);
+        self.disk.write(first, &bytes)
     }
 }
 
