@@ -10,6 +10,11 @@
 # locations on the card, each with a checksum and a sequence number, in the format that libubootenv and
 # U-Boot call "redundant". Only the older copy is overwritten, so that one valid copy always remains.
 #
+# BOOT_FILES and BOOT_FILES_LEFT: the half of the boot partition whose files are on trial (its first block, as
+# `part start` prints it), and the attempts left. Each start from that half uses one of these attempts, not one
+# of the slot's. A working system removes both. When the counter reaches 0, the script writes the former master boot
+# record back, which refers to the half with the former files.
+#
 # appliance/assemble replaces @...@ with hexadecimal numbers; positions are in blocks of 512 bytes.
 
 echo "BerryMSE: ${devtype} ${devnum}"
@@ -29,6 +34,11 @@ setexpr right ${sum} + 10
 setexpr right_1 ${sum} + 11
 setexpr right_2 ${sum} + 12
 setexpr right_3 ${sum} + 13
+setexpr former ${copy_1} + 400000
+setexpr former_sum ${former} + 200
+setexpr former_disk ${former} + 1b8
+setexpr record ${former} + 1000
+setexpr record_disk ${record} + 1b8
 
 # Layout of a copy: CRC (4 bytes, little-endian), sequence number (1 byte), variables. The crc32 command
 # stores its result in little-endian order in U-Boot builds with a single hash algorithm (rpi_arm64), and in
@@ -37,10 +47,11 @@ setexpr right_3 ${sum} + 13
 mw.b ${copy_1} 0 1
 crc32 ${copy_1} 1 ${sum}
 if itest.l *${sum} == d202ef8d; then
-    setenv sum_up 'setexpr data ${copy} + 5; crc32 ${data} @ENV_DATA@ ${right}'
+    setenv sum_of 'crc32 ${data} ${length} ${right}'
 else
-    setenv sum_up 'setexpr data ${copy} + 5; crc32 ${data} @ENV_DATA@ ${sum}; cp.b ${sum_3} ${right} 1; cp.b ${sum_2} ${right_1} 1; cp.b ${sum_1} ${right_2} 1; cp.b ${sum} ${right_3} 1'
+    setenv sum_of 'crc32 ${data} ${length} ${sum}; cp.b ${sum_3} ${right} 1; cp.b ${sum_2} ${right_1} 1; cp.b ${sum_1} ${right_2} 1; cp.b ${sum} ${right_3} 1'
 fi
+setenv sum_up 'setexpr data ${copy} + 5; setenv length @ENV_DATA@; run sum_of'
 setenv whole 'run sum_up; itest.l *${right} == *${copy}'
 
 setenv current
@@ -75,9 +86,11 @@ fi
 setenv BOOT_ORDER
 setenv BOOT_A_LEFT
 setenv BOOT_B_LEFT
+setenv BOOT_FILES
+setenv BOOT_FILES_LEFT
 if test -n "${current}"; then
     if test "${current}" = 1; then setexpr data ${copy_1} + 5; else setexpr data ${copy_2} + 5; fi
-    env import -b ${data} @ENV_DATA@ BOOT_ORDER BOOT_A_LEFT BOOT_B_LEFT
+    env import -b ${data} @ENV_DATA@ BOOT_ORDER BOOT_A_LEFT BOOT_B_LEFT BOOT_FILES BOOT_FILES_LEFT
 else
     echo "BerryMSE: both copies of the boot state are invalid: using the defaults"
 fi
@@ -86,20 +99,58 @@ test -n "${BOOT_A_LEFT}" || setenv BOOT_A_LEFT 3
 test -n "${BOOT_B_LEFT}" || setenv BOOT_B_LEFT 3
 
 # Overwrites the older copy.
-setenv save 'setexpr number ${number} + 1; setexpr number ${number} % 100; if test "${current}" = 1; then setenv copy ${copy_2}; setenv block @ENV_2@; setenv current 2; else setenv copy ${copy_1}; setenv block @ENV_1@; setenv current 1; fi; mw.b ${copy} 0 @ENV_SIZE@; setexpr data ${copy} + 5; env export -b -s 0x@ENV_DATA@ ${data} BOOT_ORDER BOOT_A_LEFT BOOT_B_LEFT; setexpr counter ${copy} + 4; mw.b ${counter} ${number} 1; run sum_up; cp.b ${right} ${copy} 4; ${devtype} write ${copy} ${block} @ENV_BLOCKS@'
+setenv save 'setexpr number ${number} + 1; setexpr number ${number} % 100; if test "${current}" = 1; then setenv copy ${copy_2}; setenv block @ENV_2@; setenv current 2; else setenv copy ${copy_1}; setenv block @ENV_1@; setenv current 1; fi; mw.b ${copy} 0 @ENV_SIZE@; setexpr data ${copy} + 5; env export -b -s 0x@ENV_DATA@ ${data} BOOT_ORDER BOOT_A_LEFT BOOT_B_LEFT BOOT_FILES BOOT_FILES_LEFT; setexpr counter ${copy} + 4; mw.b ${counter} ${number} 1; run sum_up; cp.b ${right} ${copy} 4; ${devtype} write ${copy} ${block} @ENV_BLOCKS@'
+
+# Are the files in this half on trial?
+setenv half
+setenv trial
+part start ${devtype} ${devnum} 1 half
+if test -n "${BOOT_FILES}"; then if test "${BOOT_FILES}" = "${half}"; then setenv trial yes; fi; fi
+if test -n "${trial}"; then
+    if itest 0x${BOOT_FILES_LEFT} -gt 0; then
+        setexpr BOOT_FILES_LEFT ${BOOT_FILES_LEFT} - 1
+        echo "BerryMSE: boot files on trial, ${BOOT_FILES_LEFT} more attempts"
+    else
+        setenv trial
+        setenv BOOT_FILES
+        setenv BOOT_FILES_LEFT
+        # The copy must be complete and belong to this card.
+        setenv back
+        mw.b ${former} 0 400
+        if ${devtype} read ${former} @FORMER@ 2; then
+            if ${devtype} read ${record} 0 1; then
+                setenv data ${former}
+                setenv length 200
+                run sum_of
+                if itest.l *${right} == *${former_sum}; then
+                    if itest.l *${former_disk} == *${record_disk}; then setenv back yes; fi
+                fi
+            fi
+        fi
+        if test -n "${back}"; then
+            echo "BerryMSE: no attempts left with these boot files: returning to the former ones"
+            # In this order: a power cut in between starts the former files, for which the variables have no meaning.
+            if ${devtype} write ${former} 0 1; then
+                run save
+                reset
+            fi
+        fi
+        echo "BerryMSE: no attempts left with these boot files, but the former ones are not available"
+    fi
+fi
 
 setenv slot
 for candidate in ${BOOT_ORDER}; do
     if test -z "${slot}"; then
         if test "${candidate}" = A; then
             if itest 0x${BOOT_A_LEFT} -gt 0; then
-                setexpr BOOT_A_LEFT ${BOOT_A_LEFT} - 1
+                test -n "${trial}" || setexpr BOOT_A_LEFT ${BOOT_A_LEFT} - 1
                 setenv slot A; setenv left ${BOOT_A_LEFT}; setenv boot @BOOT_A@; setenv root @ROOT_A@
             fi
         fi
         if test "${candidate}" = B; then
             if itest 0x${BOOT_B_LEFT} -gt 0; then
-                setexpr BOOT_B_LEFT ${BOOT_B_LEFT} - 1
+                test -n "${trial}" || setexpr BOOT_B_LEFT ${BOOT_B_LEFT} - 1
                 setenv slot B; setenv left ${BOOT_B_LEFT}; setenv boot @BOOT_B@; setenv root @ROOT_B@
             fi
         fi
@@ -135,6 +186,9 @@ if test "${start}" = bootz; then
     setenv unpack true
     setexpr packed ${kernel_addr_r} + 4000000
 fi
+# The identity of these boot files, in the first line of the list. The running system compares it with its own.
+setenv identity
+if load ${devtype} ${devnum}:1 ${text} boot-files.txt 200; then env import -t ${text} ${filesize} identity; fi
 part uuid ${devtype} ${devnum}:${root} root_uuid
 setenv ramdisk_at -
 if load ${devtype} ${devnum}:${boot} ${packed} ${kernel} && run unpack; then
@@ -148,7 +202,7 @@ if load ${devtype} ${devnum}:${boot} ${packed} ${kernel} && run unpack; then
     setenv firmware
     if fdt addr ${fdt_addr}; then fdt get value firmware /chosen bootargs; fi
     # A panic restarts the machine, which uses another attempt.
-    setenv bootargs "root=PARTUUID=${root_uuid} rootwait ro rauc.slot=${slot} panic=5 ${firmware} ${arguments}"
+    setenv bootargs "root=PARTUUID=${root_uuid} rootwait ro rauc.slot=${slot} berrymse.boot=${identity} panic=5 ${firmware} ${arguments}"
     if test "${start}" = bootz; then
         bootz ${packed} ${ramdisk_at} ${fdt_addr}
     else

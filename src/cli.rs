@@ -73,6 +73,13 @@ pub enum Command {
     /// Join the configured wireless network, or open an access point if none is configured
     #[command(hide = true)]
     Wifi(Wifi),
+    /// Update the boot files, if those of the running system are not in use
+    #[command(hide = true)]
+    BootFiles {
+        /// Directory to use as /
+        #[arg(long, value_name = "DIR", default_value = "/")]
+        root: PathBuf,
+    },
     /// Check whether every camera of a running server delivers pictures
     ///
     /// Exits with 0 if every camera delivers pictures, with 3 if the server reports that a camera

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Apply { config, last_good, root } => apply(config, last_good, root),
         Command::RootHelper(options) => root_helper(options),
         Command::Wifi(options) => manage_wifi(options),
+        Command::BootFiles { root } => boot_files(&root),
         Command::Health { url, config, last_good } => match health(url, config, last_good) {
             Ok(Some(problem)) => {
                 eprintln!("berrymse: {problem}");
@@ -64,6 +65,8 @@ fn root_helper(options: RootHelper) -> Result<(), CommandError> {
         config: options.config,
         last_good: options.last_good,
         config_error: paths::CONFIG_ERROR.into(),
+        boot_lock: paths::BOOT_LOCK.into(),
+        boot_moved: paths::BOOT_MOVED.into(),
         reboot: system::helper::reboot,
     };
     Ok(helper.run(&options.socket, options.group.as_deref())?)
@@ -74,6 +77,14 @@ fn manage_wifi(options: Wifi) -> ! {
     start_log(0);
     let Wifi { config, last_good, state, report } = options;
     wifi::WifiManager::new(wifi::Files { config, last_good, state, report }).run()
+}
+
+/// `berrymse boot-files`
+fn boot_files(root: &Path) -> Result<(), CommandError> {
+    start_log(0);
+    let Some(report) = system::boot_files::update(root) else { return Ok(()) };
+    writeln!(io::stdout(), "boot files: {report}")?;
+    Ok(())
 }
 
 /// `berrymse cameras`

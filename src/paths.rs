@@ -20,3 +20,30 @@ pub const ROOT_HELPER: &str = "/run/berrymse/root";
 
 /// State of the wireless network, reported by `berrymse wifi` (JSON).
 pub const WIFI_REPORT: &str = "/run/berrymse/wifi.json";
+
+/// Mount point of the boot partition.
+pub const BOOT: &str = "/boot";
+
+/// Directory with links to the card and its partitions.
+pub const DEVICES: &str = "/dev/berrymse";
+
+/// Layout of the card.
+pub const LAYOUT: &str = "/usr/share/berrymse/layout";
+
+/// Boot files of this release.
+pub const BOOT_FILES: &str = "/usr/share/berrymse/boot";
+
+/// State of the last update of the boot files.
+pub const BOOT_FILES_STATE: &str = "/data/berrymse/state/boot-files";
+
+/// Which boot files are in use, reported by `berrymse boot-files` (JSON).
+pub const BOOT_FILES_REPORT: &str = "/run/berrymse/boot-files.json";
+
+/// Lock on the boot partition.
+pub const BOOT_LOCK: &str = "/run/berrymse/boot.lock";
+
+/// Script that mounts the boot partition again after it has moved.
+pub const REMOUNT_BOOT: &str = "/usr/lib/berrymse/remount-boot";
+
+/// Exists while the mounted boot partition is not the one that the next start uses.
+pub const BOOT_MOVED: &str = "/run/berrymse/boot-moved";

@@ -219,7 +219,16 @@ const UPDATE_TEXTS = {
   failed: (now) => `The update failed: ${now.error}.`,
 };
 
+/** Texts for the files that start the device. */
+const BOOT_FILES_TEXTS = {
+  current: ({ why }) => why && `${why[0].toUpperCase()}${why.slice(1)}.`,
+  waiting: ({ why }) => `New boot files take effect after the next restart.${why ? ` Note: ${why}.` : ''}`,
+  reverted: ({ why }) => `The boot files were not updated: ${why}.`,
+  refused: ({ why }) => `The boot files were not updated: ${why}.`,
+};
+
 function showUpdate(now) {
+  show('boot-files', now.boot_files && BOOT_FILES_TEXTS[now.boot_files.state]?.(now.boot_files));
   byId('update-form').hidden = !now.available;
   byId('check').hidden = !now.available;
   if (!now.available) {

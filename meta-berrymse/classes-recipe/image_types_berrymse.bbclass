@@ -18,7 +18,9 @@ BERRYMSE_BITS:rpi:aarch64 ?= "64"
 # Lines that are added to config.txt.
 BERRYMSE_CONFIG_TXT ?= ""
 
-IMAGE_CMD:card () {
+# Creates the boot files and adds them to the root file system, for updates. The image runs it after do_rootfs.
+berrymse_boot_files[doc] = "Creates the boot files and adds them to the root file system"
+berrymse_boot_files () {
     boot=${WORKDIR}/card-boot
     rm -rf $boot
     ${BERRYMSE_TREE}/appliance/assemble boot $boot ${BERRYMSE_BITS}
@@ -32,6 +34,10 @@ IMAGE_CMD:card () {
                 *\;*) name=${entry#*;} ;;
                 *) name=${file##*/} ;;
             esac
+            case $name in
+                # Firmware with fewer functions, or for debugging.
+                start*cd.elf|start*db.elf|fixup*cd.dat|fixup*db.dat) continue ;;
+            esac
             install -D -m 0644 $file $boot/$name
         done
         set -f
@@ -40,6 +46,12 @@ IMAGE_CMD:card () {
     if [ -n "${BERRYMSE_CONFIG_TXT}" ]; then
         printf '\n%b\n' '${BERRYMSE_CONFIG_TXT}' >> $boot/config.txt
     fi
+    ${BERRYMSE_TREE}/appliance/assemble set $boot ${IMAGE_ROOTFS}
+}
+
+IMAGE_CMD:card () {
+    boot=${WORKDIR}/card-boot
+    cp ${BERRYMSE_TREE}/appliance/berrymse.toml $boot
     find $boot -exec touch -h -d @${REPRODUCIBLE_TIMESTAMP_ROOTFS} '{}' +
     ${BERRYMSE_TREE}/appliance/assemble card ${IMGDEPLOYDIR}/${IMAGE_NAME}.card $boot \
         ${DEPLOY_DIR_IMAGE}/berrymse-slot-${MACHINE}.img ${IMGDEPLOYDIR}/${IMAGE_NAME}.squashfs-zst
@@ -47,12 +59,8 @@ IMAGE_CMD:card () {
 do_image_card[file-checksums] += " \
     ${BERRYMSE_TREE}/appliance/assemble:True \
     ${BERRYMSE_TREE}/appliance/berrymse.toml:True \
-    ${BERRYMSE_TREE}/appliance/boot.cmd:True \
-    ${BERRYMSE_TREE}/appliance/cmdline.txt:True \
-    ${BERRYMSE_TREE}/appliance/config.txt:True \
     ${BERRYMSE_TREE}/appliance/layout:True \
     ${BERRYMSE_TREE}/appliance/overlays:True \
-    ${BERRYMSE_TREE}/appliance/raspberrypi:True \
 "
 do_image_card[depends] += " \
     berrymse-slot:do_deploy \
@@ -61,6 +69,4 @@ do_image_card[depends] += " \
     mtools-native:do_populate_sysroot \
     u-boot-tools-native:do_populate_sysroot \
     util-linux-native:do_populate_sysroot \
-    virtual/bootloader:do_deploy \
 "
-do_image_card[depends] += "${@'rpi-bootfiles:do_deploy virtual/kernel:do_deploy' if 'rpi' in d.getVar('OVERRIDES').split(':') else ''}"

@@ -4,10 +4,11 @@ use crate::config::Config;
 use crate::config::edit::span_of;
 use crate::config::error::{ConfigError, line_column};
 use crate::system::error::SystemError;
-use crate::system::files::{link, remove, write};
+use crate::system::files::{link, remove, replace, write};
 use crate::system::last_good::{keep, load};
+use crate::system::mounts::RemountedRw;
 use crate::system::wifi::files::wpa_supplicant;
-use crate::system::{journal, network};
+use crate::system::{boot_files, journal, network};
 use std::path::{Path, PathBuf};
 
 /// The files that `apply` reads and writes.
@@ -33,9 +34,10 @@ pub struct Report {
 /// Applies as much of the configuration as possible.
 pub fn apply(paths: &Paths) -> Report {
     let recovered = journal::recover(&paths.config, &paths.last_good);
+    let recovered = recovered.and_then(|_| restore(paths));
     let found = load(&paths.config, &paths.last_good);
     let mut machine = Machine { root: &paths.root, report: Report::default() };
-    machine.check(&paths.config, recovered.map(drop));
+    machine.check(&paths.config, recovered);
     machine.report.problems.extend(found.problem);
     if let Some(text) = &found.text {
         machine.check(&paths.last_good, keep(&paths.last_good, text));
@@ -51,6 +53,20 @@ pub fn apply(paths: &Paths) -> Report {
         false => machine.write("run/berrymse/config-error", &format!("{problems}\n"), 0o644),
     }
     machine.report
+}
+
+/// Restores a configuration that was changed while new boot files were on trial, if the boot loader
+/// has since returned to the former ones.
+fn restore(paths: &Paths) -> std::io::Result<()> {
+    let current = std::fs::read(&paths.config).unwrap_or_default();
+    match boot_files::config_after_return(&paths.root, &current) {
+        Ok(Some(text)) => {
+            let _writable = RemountedRw::new(paths.config.parent().unwrap_or(Path::new("/")))?;
+            replace(&paths.config, &text, 0o644)
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(std::io::Error::other(error)),
+    }
 }
 
 struct Machine<'a> {

@@ -26,6 +26,8 @@ pub enum SystemError {
     },
     /// The configuration to save is invalid, or contains a change that is not allowed.
     Config(ConfigError),
+    /// The mounted boot partition is not the one that the next start uses.
+    BootMoved,
     /// The root helper does not know this request.
     UnknownRequest(String),
     /// The machine could not be restarted.
@@ -50,6 +52,9 @@ impl fmt::Display for SystemError {
                 write!(f, "cannot create the socket {}: {error}", socket.display())
             }
             SystemError::Config(error) => error.fmt(f),
+            SystemError::BootMoved => f.write_str(
+                "the boot files have just been updated: restart the machine, then save again",
+            ),
             SystemError::UnknownRequest(request) => write!(f, "unknown request {request:?}"),
             SystemError::Reboot(error) => write!(f, "cannot restart the machine: {error}"),
             SystemError::Announce { host, error } => {
@@ -68,7 +73,7 @@ impl std::error::Error for SystemError {
             | SystemError::Reboot(error) => Some(error),
             SystemError::Config(error) => Some(error),
             SystemError::Announce { error, .. } => Some(error),
-            SystemError::UnknownRequest(_) => None,
+            SystemError::BootMoved | SystemError::UnknownRequest(_) => None,
         }
     }
 }

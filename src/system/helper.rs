@@ -12,6 +12,7 @@
 
 use crate::config::remote::no_new_key;
 use crate::config::{Config, ConfigError, MAX_CONFIG};
+use crate::system::boot_lock::BootLock;
 use crate::system::error::SystemError;
 use crate::system::files::replace;
 use crate::system::journal;
@@ -109,6 +110,10 @@ pub struct Helper {
     pub last_good: PathBuf,
     /// The file with the errors that `apply` found. Deleted when a new configuration is saved.
     pub config_error: PathBuf,
+    /// Lock on the boot partition.
+    pub boot_lock: PathBuf,
+    /// Exists while the mounted boot partition is not the one that the next start uses.
+    pub boot_moved: PathBuf,
     /// Restarts the machine.
     pub reboot: fn() -> Result<(), SystemError>,
 }
@@ -172,6 +177,10 @@ impl Helper {
             let path = path.to_path_buf();
             move |error: io::Error| SystemError::Write { path, error }
         };
+        let _lock = BootLock::acquire(&self.boot_lock).map_err(cannot_write(&self.boot_lock))?;
+        if self.boot_moved.exists() {
+            return Err(SystemError::BootMoved);
+        }
         // Write the copy on `/data` first: its file system survives a power cut.
         journal::begin(&self.config, &self.last_good).map_err(cannot_write(&self.last_good))?;
         let result = (|| {
@@ -250,6 +259,8 @@ mod tests {
             config: folder.join("boot/berrymse.toml"),
             last_good: folder.join("data/berrymse.toml"),
             config_error: folder.join("config-error"),
+            boot_lock: folder.join("run/boot.lock"),
+            boot_moved: folder.join("run/boot-moved"),
             reboot: || {
                 REBOOTED.store(true, Ordering::SeqCst);
                 Ok(())
@@ -257,7 +268,7 @@ mod tests {
         };
         std::fs::write(&helper.config_error, "old").unwrap();
         let (config, last_good) = (helper.config.clone(), helper.last_good.clone());
-        let config_error = helper.config_error.clone();
+        let (config_error, boot_moved) = (helper.config_error.clone(), helper.boot_moved.clone());
         let socket = folder.join("run/root");
         assert!(matches!(ask(&socket, "reboot", ""), Err(HelperError::Absent)));
         let at = socket.clone();
@@ -273,6 +284,14 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&config).unwrap(), text);
         assert_eq!(std::fs::read_to_string(&last_good).unwrap(), text);
         assert!(!config_error.exists());
+        // The boot partition has moved, but the former one is still mounted.
+        std::fs::write(&boot_moved, "").unwrap();
+        let Err(HelperError::Failed(message)) = ask(&socket, "save-config", "[server]\n") else {
+            panic!("saved in the former boot partition")
+        };
+        assert!(message.contains("restart"), "{message}");
+        std::fs::remove_file(&boot_moved).unwrap();
+        assert_eq!(std::fs::read_to_string(&config).unwrap(), text);
         for (verb, text, expected) in [
             ("save-config", "[srever]\n", "berrymse.toml:1:2: no such key"),
             ("save-config", "[system]\nssh_keys = ['ssh-rsa AAAA']\n", "new SSH key"),

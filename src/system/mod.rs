@@ -6,6 +6,8 @@
 //! changes immediately.
 
 mod apply;
+pub mod boot_files;
+mod boot_lock;
 pub mod error;
 mod files;
 pub mod helper;

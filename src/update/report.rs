@@ -1,5 +1,6 @@
 //! The state of updates, as `GET /api/update` reports it.
 
+use crate::system::boot_files;
 use crate::update::rauc::Slot;
 use serde::Serialize;
 use std::path::Path;
@@ -77,6 +78,9 @@ pub struct Report {
     /// The last update, if it failed its health check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fell_back: Option<FellBack>,
+    /// Which boot files are in use, if this machine can update them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_files: Option<boot_files::Report>,
     /// A newer version, if one was announced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,

@@ -7,6 +7,7 @@
 use crate::config;
 use crate::config::{Check, Install};
 use crate::fetch::fetch;
+use crate::system::boot_files::{self, Phase as BootFiles};
 use crate::system::helper::ask;
 use crate::update::announcement::{Announcement, parse};
 use crate::update::error::UpdateError;
@@ -53,6 +54,14 @@ pub async fn run(updater: Arc<Updater>, config: config::Update, helper: PathBuf)
             }
             Ok(None) => log::debug!("no newer version is available"),
             Err(error) => log::warn!("cannot check for a newer version: {error}"),
+        }
+        // A new system has updated the boot files, and this restart completes its update.
+        let waits =
+            || boot_files::report().is_some_and(|report| report.state == BootFiles::Waiting);
+        if config.install == Install::Auto && waits() {
+            wait_for_window(config.window).await;
+            log::info!("restarting the machine to use the new boot files");
+            restart(helper.clone()).await;
         }
         wait = CHECK_INTERVAL + random_up_to(MAX_CHECK_DELAY);
     }

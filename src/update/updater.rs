@@ -1,5 +1,6 @@
 //! Installation of updates, one at a time.
 
+use crate::system::boot_files;
 use crate::update::error::UpdateError;
 use crate::update::rauc::{InstallerProxy, Slot};
 use crate::update::report::{Offer, Phase, Report, fell_back, running};
@@ -159,6 +160,7 @@ impl Updater {
             version: Some(running(&slots)),
             compatible: Some(compatible),
             fell_back: fell_back(&slots, &self.health_error),
+            boot_files: boot_files::report(),
             slots,
             ..known
         };

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import firmware
 from card import Card
 
 LAYOUT = Path(__file__).parents[2] / "appliance/layout"
@@ -23,7 +24,7 @@ TIMEOUT_FACTOR = float(os.environ.get("PATIENCE", "1"))
 
 
 class Machine:
-    def __init__(self, built, folder, size="512M"):
+    def __init__(self, built, folder, size="512M", image=None):
         self.built = Path(built)
         self.folder = Path(folder)
         self.card_file = self.folder / "card.img"
@@ -33,7 +34,7 @@ class Machine:
         self.card = None
         self.http_port, self.ssh_port = free_port(), free_port()
         # A new card, larger than the image.
-        subprocess.run(["cp", "--sparse=always", self.built / "card.img", self.card_file], check=True)
+        subprocess.run(["cp", "--sparse=always", image or self.built / "card.img", self.card_file], check=True)
         subprocess.run(["truncate", "-s", size, self.card_file], check=True)
         self.key = self.folder / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
@@ -44,7 +45,8 @@ class Machine:
 
     def _mtools(self, *arguments, **options):
         command, *rest = arguments
-        start, _ = self.partition("boot")
+        with self.card_file.open("rb") as card:
+            start, _ = firmware.boot_partition(card)
         return subprocess.run(
             [command, "-i", f"{self.card_file}@@{start}", *rest], check=True, capture_output=True, **options
         ).stdout
@@ -73,6 +75,10 @@ class Machine:
 
     def write_config(self, text):
         self._mtools("mcopy", "-o", "-", "::berrymse.toml", input=text.encode())
+
+    def boot_files(self):
+        """Returns the identity of the boot files that start the machine; they must be complete."""
+        return firmware.identity(self.card_file)
 
     def allow_ssh(self, more=""):
         """Writes a configuration with the key of the tests and the lines `more` to the card."""

@@ -111,9 +111,17 @@ test('an upload: progress, success and failure (with a stand-in for RAUC)', asyn
   assert.equal(await text(page, 'detail'), 'Message from RAUC: bad block');
   assert.ok(await page.locator('#progress').isHidden());
   now = { available: true, state: 'idle', version: '1.0', slots: [], offer: { version: '3.0', url: 'https://x/y' },
-    fell_back: { version: '2.0', why: 'no picture' } };
+    fell_back: { version: '2.0', why: 'no picture' }, boot_files: { state: 'waiting' } };
   await page.reload();
   await says(page, 'fell-back', 'Version 2.0 did not work: no picture.');
+  assert.equal(await text(page, 'boot-files'), 'New boot files take effect after the next restart.');
+  now = { ...now, boot_files: { state: 'refused', why: 'they do not fit' } };
+  await page.reload();
+  await says(page, 'boot-files', 'The boot files were not updated: they do not fit.');
+  now = { ...now, boot_files: { state: 'current' } };
+  await page.reload();
+  await says(page, 'fell-back', 'Version 2.0');
+  assert.ok(await page.locator('#boot-files').isHidden());
   await page.click('#offer');
   await says(page, 'update-state', 'Installing');
   assert.deepEqual(JSON.parse(posted[1].body), { url: 'https://x/y', downgrade: false });

@@ -4,6 +4,7 @@
 //! the environment, the working folder or signal handlers of the process.
 
 mod apply;
+mod boot_files;
 mod check;
 mod commands;
 mod docs;

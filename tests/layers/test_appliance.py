@@ -160,6 +160,7 @@ KEEPER_SURROUNDINGS = {
     # The server: healthy at first. Once the slot is marked good, every second check reports an error, so that
     # there is something to write. With /kernel/gone, it does not answer.
     "berrymse": """
+if [ "$1" = boot-files ]; then echo boot-files >>/kernel/log; sleep 30; echo "boot files: up to date"; exit; fi
 [ ! -e /kernel/gone ] || exit 1
 [ -e /run/berrymse/good ] || exit 0
 if rm /kernel/well 2>/dev/null; then exit 3; else touch /kernel/well; fi""",
@@ -223,6 +224,8 @@ def test_watchdog_is_fed_while_the_card_is_busy(keeper):
     assert keeper.pi.read("data/berrymse/state/health").strip() in ("well", "ill")
     assert keeper.pi.read("data/berrymse/state/proved-A").startswith("0.1.0 ")
     assert keeper.log().count("rauc status mark-good") == 1
+    # Once, after the slot is marked good.
+    assert keeper.log().splitlines() == ["rauc status mark-good", "boot-files"]
     assert "reboot" not in keeper.log()
     assert keeper.gap() < WATCHDOG, keeper.fed
 

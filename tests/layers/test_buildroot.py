@@ -2,11 +2,13 @@
 tools come from Debian: mkimage, mtools, mkfs, sfdisk, QEMU and a U-Boot for it."""
 
 import gzip
+import hashlib
 import os
 import pathlib
 import re
 import struct
 import subprocess
+import zlib
 
 import pytest
 from devices import parts
@@ -81,6 +83,8 @@ def environment(tmp_path, config=""):
     base = {
         "HOST_DIR": tmp_path / "host",
         "BASE_DIR": tmp_path,
+        "BINARIES_DIR": tmp_path / "images",
+        "TARGET_DIR": tmp_path / "target",
         "BR2_CONFIG": tmp_path / "config",
         "SOURCE_DATE_EPOCH": "1750000000",
     }
@@ -229,7 +233,14 @@ def image(board, at):
         (at / f"host/bin/{tool}").write_text("#!/bin/sh\n")
         (at / f"host/bin/{tool}").chmod(0o755)
     # Without a signer, no bundle is created, so RAUC is not needed.
-    (at / "config").write_text(f'BR2_PACKAGE_BERRYMSE_KEYRING="{at}/ca.pem"\n')
+    wide = "BR2_aarch64=y\n" if kernel == "Image.gz" else ""
+    (at / "config").write_text(f'{wide}BR2_PACKAGE_BERRYMSE_KEYRING="{at}/ca.pem"\n')
+    (at / "ca.pem").write_text("a certificate")
+    modules = at / "target/usr/lib/modules/6.12"
+    modules.mkdir(parents=True)
+    (modules / "modules.dep").write_text("a.ko:\n")
+    (at / "target/etc").mkdir()
+    run(TREE / "board/common/post-build.sh", at / "target", board, env=env)
     run(TREE / "board/common/post-image.sh", images, board, env=env)
     card = images / "sdcard.img"
     slot = run("mtype", "-i", images / "slot.img", "::slot.txt")
@@ -262,7 +273,9 @@ def test_config_txt_matches_the_camera_of_the_board(board, tmp_path):
     # For the Compute Module 4 only; all settings after it are for all boards.
     start = config.index("[cm4]")
     assert config[start + 1 : start + 3] == ["dtoverlay=dwc2,dr_mode=host", "[all]"]
-    assert [line for line in config if line.startswith("[")] == ["[cm4]", "[all]"]
+    assert [line for line in config if line.startswith("[")] == ["[cm4]", "[all]", "[all]"]
+    # The user's lines follow, and apply to all boards.
+    assert config[-2:] == ["[all]", "# Your own lines go below this one: updates keep them."]
     # cma= would rename the heap to "reserved", which rpicam-vid does not recognize.
     cmdline = run("mtype", "-i", f"{card}@@{layout()['boot'][0] * MIB}", "::cmdline.txt")
     assert "cma=" not in cmdline + slot["arguments"]
@@ -281,6 +294,7 @@ def make_card(at, kernel=gzip.compress(b"no kernel" * 1000, mtime=0), slot="kern
     (at / "root.img").write_bytes(b"hsqs" + b"root" * 5000)
     epoch = os.environ | {"SOURCE_DATE_EPOCH": "1750000000", "TZ": "UTC"}
     run(ASSEMBLE, "boot", at / "boot", env=epoch)
+    run(ASSEMBLE, "set", at / "boot", env=epoch)
     for file in [*at.glob("slot/*"), *at.glob("boot/*")]:
         os.utime(file, (1750000000, 1750000000))
     run(ASSEMBLE, "slot", at / "slot.img", at / "slot", env=epoch)
@@ -311,6 +325,7 @@ def test_rejects_card_without_an_overlay(card, tmp_path):
     """The firmware silently ignores a missing overlay, and the camera would not work."""
     boot = tmp_path / "boot"
     run(ASSEMBLE, "boot", boot)
+    run(ASSEMBLE, "set", boot)
     (boot / "start4.elf").write_text("firmware")
     (boot / "overlays").mkdir()
     for name in overlays():
@@ -375,6 +390,81 @@ def test_boot_script_runs_in_u_boot(card, tmp_path):
     assert "failed to start the kernel in slot A" in text or "Bad Linux ARM64 Image magic" in text, text
 
 
+HALVES = ("6000", "16000")
+
+
+def trial(card, at, left, half=HALVES[1], change=lambda card: None):
+    """A card whose boot partition is the second half, with the boot state of a trial and a copy of the former sector 0."""
+    made = at / "trial.img"
+    run("cp", "--sparse=always", card, made)
+    places = {name: start * MIB for name, (start, _) in layout().items()}
+    with made.open("r+b") as file:
+        former = file.read(512)
+        file.seek(places["boot"])
+        boot = file.read(layout()["boot"][1] * MIB)
+        for place, content in (
+            (places["boot-2"], boot),
+            (places["former"], former + struct.pack("<II", zlib.crc32(former), 512)),
+            (0, former[:454] + int(HALVES[1], 16).to_bytes(4, "little") + former[458:]),
+        ):
+            file.seek(place)
+            file.write(content)
+        variables = f"BOOT_ORDER=A B\nBOOT_A_LEFT=3\nBOOT_B_LEFT=0\nBOOT_FILES={half}\nBOOT_FILES_LEFT={left}\n"
+        (at / "env.txt").write_text(variables)
+        run("mkenvimage", "-r", "-s", "8192", "-o", at / "env", at / "env.txt")
+        file.seek(places["env-1"])
+        file.write((at / "env").read_bytes())
+        change(file)
+    return made, former
+
+
+def sector_0(at):
+    """Sector 0 after U-Boot has run."""
+    with (at / "copy.img").open("rb") as file:
+        return file.read(512)
+
+
+def test_boot_script_counts_the_attempts_of_new_boot_files(card, tmp_path):
+    made, former = trial(card, tmp_path, left=3)
+    text = u_boot("qemu_arm64", made, tmp_path, "returning.*(more attempts.*){2}")
+    assert re.findall(r"boot files on trial, (\w) more", text) == ["2", "1", "0"], text
+    # The slot loses no attempt to them. With the former ones, its attempts count again.
+    assert re.findall(r"slot (\w), (\w) more attempts", text)[:5] == [("A", "3")] * 3 + [("A", "2"), ("A", "1")], text
+    assert "returning to the former ones" in text
+    assert sector_0(tmp_path) == former
+
+
+def damage_copy(file):
+    file.seek(layout()["former"][0] * MIB + 100)
+    file.write(b"x")
+
+
+def another_card(file):
+    """A valid copy, but with another disk signature."""
+    file.seek(0)
+    sector = file.read(512)
+    other = sector[:440] + b"abcd" + sector[444:]
+    file.seek(layout()["former"][0] * MIB)
+    file.write(other + struct.pack("<II", zlib.crc32(other), 512))
+
+
+@pytest.mark.parametrize("change", (damage_copy, another_card))
+def test_boot_script_does_not_return_without_a_valid_copy(card, tmp_path, change):
+    made, former = trial(card, tmp_path, left=0, change=change)
+    text = u_boot("qemu_arm64", made, tmp_path, "(slot A, .*){3}")
+    assert "the former ones are not available" in text
+    assert "returning" not in text and text.count("on trial") == 0
+    assert re.findall(r"slot (\w), (\w) more attempts", text)[:3] == [("A", "2"), ("A", "1"), ("A", "0")], text
+    assert sector_0(tmp_path) != former
+
+
+def test_boot_script_ignores_a_trial_of_the_other_half(card, tmp_path):
+    made, former = trial(card, tmp_path, left=0, half=HALVES[0])
+    text = u_boot("qemu_arm64", made, tmp_path, "(slot A, .*){2}")
+    assert "on trial" not in text and "boot files" not in text.replace("boot-files.txt", "")
+    assert sector_0(tmp_path) != former
+
+
 def test_bootz_starts_a_32_bit_kernel_in_the_first_128_mib(tmp_path):
     """A zImage decompresses itself to the start of the 128 MiB block in which it lies, and Linux does not use the
     memory below that block. This kernel prints where it was started on the virtual machine's serial port. Memory
@@ -394,3 +484,112 @@ def test_bootz_starts_a_32_bit_kernel_in_the_first_128_mib(tmp_path):
     card = make_card(tmp_path, kernel, "kernel=image.gz\nstart=bootz\n")
     text = u_boot("qemu_arm", card, tmp_path, r"Starting kernel \.\.\.\s+[lh]|attempts.*attempts")
     assert re.search(r"Starting kernel \.\.\.\s+l", text), text
+
+
+# The commands that boot.cmd uses, and the symbols that provide them. None: part of the shell, always present.
+COMMANDS = {
+    "booti": "CMD_BOOTI", "bootz": "CMD_BOOTZ", "cp.b": "CMD_MEMORY", "crc32": "CMD_CRC32", "echo": None, "env": None,
+    "env export": "CMD_EXPORTENV", "env import": "CMD_IMPORTENV", "fdt": "CMD_FDT", "itest": "CMD_ITEST", "itest.l": "CMD_ITEST",
+    "load": "CMD_FS_GENERIC", "mw.b": "CMD_MEMORY", "part": "CMD_PART", "reset": None, "run": None, "setenv": None,
+    "setexpr": "CMD_SETEXPR", "setexpr.b": "CMD_SETEXPR", "test": None, "for": None, "done": None, "fi": None,
+    # Variables: the command to decompress a kernel, and mmc or virtio.
+    "${decompress}": "CMD_UNZIP", "${devtype}": None,
+}
+# Defaults of the architecture, which no configuration disables.
+ALWAYS = {"CMD_BOOTI", "CMD_BOOTZ"}
+
+
+def commands(script):
+    """The commands in a script for U-Boot."""
+    script = re.sub(r"^\s*#.*$", "", script, flags=re.M).replace("'", ";")
+    found = set()
+    for statement in re.split(r";|&&|\|\||\n", re.sub(r'"[^"]*"', '""', script)):
+        words = statement.split()
+        while words and words[0] in ("if", "then", "else", "do"):
+            words.pop(0)
+        if words:
+            found.add(words[0])
+            if words[0] == "env":
+                found.add(" ".join(words[:2]))
+    return found
+
+
+def test_u_boot_has_the_commands_of_the_boot_script():
+    """Updates of the boot files replace boot.scr, but keep U-Boot: a new command would not exist in the field."""
+    used = commands((ROOT / "appliance/boot.cmd").read_text())
+    assert used == set(COMMANDS), "a command that U-Boot on existing cards may not have"
+    fragment = settings((TREE / "board/common/uboot.fragment").read_text())
+    for symbol in {COMMANDS[name] for name in used} - {None} - ALWAYS:
+        assert f"CONFIG_{symbol}=y" in fragment, symbol
+    for file in (TREE / "board/common/uboot-raspberrypi.fragment", ROOT / "meta-berrymse/recipes-bsp/u-boot/files/berrymse-rpi.cfg"):
+        assert "CONFIG_CMD_MMC=y" in settings(file.read_text()), file
+
+
+def test_boot_files_are_complete_and_listed(tmp_path):
+    boot, root = tmp_path / "boot", tmp_path / "root"
+    run(ASSEMBLE, "boot", boot, "64")
+    (boot / "overlays").mkdir()
+    for name in ("bootcode.bin", "start4.elf", "fixup4.dat", "u-boot.bin", "overlays/start.elf"):
+        (boot / name).write_text(name)
+    run(ASSEMBLE, "set", boot, root)
+    copy = root / "usr/share/berrymse/boot"
+    lines = (copy / "boot-files.txt").read_text().splitlines()
+    # U-Boot reads the first line only.
+    assert re.fullmatch("identity=[0-9a-f]{16}", lines[0])
+    listed = dict(reversed(line.removeprefix("file=").split(" ", 1)) for line in lines if line.startswith("file="))
+    present = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()}
+    # The configuration is the user's.
+    assert set(listed) == present - {"boot-files.txt"} and "berrymse.toml" not in present
+    for name, digest in listed.items():
+        assert hashlib.sha256((copy / name).read_bytes()).hexdigest() == digest
+    firmware = "".join(f"{listed[name]}  {name}\n" for name in ("bootcode.bin", "fixup4.dat", "start4.elf", "u-boot.bin"))
+    assert f"firmware={hashlib.sha256(firmware.encode()).hexdigest()[:16]}" in lines
+
+    # The same files have the same identity, others do not.
+    def identity():
+        run(ASSEMBLE, "set", boot)
+        return (boot / "boot-files.txt").read_text().splitlines()[0]
+
+    assert identity() == lines[0]
+    (boot / "overlays/start.elf").write_text("another overlay")
+    assert identity() != lines[0]
+
+    for name in ("RECOVERY.BIN", "pieeprom.upd", "pieeprom.sig"):
+        (boot / name).write_text("")
+        done = subprocess.run([ASSEMBLE, "set", boot], capture_output=True, text=True)
+        assert done.returncode and f"{name} must not be" in done.stderr
+        (boot / name).unlink()
+    with (boot / "start.elf").open("wb") as file:
+        file.truncate(25 << 20)
+    done = subprocess.run([ASSEMBLE, "set", boot], capture_output=True, text=True)
+    assert done.returncode and "leave out firmware" in done.stderr
+
+
+def test_card_refuses_boot_files_without_a_list(card, tmp_path):
+    run(ASSEMBLE, "boot", tmp_path / "boot")
+    files = [card.parent / name for name in ("slot.img", "root.img")]
+    done = subprocess.run([ASSEMBLE, "card", tmp_path / "card.img", tmp_path / "boot", *files], capture_output=True, text=True)
+    assert "no boot-files.txt" in done.stderr
+
+
+def test_halves_of_the_boot_partition_are_free(card):
+    """Entry 1 is the first on the card and a primary FAT partition; nothing else lies in either half."""
+    places = layout()
+    first, second = places["boot"], places["boot-2"]
+    assert first[1] == second[1] and second[0] >= first[0] + first[1]
+    for name, (start, size) in places.items():
+        if name not in ("boot", "boot-2"):
+            assert start + size <= first[0] or start >= second[0] + second[1], name
+    with card.open("rb") as file:
+        sector = file.read(512)
+    assert sector[450] == 0x0C
+    starts = [int.from_bytes(sector[454 + 16 * n : 458 + 16 * n], "little") for n in range(3)]
+    assert starts == sorted(starts)
+
+
+def test_firmware_is_replaced_only_where_it_was_started():
+    lines = [line for line in (ROOT / "appliance/raspberrypi/started-on").read_text().splitlines() if not line.startswith("#")]
+    log = (ROOT / "docs/hardware.md").read_text()
+    for line in lines:
+        firmware, model = line.split("\t")
+        assert re.fullmatch("[0-9a-f]{16}", firmware) and firmware in log and model in log, line

@@ -267,13 +267,14 @@ def test_card_has_the_layout_of_the_appliance(machine, bits, tmp_path, tools):
     slot(tmp_path, machine, "Image", overrides)
     deploy = tmp_path / "deploy"
     overlays = [f"{name}.dtbo" for name in (ROOT / "appliance/overlays").read_text().splitlines() if name[0] != "#"]
-    for name in ("bootfiles/start.elf", "bootfiles/fixup.dat", "bootfiles/bootcode.bin", "bootfiles/config.txt", "u-boot.bin", "bcm2711-rpi-4-b.dtb", *overlays):
+    for name in ("bootfiles/start.elf", "bootfiles/start_cd.elf", "bootfiles/fixup.dat", "bootfiles/bootcode.bin", "bootfiles/config.txt", "u-boot.bin", "bcm2711-rpi-4-b.dtb", *overlays):
         (deploy / name).parent.mkdir(exist_ok=True)
         (deploy / name).write_text(name)
     (deploy / "image.squashfs-zst").write_bytes(b"a root" * 1000)
     d = recipes.config(
         tmp_path, overrides, MACHINE=machine, WORKDIR=str(tmp_path), IMGDEPLOYDIR=str(deploy), IMAGE_NAME="image",
         DEPLOY_DIR_IMAGE=str(deploy), BOOTFILES_DIR_NAME="bootfiles", REPRODUCIBLE_TIMESTAMP_ROOTFS="1700000000",
+        IMAGE_ROOTFS=str(tmp_path / "rootfs"),
     )
     recipes.append(LAYER / "classes-recipe/image_types_berrymse.bbclass", d)
     # The entries that meta-raspberrypi generates for the kernel's device trees.
@@ -281,6 +282,8 @@ def test_card_has_the_layout_of_the_appliance(machine, bits, tmp_path, tools):
     files = d.getVar("BERRYMSE_BOOT_FILES:rpi", False).replace("${@make_dtb_boot_files(d)}", trees)
     assert trees in files
     d.setVar("BERRYMSE_BOOT_FILES:rpi", files)
+    (tmp_path / "rootfs").mkdir()
+    shell(d, "berrymse_boot_files")
     shell(d, "IMAGE_CMD:card")
     card = deploy / "image.card"
 
@@ -299,9 +302,15 @@ def test_card_has_the_layout_of_the_appliance(machine, bits, tmp_path, tools):
     for name in ("boot.scr", "berrymse.toml", "config.txt", "cmdline.txt", "start.elf", "u-boot.bin",
                  "bcm2711-rpi-4-b.dtb", "overlays/imx708.dtbo"):
         assert f"::/{name}" in listed, listed
+    assert "::/start_cd.elf" not in listed
+    # The root file system contains the same files, for updates.
+    update = tmp_path / "rootfs/usr/share/berrymse/boot"
+    files = {f"::/{file.relative_to(update)}" for file in update.rglob("*") if file.is_file()}
+    assert files == {name for name in listed if not name.endswith("/")} - {"::/berrymse.toml"}
     text = run("mtype", "-i", boot, "::config.txt")
     files = (ROOT / "appliance/config.txt", ROOT / f"appliance/raspberrypi/config-{bits}.txt")
-    assert text == "".join(file.read_text() for file in files)
+    end = "[all]\n# Your own lines go below this one: updates keep them.\n"
+    assert text == "".join(file.read_text() for file in files) + end
     with open(card, "rb") as file:
         file.seek(found["7"]["start"] * 512)
         assert file.read(6000) == b"a root" * 1000

@@ -17,6 +17,21 @@ ln -sf ../proc/self/mounts "$target/etc/mtab"
 # The bus is only for berrymse and RAUC: see appliance/root/etc/dbus-1.
 rm -rf "$target"/etc/dbus-1/{session,system}.d "$target"/usr/share/dbus-1
 
+# The boot files: firmware, device trees (which the firmware passes to U-Boot), U-Boot and its script.
+boot=$(mktemp -d)
+trap 'rm -rf "$boot"' EXIT
+bits=''
+if [ -d "$BINARIES_DIR/rpi-firmware" ]; then
+    bits=32
+    ! grep -q '^BR2_aarch64=y' "$BR2_CONFIG" || bits=64
+    cp -r "$BINARIES_DIR/rpi-firmware/." "$boot"
+    cp "$BINARIES_DIR/u-boot.bin" "$BINARIES_DIR"/bcm27*.dtb "$boot"
+fi
+"$repository/appliance/assemble" boot "$boot" $bits
+config=$(dirname "$0")/../$board/config.txt
+[ ! -e "$config" ] || cat "$config" >>"$boot/config.txt"
+"$repository/appliance/assemble" set "$boot" "$target"
+
 keys
 "$repository/appliance/assemble" root "$target" "$compatible" "$version" "$keyring"
 rm -f "$target/etc/berrymse-development"

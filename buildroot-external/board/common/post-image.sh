@@ -14,18 +14,10 @@ keys
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The FAT partition: firmware, device trees (which the firmware passes to U-Boot), U-Boot and its script.
-mkdir "$work/boot" "$work/slot"
-bits=''
-if [ -d "$images/rpi-firmware" ]; then
-    bits=32
-    [ ! -e "$images/Image.gz" ] || bits=64
-    cp -r "$images/rpi-firmware/." "$work/boot"
-    cp "$images/u-boot.bin" "$work/boot"
-    cp "$images"/bcm27*.dtb "$work/boot"
-fi
-"$repository/appliance/assemble" boot "$work/boot" $bits
-[ ! -e "$here/../$board/config.txt" ] || cat "$here/../$board/config.txt" >>"$work/boot/config.txt"
+# The FAT partition: the boot files, which post-build.sh has added to the root file system, and the configuration.
+mkdir "$work/slot"
+cp -r "$TARGET_DIR/usr/share/berrymse/boot" "$work/boot"
+cp "$repository/appliance/berrymse.toml" "$work/boot"
 
 # A slot: the kernel, and slot.txt, which tells U-Boot how to start it.
 kernel=Image.gz

@@ -69,7 +69,7 @@ python () {
 }
 
 # Adds the files in appliance/ to the root file system, replacing those of packages.
-ROOTFS_POSTPROCESS_COMMAND += "berrymse_appliance"
+ROOTFS_POSTPROCESS_COMMAND += "berrymse_appliance berrymse_boot_files"
 berrymse_appliance[doc] = "Adds the files in appliance/ to the root file system, replacing those of packages"
 berrymse_appliance() {
     # OpenEmbedded's init scripts are not used: the appliance has its own inittab and rcS.
@@ -113,8 +113,18 @@ BERRYMSE_PARTS:raspberrypi3-64 ?= "rpi0_2w_rpi3_64"
 BERRYMSE_PARTS:raspberrypi4-64 ?= "rpi4_64"
 do_rootfs[file-checksums] += " \
     ${BERRYMSE_TREE}/appliance/assemble:True \
+    ${BERRYMSE_TREE}/appliance/boot.cmd:True \
+    ${BERRYMSE_TREE}/appliance/cmdline.txt:True \
+    ${BERRYMSE_TREE}/appliance/config.txt:True \
     ${BERRYMSE_TREE}/appliance/layout:True \
+    ${BERRYMSE_TREE}/appliance/raspberrypi:True \
     ${BERRYMSE_TREE}/appliance/root:True \
+"
+# For the boot files.
+do_rootfs[depends] += " \
+    u-boot-tools-native:do_populate_sysroot \
+    virtual/bootloader:do_deploy \
+    ${@'rpi-bootfiles:do_deploy virtual/kernel:do_deploy' if 'rpi' in d.getVar('OVERRIDES').split(':') else ''} \
 "
 do_rootfs[depends] += "${@'berrymse-development-keys:do_keys' if d.getVar('BERRYMSE_DEVELOPMENT_KEYS') else ''}"
 EXTRA_IMAGECMD:squashfs-zst = "-Xcompression-level 19 -b 128k -no-xattrs -no-progress -sort ${WORKDIR}/squashfs.sort"
