@@ -1,9 +1,9 @@
-//! Prepares the files of `web/` that the executable embeds: joins the modules of the player into
-//! `berrymse.js`, removes comments from all scripts, and writes every file to `OUT_DIR/web` twice,
-//! compressed (`gzip/`) and not (`identity/`). Folders, and the files for developers
-//! (`*.md`, `package.json`), are left out.
+//! Prepares the files in `web/` that the executable embeds: joins the modules of the player into
+//! `berrymse.js`, removes comments from all scripts, and writes two variants of each file to
+//! `OUT_DIR/web`: compressed (`gzip/`) and uncompressed (`identity/`). Subdirectories and the files
+//! for developers (`*.md`, `package.json`) are not embedded.
 //!
-//! gzip, because over plain HTTP browsers accept no better coding.
+//! The coding is gzip, because browsers accept no better one over plain HTTP.
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -28,12 +28,12 @@ fn main() {
 fn prepare() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let site = out.join("web");
-    // Files that were removed from `web/` must not remain.
+    // Files that have been removed from `web/` must not remain.
     if site.exists() {
         fs::remove_dir_all(&site)?;
     }
-    for folder in ["identity", "gzip"] {
-        fs::create_dir_all(site.join(folder))?;
+    for variant in ["identity", "gzip"] {
+        fs::create_dir_all(site.join(variant))?;
     }
     for entry in fs::read_dir("web")? {
         let path = entry?.path();
@@ -43,7 +43,7 @@ fn prepare() -> Result<(), Box<dyn Error>> {
             embed(&path, &site)?;
         }
     }
-    // An attribute takes no variable, so the path is written out.
+    // An attribute cannot contain a variable, so the path is written as a literal.
     let files = format!("#[derive(rust_embed::RustEmbed)]\n#[folder = {site:?}]\nstruct Files;\n");
     fs::write(out.join("files.rs"), files)?;
     Ok(())
@@ -51,7 +51,7 @@ fn prepare() -> Result<(), Box<dyn Error>> {
 
 /// Writes both variants of a file.
 fn embed(path: &Path, site: &Path) -> Result<(), Box<dyn Error>> {
-    let name = path.to_str().ok_or_else(|| format!("{path:?} is not UTF-8"))?;
+    let name = path.to_str().ok_or_else(|| format!("{path:?} is not valid UTF-8"))?;
     let content = if name == "web/berrymse.js" {
         modules::join(name, &|path| fs::read_to_string(path))?.into_bytes()
     } else if name.ends_with(".js") {
@@ -59,7 +59,7 @@ fn embed(path: &Path, site: &Path) -> Result<(), Box<dyn Error>> {
     } else {
         fs::read(path)?
     };
-    let file = path.file_name().ok_or("a file without a name")?;
+    let file = path.file_name().ok_or("the path has no file name")?;
     fs::write(site.join("identity").join(file), &content)?;
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(&content)?;

@@ -1,7 +1,7 @@
 //! Measures the processing time of a frame, step by step: `./ci/bench frame`.
 //!
 //! The inputs are one second of the test card (30 access units: a key frame of 23 kB and 29 small
-//! ones), and one access unit with the size of a key frame of 1080p at 20 Mbit/s.
+//! frames), and one access unit with the size of a 1080p key frame at 20 Mbit/s.
 
 use berrymse::camera::test_card;
 use berrymse::fmp4::{Sample, fragment_len, write_fragment};
@@ -17,13 +17,13 @@ fn main() {
     divan::main();
 }
 
-/// Returns the access units to process.
+/// Returns the access units to process: one second of the test card, or one large access unit.
 fn units(large: bool) -> Vec<Vec<u8>> {
     let units = test_card::access_units();
     let mut units: Vec<Vec<u8>> =
         units[..30].iter().map(|range| test_card::CLIP[range.clone()].to_vec()).collect();
     if large {
-        // The slice header is real. The slice data only has a realistic length.
+        // The slice header is real. Of the slice data, only the length is realistic.
         units.truncate(1);
         units[0].resize(400_000, 0x5a);
     }

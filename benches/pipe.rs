@@ -1,10 +1,10 @@
-//! Measures the delay of a pipe, which does not mark where a frame ends: `./ci/bench pipe`.
+//! Measures the delay caused by a pipe, which does not mark the end of a frame: `./ci/bench pipe`.
 //!
-//! A program (this one, started a second time) writes access units to a pipe at 30 frames per
-//! second, like a camera with `source = { command = … }`, and records when it has written each of
-//! them. The delay is the time from then until the fragment is ready for viewers. In the first
-//! second, the reader only observes how the program writes, so an access unit ends when the next
-//! one starts. Later, a pause ends it.
+//! A program (a second instance of this one) writes access units to a pipe at 30 frames per second,
+//! like the command of a camera with `source = { command = … }`, and records when it has written
+//! each of them. The delay is the time from then until the fragment is ready for viewers. In the
+//! first second, the reader only observes how the program writes, so an access unit ends when the
+//! next one starts. After that, a pause ends each access unit.
 
 #![allow(clippy::print_stdout)] // prints a table
 
@@ -19,12 +19,13 @@ use std::time::{Duration, Instant, SystemTime};
 const FRAMES: usize = 330;
 const OBSERVED: usize = 28;
 
-/// How programs write: name, bytes per frame (0 for the frames of the test card), bytes per write.
+/// How programs write: name, bytes per frame (0 for the frames of the test card) and bytes per
+/// write.
 const WRITERS: [(&str, usize, usize); 4] = [
     ("test card, one write per frame", 0, usize::MAX),
     ("test card, 4 kB writes", 0, 4096),
     ("100 kB per frame, one write", 100_000, usize::MAX),
-    ("100 kB per frame, 32 kB writes (as ffmpeg)", 100_000, 32_768),
+    ("100 kB per frame, 32 kB writes (like ffmpeg)", 100_000, 32_768),
 ];
 
 fn main() {
@@ -34,12 +35,12 @@ fn main() {
     {
         return write(&WRITERS[writer.parse::<usize>().unwrap()], times);
     }
-    println!("time from the last byte written to the fragment, in ms: median / 99 % / maximum");
+    println!("time from writing the last byte to the fragment, in ms: median / 99 % / maximum");
     println!("{:42} {:>24} {:>24} {:>6}", "", "by the next frame", "by a pause", "wrong");
     for (n, (name, ..)) in WRITERS.iter().enumerate() {
         let (delays, wrong) = measure(n);
         let (observed, later) = delays.split_at(OBSERVED);
-        // In the second between them, the rule may still be observing.
+        // In the second after these frames, the rule may still be observing.
         let later = &later[30..];
         println!("{name:42} {:>24} {:>24} {wrong:>6}", summary(observed), summary(later));
     }
@@ -63,7 +64,7 @@ fn measure(writer: usize) -> (Vec<Duration>, u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut ready = vec![];
     runtime.block_on(async {
-        // The last frame is ended by the end of the program, not by a pause.
+        // The end of the program ends the last frame, not a pause.
         while ready.len() < FRAMES - 1 {
             let published: Vec<Instant> = match viewer.next().await.unwrap() {
                 Event::Start(_, group) => group.iter().map(|f| f.published).collect(),
@@ -95,7 +96,7 @@ fn write((_, size, at_once): &(&str, usize, usize), times: &str) {
         let due = Duration::from_secs(1) * n as u32 / 30;
         std::thread::sleep(due.saturating_sub(start.elapsed()));
         let mut unit = test_card::CLIP[units[n % units.len()].clone()].to_vec();
-        // The slice header is real. The slice data only has a realistic length.
+        // The slice header is real. Of the slice data, only the length is realistic.
         unit.resize(unit.len().max(*size), 0x5a);
         for part in unit.chunks(*at_once) {
             out.write_all(part).unwrap();
@@ -103,6 +104,6 @@ fn write((_, size, at_once): &(&str, usize, usize), times: &str) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         writeln!(times, "{}", now.as_nanos()).unwrap();
     }
-    // Keep the pipe open until the reader is done.
+    // Keep the pipe open until the reader has finished.
     std::thread::sleep(Duration::from_secs(2));
 }

@@ -1,23 +1,23 @@
 //! Measures the cost of many viewers: `./ci/bench viewers`.
 //!
-//! Several servers send frames of the same size to the same number of sockets:
+//! Five servers send frames of the same size to the same number of sockets:
 //!
 //! - `ours`: BerryMSE;
-//! - `floor`: a loop that only writes to non-blocking sockets, the minimum of work;
+//! - `floor`: a loop that only writes to non-blocking sockets, which is the minimum amount of work;
 //! - `uring`: the same with io_uring;
 //! - `tasks`: a tokio task for each viewer;
 //! - `warp`: the WebSocket server of warp.
 //!
-//! This program contains the servers, the load and the driver that measures:
+//! This program contains the servers, the load, and the driver that measures them:
 //!
 //! ```text
 //! driver ─┬─ server (core 0)   --serve ours|floor|uring|tasks|warp
 //!         └─ load   (core 1)   --load: reads and discards in the kernel (MSG_TRUNC)
 //! ```
 //!
-//! The CPU time is the sum of schedstat over the threads of the server. The runs of the servers
+//! The CPU time is the sum of the schedstat values of the server's threads. The runs of the servers
 //! alternate, and each result is a median. The ratios matter, not the absolute values. The raw data
-//! are written to bench-results/viewers.jsonl.
+//! is written to bench-results/viewers.jsonl.
 
 #![allow(clippy::print_stdout)] // prints results
 
@@ -41,7 +41,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use warp::Filter;
 
-/// Frames between key frames.
+/// Number of frames in a group of pictures.
 const GROUP: u64 = 60;
 
 // ---- Counting allocations ----
@@ -91,8 +91,8 @@ fn main() {
 
 // ---- Servers ----
 
-/// Returns an access unit of `size` bytes. The slice header is real. The slice data only has a
-/// realistic length.
+/// Returns an access unit of `size` bytes. The slice header is real. Of the slice data, only the
+/// length is realistic.
 fn access_unit(number: u64, size: usize) -> Vec<u8> {
     let frame = match (number % GROUP, number % 30) {
         (0, _) => 0,
@@ -105,7 +105,7 @@ fn access_unit(number: u64, size: usize) -> Vec<u8> {
     unit
 }
 
-/// Returns frame numbers, each at the time when the frame is due.
+/// Returns the frame numbers, each at the time when the frame is due.
 fn pace(fps: u64) -> impl Iterator<Item = u64> {
     let start = Instant::now();
     (0..).inspect(move |n| {
@@ -123,7 +123,7 @@ fn serve(kind: &str, fps: u64, size: usize) {
         "tasks" => serve_tasks(fps, size),
         other => panic!("unknown server {other:?}"),
     };
-    // Each input line requests the counters. The end of the input ends the server.
+    // Each input line requests the counters. The server exits at the end of the input.
     for _ in std::io::stdin().lines() {
         println!("{}", counts());
     }
@@ -149,13 +149,14 @@ fn serve_ours(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
             let (_stop, shutdown) = Shutdown::new();
             let access = AccessPolicy::new(&server);
             let (settings, started) = (Default::default(), Instant::now());
-            let (updater, update_url) = Default::default();
+            let (updater, records, update_url) = Default::default();
             let context = Context {
                 cameras,
                 access,
                 server,
                 settings,
                 updater,
+                records,
                 update_url,
                 started,
                 shutdown,
@@ -167,7 +168,7 @@ fn serve_ours(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
     let publisher = stream.clone();
     std::thread::spawn(move || {
         let mut parser = h264::Parser::default();
-        // Created in advance, because a camera's driver creates them, not BerryMSE.
+        // Created in advance, because BerryMSE receives them from a driver.
         let units: Vec<Vec<u8>> = (0..GROUP).map(|n| access_unit(n, size)).collect();
         for n in pace(fps) {
             let unit = &units[(n % GROUP) as usize];
@@ -185,14 +186,14 @@ fn serve_ours(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
     })
 }
 
-/// Returns a message with the size of a message of BerryMSE: WebSocket header, fragment header and
+/// Returns a message with the size of a BerryMSE message: WebSocket header, fragment header and
 /// payload.
 fn message(size: usize) -> Vec<u8> {
     vec![0x5a; size + 4 + berrymse::fmp4::FRAGMENT_OVERHEAD]
 }
 
-/// With `uring`, all writes of a frame are one system call (io_uring) instead of one for each
-/// socket.
+/// With `uring`, a single system call (io_uring) writes a frame to all sockets, instead of one call
+/// for each socket.
 fn serve_floor(fps: u64, size: usize, uring: bool) -> Arc<dyn Fn() -> Value + Send + Sync> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     println!("{}", listener.local_addr().unwrap().port());
@@ -239,14 +240,15 @@ fn write_by_ring(ring: &mut io_uring::IoUring, sockets: &[TcpStream], message: &
         let entry = io_uring::opcode::Send::new(fd, message.as_ptr(), len)
             .flags(flags.bits() as i32)
             .build();
-        // SAFETY: sockets and message outlive the writes, which are awaited below.
+        // SAFETY: the sockets and the message outlive the writes: `submit_and_wait` waits for all
+        // writes.
         unsafe { ring.submission().push(&entry).unwrap() };
     }
     ring.submit_and_wait(sockets.len()).unwrap();
     ring.completion().filter(|done| done.result() != message.len() as i32).count() as u64
 }
 
-/// A task for each viewer, which waits for the next frame and writes the shared bytes.
+/// For each viewer, a task waits for the next frame and writes the shared bytes.
 fn serve_tasks(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
     let (frame, frames) = tokio::sync::watch::channel(Bytes::new());
     let (listening, port) = std::sync::mpsc::channel();
@@ -314,8 +316,9 @@ fn serve_warp(fps: u64, size: usize) -> Arc<dyn Fn() -> Value + Send + Sync> {
 
 // ---- Load ----
 
-/// Opens `viewers` connections, and prints "ready" when all have received data. Then reads and
-/// discards. After an input line, the first `stalled` connections stop reading for `seconds`.
+/// Opens `viewers` connections, and prints "ready" when all have received data. Then reads the data
+/// and discards it. After an input line, the first `stalled` connections stop reading for `seconds`
+/// seconds.
 fn load(address: SocketAddr, viewers: usize, handshake: &str, stalled: usize, seconds: u64) {
     let request = format!(
         "GET /live HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -354,7 +357,7 @@ fn load(address: SocketAddr, viewers: usize, handshake: &str, stalled: usize, se
         }
         for event in &events {
             let n = event.data.u64() as usize;
-            // Discards in the kernel, so that the load is not the bottleneck.
+            // The kernel discards the data, so that the load is not the bottleneck.
             let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
             match rustix::net::recv(&sockets[n], &mut buffer[..], flags) {
                 Ok((0, 0)) | Err(_) => {}
@@ -418,7 +421,7 @@ impl Process {
         self.input.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 
-    /// Returns the CPU time of all threads.
+    /// Returns the total CPU time of all threads.
     fn cpu(&self) -> Duration {
         let mut sum = 0u64;
         for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap() {
@@ -429,7 +432,7 @@ impl Process {
         Duration::from_nanos(sum)
     }
 
-    /// Returns a field of /proc/PID/status, in KiB.
+    /// Returns the value of a field of /proc/PID/status, in KiB.
     fn memory(&self, field: &str) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = text.lines().find(|line| line.starts_with(field)).unwrap();
@@ -477,7 +480,7 @@ fn run(kind: &str, run: Run) -> Value {
         ],
     );
     assert_eq!(load.line(), "ready");
-    std::thread::sleep(Duration::from_secs(2)); // until the start is over
+    std::thread::sleep(Duration::from_secs(2)); // until startup is complete
     if stalled > 0 {
         load.tell();
         std::thread::sleep(Duration::from_millis(500));
@@ -512,7 +515,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Returns the upper bound of the bucket with this percentile of the delays, in ms.
+/// Returns the upper bound of the bucket that contains this percentile of the delays, in ms.
 fn percentile(result: &Value, part: f64) -> f64 {
     let counts: Vec<u64> =
         result["delays"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
@@ -617,7 +620,7 @@ fn drive(quick: bool, only_cpu: bool) {
     churn(if quick { 1000 } else { 10_000 });
 }
 
-/// Opens and closes connections, and measures what remains.
+/// Opens and closes connections, and measures the memory, descriptors and viewers that remain.
 fn churn(count: u64) {
     let arguments = ["--serve".into(), "ours".into(), "30".into(), "8192".into()];
     let mut server = Process::start(0, &arguments);
@@ -632,7 +635,7 @@ fn churn(count: u64) {
         let mut buffer = [0; 4096];
         assert!(socket.read(&mut buffer).unwrap() > 0);
     };
-    (0..500).for_each(|_| connect()); // allocates what is only needed once
+    (0..500).for_each(|_| connect()); // allocates memory that is needed only once
     std::thread::sleep(Duration::from_secs(1));
     let (memory, descriptors) = (server.memory("VmRSS"), server.descriptors());
     for _ in pace(500).take(count as usize) {

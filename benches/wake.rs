@@ -1,9 +1,9 @@
 //! Compares two ways to wait for a driver: `./ci/bench wake`.
 //!
-//! An eventfd stands in for the device and becomes readable 30 times per second. Either a thread
-//! waits in poll(2), or a task of the runtime waits with `AsyncFd`. The program measures how long
-//! after the event the waiting code runs, and the CPU time of all threads but the one that triggers
-//! the events.
+//! An eventfd takes the place of the device and becomes readable 30 times per second. Either a
+//! thread waits in poll(2), or a task of the runtime waits with `AsyncFd`. The program measures the
+//! time from each event until the waiting code runs, and the CPU time of all threads except the one
+//! that triggers the events.
 
 #![allow(clippy::print_stdout)] // prints a table
 
@@ -25,7 +25,7 @@ const ROUNDS: usize = 5;
 
 /// The result of a run.
 struct Run {
-    /// Time from each event to the code that waits for it.
+    /// Time from each event until the waiting code runs.
     delays: Vec<Duration>,
     /// CPU time of the waiting side.
     cpu: Duration,
@@ -36,8 +36,8 @@ fn now(clock: ClockId) -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Reads an event and returns its delay. Its value is the time of its creation, in ns of the
-/// monotonic clock.
+/// Reads an event and returns its delay. The value of an event is the time of its creation on the
+/// monotonic clock, in nanoseconds.
 fn delay(event: &OwnedFd) -> Option<Duration> {
     let mut created = [0; 8];
     rustix::io::read(event, &mut created).ok()?;
@@ -45,14 +45,14 @@ fn delay(event: &OwnedFd) -> Option<Duration> {
     Some(now(ClockId::Monotonic).saturating_sub(created))
 }
 
-/// Triggers events, and measures `wait`, which runs in another thread and returns the delays.
+/// Triggers the events, and measures `wait`, which runs in another thread and returns the delays.
 fn run(wait: impl FnOnce(Arc<OwnedFd>) -> Vec<Duration> + Send + 'static) -> Run {
     let event = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
     let waiting = {
         let event = event.clone();
         std::thread::spawn(move || wait(event))
     };
-    std::thread::sleep(Duration::from_millis(200)); // until the thread waits
+    std::thread::sleep(Duration::from_millis(200)); // until the thread is waiting
     let (cpu, own) = (now(ClockId::ProcessCPUTime), now(ClockId::ThreadCPUTime));
     let start = Instant::now();
     for n in 0..EVENTS {

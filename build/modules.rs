@@ -1,22 +1,24 @@
 //! Joins ES modules into one, and removes comments and indentation.
 //!
-//! The joined module is the text of all modules, each after those it imports, without their `import`
-//! statements and, except in the first one, without the word `export`. This is correct for a subset of
-//! JavaScript only. Everything else is an error that names the file and line:
+//! The joined module contains the text of all modules. Each module follows those that it imports.
+//! The `import` statements are removed, and so is the word `export`, except in the entry module.
+//! This is correct only for the subset of JavaScript below. Anything else is an error that names
+//! the file and the line:
 //!
 //! - `import { a, b } from './file.js';` and `import './file.js';`, without cycles
-//! - `export` in front of `const`, `let`, `function`, `async function` and `class`
-//! - one name for each `const`, `let` and `var` at the top level, and a semicolon at its end
-//! - `import.meta` in the first module only, whose URL it is
-//! - a top-level name occurs in other modules only where they import it, so that it neither clashes
-//!   with their names nor hides a global from them
-//! - `/` where it is clear from the token before whether it divides or starts a regular expression
+//! - `export` before `const`, `let`, `function`, `async function` and `class`
+//! - one name in each `const`, `let` and `var` declaration at the top level, which ends with a
+//!   semicolon
+//! - `import.meta` only in the entry module, because its URL is that of the joined module
+//! - top-level names that occur in other modules only if those import them, so that the names
+//!   neither clash with others nor hide globals
+//! - `/` only if the preceding token shows whether it divides or starts a regular expression
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-/// Joins `entry` and all modules it imports. Paths have `/` between their parts; `read` returns the text
-/// of the file at a path.
+/// Joins `entry` and all modules that it imports. The parts of a path are separated by `/`. `read`
+/// returns the text of the file at a path.
 pub fn join(entry: &str, read: &dyn Fn(&str) -> io::Result<String>) -> Result<String, String> {
     let mut texts = BTreeMap::new();
     let mut order = Vec::new();
@@ -31,7 +33,7 @@ pub fn join(entry: &str, read: &dyn Fn(&str) -> io::Result<String>) -> Result<St
         for (&name, &line) in &module.declared {
             if let Some(other) = owners.insert(name, module) {
                 return Err(format!(
-                    "{}:{line}: `{name}` is declared at the top level of {}, too: rename one of them",
+                    "{}:{line}: `{name}` is also declared at the top level of {}: rename one of them",
                     module.path, other.path
                 ));
             }
@@ -49,7 +51,7 @@ pub fn strip(path: &str, text: &str) -> Result<String, String> {
     Ok(print(&tokens(path, text)?))
 }
 
-/// Reads a module and those it imports; adds each to `order` after its imports.
+/// Reads a module and those that it imports. Adds each to `order` after its imports.
 fn load(
     path: &str,
     read: &dyn Fn(&str) -> io::Result<String>,
@@ -81,9 +83,9 @@ struct Module<'a> {
     path: &'a str,
     imports: Vec<Import<'a>>,
     exported: BTreeSet<&'a str>,
-    /// Top-level names, and the lines of their declarations.
+    /// Top-level names and the lines of their declarations.
     declared: BTreeMap<&'a str, usize>,
-    /// What goes into the joined module.
+    /// The tokens of the joined module.
     kept: Vec<Token<'a>>,
 }
 
@@ -109,7 +111,8 @@ impl<'a> Module<'a> {
             if token.is_word("import") && !is_property {
                 if cursor.peek(1).is_some_and(|next| next.text == ".") {
                     if !is_entry {
-                        return Err(token.error(path, "`import.meta` is for the first module only"));
+                        return Err(token
+                            .error(path, "`import.meta` is supported only in the entry module"));
                     }
                 } else if token.depth == 0 {
                     module.imports.push(cursor.import()?);
@@ -189,13 +192,13 @@ struct Cursor<'a, 'b> {
 }
 
 impl<'a> Cursor<'a, '_> {
-    /// The token `n` after the current one, without gaps.
+    /// Returns the `n`th token after the current one, not counting gaps.
     fn peek(&self, n: usize) -> Option<Token<'a>> {
         let rest = self.tokens.get(self.at..)?;
         rest.iter().filter(|token| token.kind != Kind::Gap).nth(n).copied()
     }
 
-    /// Whether the current token is the name of a property: after `.`, `?.` or `#`.
+    /// Returns whether the current token is the name of a property: one after `.`, `?.` or `#`.
     fn follows_dot(&self) -> bool {
         let mut before =
             self.tokens[..self.at].iter().rev().filter(|token| token.kind != Kind::Gap);
@@ -206,7 +209,7 @@ impl<'a> Cursor<'a, '_> {
         }
     }
 
-    /// The name at `n`, of a declaration.
+    /// Returns the declared name, which is the `n`th token after the current one.
     fn name(&self, n: usize) -> Result<&'a str, String> {
         let here = self.tokens[self.at];
         let found = self
@@ -214,11 +217,14 @@ impl<'a> Cursor<'a, '_> {
             .map(|token| if token.text == "*" { self.peek(n + 1) } else { Some(token) });
         match found.flatten() {
             Some(token) if token.kind == Kind::Word && token.text != "extends" => Ok(token.text),
-            _ => Err(here.error(self.path, "a declaration at the top level needs one plain name")),
+            _ => {
+                Err(here
+                    .error(self.path, "a declaration at the top level must have one plain name"))
+            }
         }
     }
 
-    /// Checks that a variable declaration ends with a semicolon, and declares nothing else.
+    /// Checks that a variable declaration declares only one name and ends with a semicolon.
     fn check_single_name(&self) -> Result<(), String> {
         let here = self.tokens[self.at];
         for token in self.tokens[self.at + 1..].iter().filter(|token| token.depth == 0) {
@@ -233,10 +239,10 @@ impl<'a> Cursor<'a, '_> {
                 _ => {}
             }
         }
-        Err(here.error(self.path, "this declaration has no `;` at its end"))
+        Err(here.error(self.path, "this declaration must end with `;`"))
     }
 
-    /// Reads an `import` statement, up to the gap after it.
+    /// Reads an `import` statement and the gap after it.
     fn import(&mut self) -> Result<Import<'a>, String> {
         let start = self.tokens[self.at];
         let unknown = || {
@@ -288,7 +294,7 @@ impl<'a> Cursor<'a, '_> {
     }
 }
 
-/// The path that `specifier` means in the module at `importer`.
+/// Returns the path that `specifier` refers to in the module at `importer`.
 fn resolve(importer: &str, specifier: &str) -> String {
     let mut parts: Vec<&str> = importer.split('/').collect();
     parts.pop();
@@ -305,11 +311,11 @@ fn resolve(importer: &str, specifier: &str) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Word,
-    /// Numbers, strings, parts of templates, regular expressions.
+    /// A number, a string, a part of a template or a regular expression.
     Literal,
-    /// One character.
+    /// A single character.
     Punctuator,
-    /// White space and comments.
+    /// White space or comments.
     Gap,
 }
 
@@ -318,7 +324,7 @@ struct Token<'a> {
     kind: Kind,
     text: &'a str,
     line: usize,
-    /// Brackets around it.
+    /// Number of open brackets around the token.
     depth: usize,
 }
 
@@ -332,13 +338,14 @@ impl Token<'_> {
     }
 }
 
-/// What is open at a place.
+/// A bracket that has been opened but not closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Open {
     Brace,
     Bracket,
     Parenthesis,
-    /// That of `if (…)`, `for (…)` and the like: a statement follows.
+    /// The parenthesis of `if (…)`, `for (…)`, `while (…)` or `with (…)`, which a statement
+    /// follows.
     Condition,
     /// `${` in a template.
     Substitution,
@@ -365,7 +372,7 @@ const BEFORE_EXPRESSION: [&str; 14] = [
 fn tokens<'a>(path: &str, text: &'a str) -> Result<Vec<Token<'a>>, String> {
     let mut tokens: Vec<Token> = Vec::new();
     let mut open: Vec<Open> = Vec::new();
-    // What the last closing parenthesis belonged to.
+    // The bracket that was closed last.
     let mut closed = Open::Parenthesis;
     let mut line = 1;
     let mut at = 0;
@@ -377,7 +384,7 @@ fn tokens<'a>(path: &str, text: &'a str) -> Result<Vec<Token<'a>>, String> {
             || rest.starts_with("//")
             || rest.starts_with("/*")
         {
-            (Kind::Gap, gap(rest).ok_or_else(|| fail("this comment does not end"))?)
+            (Kind::Gap, gap(rest).ok_or_else(|| fail("this comment is not terminated"))?)
         } else if is_name(first) && !first.is_ascii_digit() {
             (Kind::Word, rest.find(|c| !is_name(c)).unwrap_or(rest.len()))
         } else if first.is_ascii_digit()
@@ -385,9 +392,12 @@ fn tokens<'a>(path: &str, text: &'a str) -> Result<Vec<Token<'a>>, String> {
         {
             (Kind::Literal, number(rest))
         } else if first == '\'' || first == '"' {
-            (Kind::Literal, string(rest, first).ok_or_else(|| fail("this string does not end"))?)
+            (
+                Kind::Literal,
+                string(rest, first).ok_or_else(|| fail("this string is not terminated"))?,
+            )
         } else if first == '`' || (first == '}' && open.last() == Some(&Open::Substitution)) {
-            let length = template(rest).ok_or_else(|| fail("this template does not end"))?;
+            let length = template(rest).ok_or_else(|| fail("this template is not terminated"))?;
             if first == '}' {
                 open.pop();
             }
@@ -397,7 +407,8 @@ fn tokens<'a>(path: &str, text: &'a str) -> Result<Vec<Token<'a>>, String> {
             }
             (Kind::Literal, length)
         } else if first == '/' && starts_expression(&tokens, closed).map_err(|why| fail(&why))? {
-            let length = regex(rest).ok_or_else(|| fail("this regular expression does not end"))?;
+            let length =
+                regex(rest).ok_or_else(|| fail("this regular expression is not terminated"))?;
             (Kind::Literal, length)
         } else {
             match first {
@@ -437,7 +448,7 @@ fn tokens<'a>(path: &str, text: &'a str) -> Result<Vec<Token<'a>>, String> {
     if open.is_empty() { Ok(tokens) } else { Err(format!("{path}: a bracket is never closed")) }
 }
 
-/// Whether an expression can start after these tokens. If so, `/` is not a division.
+/// Returns whether an expression can start after these tokens. If so, `/` does not divide.
 fn starts_expression(tokens: &[Token], closed: Open) -> Result<bool, String> {
     let unclear = |text: &str| {
         Err(format!(
@@ -474,7 +485,8 @@ fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 
-/// The length of the white space and comments that `text` starts with; none if one does not end.
+/// Returns the length of the white space and comments at the start of `text`, or `None` if a
+/// comment is not terminated.
 fn gap(text: &str) -> Option<usize> {
     let mut rest = text;
     loop {
@@ -514,7 +526,7 @@ fn string(text: &str, quote: char) -> Option<usize> {
     None
 }
 
-/// The length of a part of a template: up to its end, or up to and with the next `${`.
+/// Returns the length of a part of a template: up to its end, or up to and including the next `${`.
 fn template(text: &str) -> Option<usize> {
     let mut escaped = false;
     let mut before = ' ';
@@ -551,7 +563,8 @@ fn regex(text: &str) -> Option<usize> {
     None
 }
 
-/// The text of these tokens. A gap becomes a line break if it has one, otherwise a space.
+/// Returns the text of these tokens. A gap becomes a line break if it contains one, otherwise a
+/// space.
 fn print(tokens: &[Token]) -> String {
     let mut text = String::new();
     for token in tokens {
@@ -571,7 +584,7 @@ fn print(tokens: &[Token]) -> String {
 mod tests {
     use super::*;
 
-    /// Joins `files`, each a path and a text; the first is the entry.
+    /// Joins `files`, each of which has a path and a text. The first is the entry module.
     fn joined(files: &[(&str, &str)]) -> Result<String, String> {
         join(files[0].0, &|path| {
             let found = files.iter().find(|(name, _)| *name == path);
@@ -584,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_are_joined_after_those_they_import() {
+    fn joins_each_module_after_its_imports() {
         let files = [
             (
                 "web/main.js",
@@ -612,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn unsupported_modules_are_errors() {
+    fn rejects_unsupported_modules() {
         let supported =
             "only `import { a, b } from './file.js';` and `import './file.js';` are supported";
         for (main, expected) in [
@@ -625,10 +638,10 @@ mod tests {
             ("export default 1;", "can be exported"),
             ("export { x };", "can be exported"),
             ("export * from './x.js';", "can be exported"),
-            ("const { a } = self;", "needs one plain name"),
-            ("const [a] = self;", "needs one plain name"),
+            ("const { a } = self;", "must have one plain name"),
+            ("const [a] = self;", "must have one plain name"),
             ("const a = 1, b = 2;", "declare one name at a time"),
-            ("const a = 1\nconst b = 2;", "no `;` at its end"),
+            ("const a = 1\nconst b = 2;", "must end with `;`"),
             ("import { y } from './x.js';", "x.js does not export `y`"),
             ("import { hidden } from './x.js';", "x.js does not export `hidden`"),
             ("import { x } from './missing.js';", "cannot read missing.js, which main.js imports"),
@@ -642,11 +655,11 @@ mod tests {
             );
         }
         let meta = error(&[("main.js", "\nimport './x.js';"), ("x.js", "\n\nimport.meta.url;")]);
-        assert_eq!(meta, "x.js:3: `import.meta` is for the first module only");
+        assert_eq!(meta, "x.js:3: `import.meta` is supported only in the entry module");
     }
 
     #[test]
-    fn cycles_are_errors() {
+    fn rejects_cycles() {
         let files = [
             ("main.js", "import './a.js';"),
             ("a.js", "import './b.js';"),
@@ -657,14 +670,14 @@ mod tests {
     }
 
     #[test]
-    fn names_that_would_clash_are_errors() {
+    fn rejects_clashing_names() {
         let main = ("main.js", "import './a.js';\nimport './b.js';\n");
         let clash = error(&[main, ("a.js", "const x = 1;"), ("b.js", "\nfunction x() {}")]);
         assert_eq!(
             clash,
-            "b.js:2: `x` is declared at the top level of a.js, too: rename one of them"
+            "b.js:2: `x` is also declared at the top level of a.js: rename one of them"
         );
-        // `status` is a global in b.js, and would become that of a.js.
+        // In b.js, `status` is a global, but after joining it would refer to the constant in a.js.
         let capture = error(&[main, ("a.js", "const status = 1;"), ("b.js", "f(status);")]);
         assert_eq!(
             capture,
@@ -672,7 +685,7 @@ mod tests {
         );
         let spread = error(&[main, ("a.js", "const all = [];"), ("b.js", "f(...all);")]);
         assert!(spread.contains("`all`"));
-        // Properties are no such names.
+        // Names of properties cannot clash.
         let files = [
             main,
             ("a.js", "const x = 1;"),
@@ -682,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_indentation_are_removed() {
+    fn removes_comments_and_indentation() {
         for (text, expected) in [
             ("a; // b\n  c;\n", "a;\nc;\n"),
             ("/* a */ b", "b\n"),
@@ -695,7 +708,7 @@ mod tests {
     }
 
     #[test]
-    fn literals_are_left_alone() {
+    fn preserves_literals() {
         for text in [
             r#"'// no', "/* no */", 'it\'s // no', "\\" "#,
             "`// ${a + `/* ${'}'} */` /2} \\` \\${ // $${b}\n   /* no */`",
@@ -715,14 +728,14 @@ mod tests {
     }
 
     #[test]
-    fn unclear_or_broken_scripts_are_errors() {
+    fn rejects_unclear_and_broken_scripts() {
         for (text, expected) in [
             ("a = {} / 2", "a.js:1: cannot tell whether `/` after `}` divides"),
             ("\na++ / 2", "a.js:2: cannot tell whether `/` after `++` divides"),
-            ("'a\nb'", "a.js:1: this string does not end"),
-            ("`a", "a.js:1: this template does not end"),
-            ("= /a\n/", "a.js:1: this regular expression does not end"),
-            ("/* a", "a.js:1: this comment does not end"),
+            ("'a\nb'", "a.js:1: this string is not terminated"),
+            ("`a", "a.js:1: this template is not terminated"),
+            ("= /a\n/", "a.js:1: this regular expression is not terminated"),
+            ("/* a", "a.js:1: this comment is not terminated"),
             ("(]", "a.js:1: this bracket does not match the one that is open"),
             (")", "a.js:1: this bracket was never opened"),
             ("(", "a.js: a bracket is never closed"),

@@ -29,8 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Stream the cameras (the default)
     ///
-    /// Runs until it receives SIGINT or SIGTERM. A camera that fails is opened again automatically.
-    /// The page, /api/status and the log report the reason.
+    /// Runs until it receives SIGINT or SIGTERM. A camera that fails is reopened automatically. The
+    /// page, /api/status and the log report the reason.
     Serve(Serve),
     /// Check a configuration file
     ///
@@ -52,10 +52,11 @@ pub enum Command {
     },
     /// Set up the appliance at boot
     ///
-    /// Sets the host name, network, Wi-Fi, SSH keys and time zone from the configuration, and saves
-    /// a copy of the configuration. If the configuration is missing or invalid, the last good copy is
-    /// used. Errors are printed to standard error, written to /run/berrymse/config-error, and shown
-    /// on the page.
+    /// Moves the settings in rpi-preseed.toml, which Raspberry Pi Imager writes beside the
+    /// configuration, to the configuration. Sets the host name, network, Wi-Fi, SSH keys and time
+    /// zone from the configuration, and saves a copy of the configuration. If the configuration is
+    /// missing or invalid, the last good copy is used. Errors are printed to standard error, written
+    /// to /run/berrymse/config-error, and shown on the page.
     Apply {
         /// Configuration file [default: boot/berrymse.toml in --root]
         #[arg(long, value_name = "FILE")]
@@ -70,6 +71,12 @@ pub enum Command {
     /// Save the configuration and restart the machine on behalf of the server
     #[command(hide = true)]
     RootHelper(RootHelper),
+    /// Save which cameras of a running server have delivered pictures within the last hour
+    ///
+    /// The appliance runs this before each update. Without a reply from the server, or with an
+    /// invalid one, an existing record is removed.
+    #[command(hide = true)]
+    RecordCameras(RecordCameras),
     /// Join the configured wireless network, or open an access point if none is configured
     #[command(hide = true)]
     Wifi(Wifi),
@@ -95,6 +102,10 @@ pub enum Command {
         /// Copy of the configuration to use if the configuration file is missing or invalid
         #[arg(long, value_name = "FILE", conflicts_with = "url")]
         last_good: Option<PathBuf>,
+        /// On an appliance, in a system that was just installed, check only the cameras that
+        /// delivered pictures in the hour before the update
+        #[arg(long)]
+        since_update: bool,
     },
 }
 
@@ -109,7 +120,8 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     pub last_good: Option<PathBuf>,
     /// Address or port to listen on; overrides the configuration.
-    // rustdoc would take the brackets for links.
+    // The help text differs from the doc comment, because rustdoc would take the brackets for
+    // links.
     #[arg(
         long,
         value_name = "ADDR",
@@ -127,9 +139,12 @@ pub struct Serve {
     /// Socket of `berrymse root-helper`
     #[arg(long, value_name = "SOCKET", default_value = paths::ROOT_HELPER, hide = true)]
     pub helper: PathBuf,
-    /// Directory for uploads and for the reason why the last update failed
+    /// Directory for uploads and for the error of the last failed update
     #[arg(long, value_name = "DIR", default_value = paths::DATA, hide = true)]
     pub data: PathBuf,
+    /// Slot of the running system [default: from the kernel's arguments]
+    #[arg(long, value_name = "SLOT", value_parser = ["A", "B"], hide = true)]
+    pub slot: Option<String>,
     /// Report of `berrymse wifi`
     #[arg(long, value_name = "FILE", default_value = paths::WIFI_REPORT, hide = true)]
     pub wifi: PathBuf,
@@ -155,6 +170,26 @@ pub struct RootHelper {
     pub last_good: PathBuf,
 }
 
+/// Options of `record-cameras`.
+#[derive(Debug, Args)]
+pub struct RecordCameras {
+    /// URL of the server [default: the address in the configuration]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Configuration file to read the server's address from
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub config: Option<PathBuf>,
+    /// Copy of the configuration to use if the configuration file is missing or invalid
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub last_good: Option<PathBuf>,
+    /// Directory for persistent data
+    #[arg(long, value_name = "DIR", default_value = paths::DATA)]
+    pub data: PathBuf,
+    /// Slot of the running system [default: from the kernel's arguments]
+    #[arg(long, value_name = "SLOT", value_parser = ["A", "B"])]
+    pub slot: Option<String>,
+}
+
 /// Options of `wifi`.
 #[derive(Debug, Args)]
 pub struct Wifi {
@@ -164,7 +199,7 @@ pub struct Wifi {
     /// Copy of the configuration to use if the configuration file is missing or invalid
     #[arg(long, value_name = "FILE", default_value = paths::LAST_GOOD)]
     pub last_good: PathBuf,
-    /// File with the name of the network that was last joined successfully
+    /// File with the name of the last network that was joined
     #[arg(long, value_name = "FILE", default_value = paths::WIFI_STATE)]
     pub state: PathBuf,
     /// File to write the report to (JSON)

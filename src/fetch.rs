@@ -1,4 +1,4 @@
-//! A small HTTP client: `http` by hyper, `https` by curl.
+//! A small HTTP client: `http` with hyper, `https` with curl.
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::HOST;
@@ -39,7 +39,7 @@ pub enum FetchError {
         /// The requested URL.
         url: String,
     },
-    /// The server replied with a status that does not indicate success.
+    /// The status of the reply does not indicate success.
     Status {
         /// The requested URL.
         url: String,
@@ -147,7 +147,7 @@ pub(crate) async fn fetch(url: &str) -> Result<String, FetchError> {
     })
 }
 
-/// Fetches a text file over `https`. curl handles TLS, because RAUC requires libcurl in any case.
+/// Fetches a text file over `https`. curl handles TLS, because RAUC requires libcurl anyway.
 fn with_curl(url: &str) -> Result<String, FetchError> {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--fail", "--location", "--proto", "=https"]);
@@ -174,7 +174,7 @@ mod tests {
         for url in ["ftp://127.0.0.1/", "127.0.0.1", "http://", "a b"] {
             assert!(matches!(get(url).await, Err(FetchError::InvalidUrl(_))), "{url}");
         }
-        // No program listens on this port: connections are refused.
+        // No program listens on this port, so connections are refused.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         drop(listener);

@@ -1,6 +1,6 @@
 //! BerryMSE streams H.264 from a camera to any browser with the lowest possible latency.
 //!
-//! Path of a frame, which is copied once:
+//! The path of a frame, which is copied once:
 //!
 //! ```text
 //! camera ──► access unit ──► fragment ──► stream ──► viewers 1..n

@@ -1,10 +1,11 @@
 //! The program `berrymse`: parses the command line and runs a command.
 
 use berrymse::camera::v4l2::listing;
-use berrymse::cli::{Cli, Command, RootHelper, Wifi};
+use berrymse::cli::{Cli, Command, RecordCameras, RootHelper, Wifi};
 use berrymse::config::Config;
-use berrymse::serve::{load, loopback_for, serve};
+use berrymse::serve::{load, loopback_for, running_slot, serve};
 use berrymse::system;
+use berrymse::system::camera_record::{CameraRecords, RecordedCamera};
 use berrymse::system::helper::Helper;
 use berrymse::system::wifi;
 use berrymse::{fetch, paths};
@@ -15,8 +16,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Exit status of `berrymse health` if the server replies, but a camera delivers no pictures. (clap
-/// exits with 2 for an invalid command line.)
+/// Exit status of `berrymse health` if the server replies but a camera delivers no pictures. (clap
+/// exits with 2 if the command line is invalid.)
 const UNHEALTHY: u8 = 3;
 
 fn main() -> ExitCode {
@@ -30,15 +31,19 @@ fn main() -> ExitCode {
         Command::Cameras { json } => cameras(json),
         Command::Apply { config, last_good, root } => apply(config, last_good, root),
         Command::RootHelper(options) => root_helper(options),
+        Command::RecordCameras(options) => record_cameras(options),
         Command::Wifi(options) => manage_wifi(options),
         Command::BootFiles { root } => boot_files(&root),
-        Command::Health { url, config, last_good } => match health(url, config, last_good) {
-            Ok(Some(problem)) => {
-                eprintln!("berrymse: {problem}");
-                return UNHEALTHY.into();
+        Command::Health { url, config, last_good, since_update } => {
+            let path = if since_update { "/healthz/update" } else { "/healthz" };
+            match url_of(path, url, config, last_good).and_then(|url| health(&url)) {
+                Ok(Some(problem)) => {
+                    eprintln!("berrymse: {problem}");
+                    return UNHEALTHY.into();
+                }
+                result => result.map(drop),
             }
-            result => result.map(drop),
-        },
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,7 +117,7 @@ fn check(file: &Path) -> Result<(), CommandError> {
     all_of(&errors)
 }
 
-/// Combines errors into one, with one line for each.
+/// Combines errors into a single one, with a line for each.
 fn all_of(errors: &[impl ToString]) -> Result<(), CommandError> {
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     match lines.is_empty() {
@@ -132,15 +137,77 @@ fn apply(
         last_good: last_good.unwrap_or_else(|| below(&root, paths::LAST_GOOD)),
         root,
     });
-    for problem in &report.problems {
-        eprintln!("berrymse: {problem}");
+    for line in report.notices.iter().chain(&report.problems) {
+        eprintln!("berrymse: {line}");
     }
     all_of(&report.failures)
 }
 
-/// Returns the absolute path `path`, moved below the root directory `root`.
+/// Returns the absolute path `path` resolved below the root directory `root`.
 fn below(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
+}
+
+/// Returns the URL of `path` on the server at `url`, or else on the server of this configuration.
+///
+/// # Errors
+///
+/// The configuration cannot be read.
+fn url_of(
+    path: &str,
+    url: Option<String>,
+    config: Option<PathBuf>,
+    last_good: Option<PathBuf>,
+) -> Result<String, CommandError> {
+    Ok(match url {
+        // A URL that has a path, unlike `http://cam:2020`, is complete.
+        Some(url) if url.matches('/').count() <= 2 => format!("{url}{path}"),
+        Some(url) if url.matches('/').count() == 3 && url.ends_with('/') => {
+            format!("{}{path}", url.trim_end_matches('/'))
+        }
+        Some(url) => url,
+        None => {
+            let config = load(config, last_good)?.config;
+            format!("http://{}{path}", loopback_for(config.server.listen))
+        }
+    })
+}
+
+/// `berrymse record-cameras`
+///
+/// # Errors
+///
+/// The server gives no valid reply, or the record cannot be changed.
+fn record_cameras(options: RecordCameras) -> Result<(), CommandError> {
+    start_log(0);
+    let RecordCameras { url, config, last_good, data, slot } = options;
+    let records = CameraRecords::new(&data, running_slot(slot.as_deref()));
+    match recent_cameras(url, config, last_good) {
+        Ok(cameras) => {
+            let names: Vec<&str> = cameras.iter().map(|camera| camera.name.as_str()).collect();
+            log::info!("cameras with pictures in the last hour: {}", names.join(", "));
+            Ok(records.save(cameras)?)
+        }
+        Err(error) => {
+            // The record of an earlier update does not apply to this one.
+            records.remove()?;
+            Err(error)
+        }
+    }
+}
+
+fn recent_cameras(
+    url: Option<String>,
+    config: Option<PathBuf>,
+    last_good: Option<PathBuf>,
+) -> Result<Vec<RecordedCamera>, CommandError> {
+    let url = url_of("/healthz/cameras", url, config, last_good)?;
+    let (status, text) = runtime()?.block_on(fetch::get(&url))?;
+    let invalid = |reason: String| format!("{url} returned no list of cameras: {reason}");
+    match status {
+        StatusCode::OK => serde_json::from_str(&text).map_err(|e| invalid(e.to_string()).into()),
+        status => Err(invalid(format!("{status} {text}")).into()),
+    }
 }
 
 /// `berrymse health`: returns the cameras that deliver no pictures, as text, or `None` if all
@@ -148,23 +215,9 @@ fn below(root: &Path, path: &str) -> PathBuf {
 ///
 /// # Errors
 ///
-/// Fails if the configuration is unreadable, or if the server gives no valid health reply.
-fn health(
-    url: Option<String>,
-    config: Option<PathBuf>,
-    last_good: Option<PathBuf>,
-) -> Result<Option<String>, CommandError> {
-    let url = match url {
-        // If the URL has no path, as in `http://cam:2020`, the path is /healthz.
-        Some(url) if url.matches('/').count() <= 2 => format!("{url}/healthz"),
-        Some(url) if url.matches('/').count() == 3 && url.ends_with('/') => format!("{url}healthz"),
-        Some(url) => url,
-        None => {
-            let config = load(config, last_good)?.config;
-            format!("http://{}/healthz", loopback_for(config.server.listen))
-        }
-    };
-    let (status, text) = runtime()?.block_on(fetch::get(&url))?;
+/// Fails if the server does not return a valid health reply.
+fn health(url: &str) -> Result<Option<String>, CommandError> {
+    let (status, text) = runtime()?.block_on(fetch::get(url))?;
     match status {
         StatusCode::OK => Ok(None),
         StatusCode::SERVICE_UNAVAILABLE => Ok(Some(text)),

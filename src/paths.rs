@@ -3,13 +3,13 @@
 /// Configuration file on the boot partition.
 pub const CONFIG: &str = "/boot/berrymse.toml";
 
-/// Directory for persistent data, such as uploads and the reason why the last update failed.
+/// Directory for persistent data, such as uploads and the error of the last failed update.
 pub const DATA: &str = "/data/berrymse";
 
 /// Last good configuration.
 pub const LAST_GOOD: &str = "/data/berrymse/berrymse.toml";
 
-/// Name of the wireless network that was last joined successfully.
+/// File with the name of the last wireless network that was joined.
 pub const WIFI_STATE: &str = "/data/berrymse/state/wifi";
 
 /// Errors that `berrymse apply` found in the configuration.

@@ -1,4 +1,4 @@
-//! Child processes, which end when this process ends.
+//! Child processes that end when this process ends.
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::io;
@@ -12,7 +12,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// The process group of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// A new group. Signals go to the whole group, so that they also reach the children of a shell.
+    /// A new group. Signals are sent to the whole group, so that they also reach the children of a
+    /// shell.
     Own,
     /// The group of this process.
     Shared,
@@ -29,7 +30,7 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `command`. `grace` is the time that the child has to end after SIGTERM.
+    /// Starts `command`. `grace` is the time from SIGTERM to SIGKILL.
     ///
     /// # Errors
     ///
@@ -42,7 +43,7 @@ impl Child {
         Ok(Child { child: command.spawn()?, group, grace })
     }
 
-    /// Takes its standard output and standard error, if both are pipes.
+    /// Takes the child's standard output and standard error, if both are pipes.
     pub fn take_output(&mut self) -> Option<(ChildStdout, ChildStderr)> {
         self.child.stdout.take().zip(self.child.stderr.take())
     }
@@ -52,7 +53,7 @@ impl Child {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for the child to end, at most for `time`.
+    /// Waits up to `time` for the child to end. Returns its exit status if it has ended.
     pub fn wait(&mut self, time: Duration) -> Option<ExitStatus> {
         let end = Instant::now() + time;
         loop {
@@ -101,7 +102,7 @@ fn kill_on_parent_death(command: &mut Command) {
     }
 }
 
-/// Returns a command for `words`, a program and its arguments, with an empty standard input.
+/// Returns a command that runs `words`, a program and its arguments, with an empty standard input.
 pub fn command(words: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).stdin(Stdio::null());
@@ -123,7 +124,7 @@ pub fn run(words: &[&str]) -> io::Result<String> {
     Err(io::Error::other(format!("{}: {}", words.join(" "), message.trim())))
 }
 
-/// Adds the name of `program` to an error from starting it.
+/// Adds the name of `program` to the error that occurred when it was started.
 pub fn start_error(program: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot start {program}: {error}"))
 }
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_the_process_group_of_a_child() {
+    fn ends_the_process_group_of_the_child() {
         let mut shell = command(&["sh", "-c", "sleep 100 & echo $!; wait"]);
         shell.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = Child::spawn(&mut shell, Group::Own, GRACE).unwrap();

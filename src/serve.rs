@@ -2,13 +2,14 @@
 //! changes.
 
 use crate::access::AccessPolicy;
-use crate::camera::Cameras;
+use crate::camera::{Camera, Cameras};
 use crate::config::error::ConfigError;
 use crate::config::{Config, Network, System};
 use crate::http::{Context, ListenError, NO_CAMERA, Server};
 use crate::paths;
 use crate::settings::Settings;
 use crate::shutdown::Shutdown;
+use crate::system::camera_record::{CameraRecords, Slot};
 use crate::system::mdns::Announcement;
 use crate::system::{Found, as_shipped, mdns, notify};
 use crate::update::{Updater, schedule};
@@ -72,12 +73,12 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// Loads the configuration from `file`, or from the default path if that exists. With `last_good`,
-/// that copy is used if the file is missing or invalid.
+/// Loads the configuration from `file`, or from the default path if a file exists there.
+/// `last_good`, if given, is used when the file is missing or invalid.
 ///
 /// # Errors
 ///
-/// Without `last_good`, fails if the file is missing or invalid.
+/// Fails if `last_good` is `None` and the file is missing or invalid.
 pub fn load(file: Option<PathBuf>, last_good: Option<PathBuf>) -> Result<Found, ConfigError> {
     if let Some(last_good) = last_good {
         let file = file.unwrap_or_else(|| paths::CONFIG.into());
@@ -116,6 +117,8 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), StartError> {
         changed: Arc::default(),
         listening: None,
         updater: Updater::new(&options.data),
+        records: CameraRecords::new(&options.data, running_slot(options.slot.as_deref())),
+        cameras: vec![],
     };
     loop {
         let running = Running::start(&options, &mut state, &found)?;
@@ -142,7 +145,7 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), StartError> {
         options.listen = options.listen.and(state.listening);
         match load(options.config.clone(), options.last_good.clone()) {
             Ok(new) => found = new,
-            // The file was valid when it was saved, so it has changed since: keep the old
+            // The file was valid when it was saved, so it has changed since then: keep the old
             // configuration.
             Err(error) => found.problem = Some(error.to_string()),
         }
@@ -152,10 +155,14 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), StartError> {
 /// State that outlives a configuration.
 struct ProcessState {
     started: Instant,
-    /// The configuration of the machine when it started.
+    /// The configuration of the machine when the program started.
     at_start: (System, Network),
     changed: Arc<Notify>,
     updater: Arc<Updater>,
+    /// Cameras that an update must not lose.
+    records: CameraRecords,
+    /// The cameras of the last configuration.
+    cameras: Vec<Arc<Camera>>,
     /// Address of the last listener.
     listening: Option<SocketAddr>,
 }
@@ -190,6 +197,8 @@ impl Running {
         let address = listener.local_addr()?;
         state.listening = Some(address);
         let cameras = Cameras::start(&config.cameras)?;
+        cameras.continue_from(&state.cameras);
+        state.cameras.clone_from(&cameras.all);
         let mut settings = Settings {
             file: found.file.clone().unwrap_or_else(|| paths::CONFIG.into()),
             helper: options.helper.clone(),
@@ -208,6 +217,7 @@ impl Running {
             settings,
             server: config.server,
             updater: state.updater.clone(),
+            records: state.records.clone(),
             update_url: config.update.url.clone(),
             started: state.started,
             shutdown,
@@ -250,8 +260,8 @@ fn listen(
     Ok(listener)
 }
 
-/// Announces the server over mDNS, under the host name that the machine had when it started. A new
-/// name takes effect only after a restart.
+/// Announces the server over mDNS, under the host name that was configured when the program
+/// started. A new name takes effect only after a restart of the machine.
 fn announce(options: &cli::Serve, at_start: &System, address: SocketAddr) -> Option<Announcement> {
     let host = at_start.hostname.clone().or_else(|| options.mdns.then(mdns::host_name))?;
     if address.ip().is_loopback() || host.is_empty() {
@@ -287,7 +297,15 @@ fn log_startup(config: &Config, found: &Found) {
     }
 }
 
-/// Returns the address at which a program on this machine reaches a server that listens on
+/// Returns the slot of the running system: `name`, or else the one in the kernel's arguments.
+pub fn running_slot(name: Option<&str>) -> Option<Slot> {
+    match name {
+        Some(name) => name.parse().ok(),
+        None => Slot::running(),
+    }
+}
+
+/// Returns the address at which programs on this machine can reach a server that listens on
 /// `address`.
 pub fn loopback_for(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
@@ -298,7 +316,7 @@ pub fn loopback_for(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Returns the host and port of the URL at which a browser on this machine reaches a server that
+/// Returns the host and port of the URL at which a browser on this machine can reach a server that
 /// listens on `address`.
 fn reachable(address: SocketAddr) -> String {
     let host = match address.ip() {

@@ -22,9 +22,9 @@ pub struct Settings {
     pub helper: PathBuf,
     /// File in which `berrymse wifi` reports its state.
     pub wifi: PathBuf,
-    /// Errors in the file, and which configuration is in force instead.
+    /// Errors in the file, and which configuration is used instead.
     pub problem: Option<String>,
-    /// The configuration that was in force when the machine started.
+    /// The configuration of the machine when the program started.
     pub at_start: (System, Network),
     /// Whether the current configuration takes full effect only after a restart of the machine.
     pub reboot: bool,
@@ -39,7 +39,8 @@ pub struct Settings {
 pub enum SaveError {
     /// The file has changed since the client read it.
     Changed,
-    /// The new configuration is invalid, or contains something that must not come from the network.
+    /// The new configuration is invalid, or contains something that cannot be added over the
+    /// network.
     Invalid(ConfigError),
     /// The file could not be written.
     Write {
@@ -94,7 +95,7 @@ impl Settings {
         new.system != *system || new.network.without_wifi() != network.without_wifi()
     }
 
-    /// Returns a version tag for the text of a configuration (an HTTP entity tag).
+    /// Returns a version tag for the text of a configuration, as an HTTP entity tag.
     pub fn tag(text: &str) -> String {
         let hash = Sha256::digest(text);
         format!("\"{}\"", hash[..12].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
@@ -109,7 +110,7 @@ impl Settings {
     /// # Errors
     ///
     /// The file is unchanged unless the error is [`SaveError::Write`] or [`SaveError::Helper`]. In
-    /// these cases it contains either the old or the new text, never a mixture.
+    /// these cases, it contains either the old or the new text, never a mixture.
     pub async fn change(
         &self,
         expected: Option<&str>,
@@ -126,7 +127,7 @@ impl Settings {
         let file = self.file.display().to_string();
         let config = Config::parse(&text, &file)?;
         let old = Config::parse(&old, "").unwrap_or_default();
-        // If the file is invalid, the configuration in force comes from elsewhere.
+        // If the file is invalid, the running configuration comes from elsewhere.
         no_new_command(&config, old.cameras.iter().chain(cameras), &file)?;
         let keys = old.system.ssh_keys.iter().chain(&self.at_start.0.ssh_keys);
         no_new_key(&text, &config, keys, &file)?;
@@ -160,6 +161,15 @@ impl Settings {
     /// fails.
     pub async fn restart(&self) -> Result<(), HelperError> {
         self.ask_helper("reboot", String::new()).await
+    }
+
+    /// Allows a new system to lose the cameras that were recorded before the update.
+    ///
+    /// # Errors
+    ///
+    /// See [`Settings::restart`].
+    pub async fn require_no_cameras(&self) -> Result<(), HelperError> {
+        self.ask_helper("require-no-cameras", String::new()).await
     }
 
     async fn ask_helper(&self, verb: &'static str, text: String) -> Result<(), HelperError> {

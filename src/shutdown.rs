@@ -13,7 +13,7 @@ impl Shutdown {
         (sender, Shutdown(receiver))
     }
 
-    /// Waits for the signal. Cancel safe.
+    /// Waits for the signal. This method is cancel safe.
     pub async fn wait(&mut self) {
         // An error means that the sender was dropped. That counts as the signal.
         let _ = self.0.wait_for(|set| *set).await;

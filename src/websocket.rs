@@ -1,7 +1,7 @@
 //! WebSocket frames (RFC 6455, section 5), server side. Bytes in, bytes out; no I/O.
 //!
 //! The server does not mask its frames (5.1), so they are identical for all viewers: the header of
-//! a fragment is made once, and all viewers receive the same bytes.
+//! a fragment is created once, and all viewers receive the same bytes.
 //!
 //! ```text
 //! 82 len(7 bits)           binary message of up to 125 bytes
@@ -10,10 +10,10 @@
 //! ```
 //!
 //! Frames from clients must follow the rules of section 5 and two limits: a message has at most
-//! [`MAX_MESSAGE`] bytes and is not fragmented. Anything else closes the connection with a status
-//! code of 7.4.1.
+//! [`MAX_MESSAGE`] bytes and is not fragmented. For all other frames, the server closes the
+//! connection with a status code from 7.4.1.
 
-/// Maximum length of a message from a client, in bytes. Clients only send short JSON objects.
+/// Maximum length of a message from a client, in bytes. Clients send only short JSON objects.
 pub const MAX_MESSAGE: usize = 4096;
 
 const FIN: u8 = 0x80;
@@ -96,7 +96,7 @@ pub fn text(message: &str) -> Vec<u8> {
     frame(TEXT, message.as_bytes())
 }
 
-/// Returns a ping frame. The client replies with a pong, which shows that it is still there.
+/// Returns a ping frame. The client replies with a pong, which shows that it is still connected.
 pub fn ping() -> Vec<u8> {
     frame(PING, b"")
 }
@@ -106,7 +106,7 @@ pub fn pong(payload: &[u8]) -> Vec<u8> {
     frame(PONG, payload)
 }
 
-/// Returns the close frame, the last frame of a connection.
+/// Returns a close frame, which is the last frame on a connection.
 pub fn close(code: u16) -> Vec<u8> {
     frame(CLOSE, &code.to_be_bytes())
 }
@@ -133,7 +133,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Appends bytes read from the socket. Their boundaries do not matter.
+    /// Appends bytes read from the socket. They need not end at a frame boundary.
     pub fn push(&mut self, data: &[u8]) {
         self.buffer.extend_from_slice(data);
     }
@@ -160,7 +160,7 @@ impl Reader {
         }
         let (len, rest) = match short {
             126 => match rest {
-                // 5.2: a length must have its shortest form.
+                // 5.2: a length must be encoded in its shortest form.
                 [0, 0..=125, ..] => return Err(status::PROTOCOL),
                 [a, b, rest @ ..] => (usize::from(u16::from_be_bytes([*a, *b])), rest),
                 _ => return Ok(None),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_invalid_frames_with_the_status_code_of_the_standard() {
+    fn rejects_invalid_frames_with_the_standard_status_codes() {
         assert_eq!(read(&frame(TEXT, b"hi")), Err(1002), "not masked");
         assert_eq!(read(&client(0xc1, b"hi")), Err(1002), "reserved bit");
         assert_eq!(read(&client(0x83, b"hi")), Err(1002), "unknown opcode");

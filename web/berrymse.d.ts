@@ -8,11 +8,11 @@ export type BerryMseState =
   | 'playing'
   /** Connected, but the camera sends no frames. */
   | 'waiting'
-  /** The connection is lost, and is retried until it succeeds. */
+  /** The connection is lost, and the element tries to reconnect until it succeeds. */
   | 'reconnecting'
-  /** The browser requires a tap before it plays. */
+  /** The browser requires a tap before it starts playback. */
   | 'tap'
-  /** Paused, not started (autoplay="false"), or the page is hidden. There is no connection. */
+  /** Paused, not started (autoplay="false"), or the page is hidden. The element is disconnected. */
   | 'paused'
   /** This browser cannot play the stream. */
   | 'unsupported';
@@ -20,11 +20,11 @@ export type BerryMseState =
 /** How to stay at the live edge. */
 export type BerryMsePolicy = 'run-ahead' | 'nudge' | 'webcodecs';
 
-/** Statistics, once a second. */
+/** Statistics, reported once per second. */
 export interface BerryMseStats {
   /**
-   * Age of the picture in milliseconds: from the moment the server received the frame from the camera
-   * until the browser passed it to the screen. Null until it is known.
+   * Age of the picture in milliseconds: from the moment the server handed the frame to the viewers to
+   * the moment the browser handed it to the screen. Null until it is known.
    */
   age: number | null;
   /** Shortest recent round trip to the server, in milliseconds. Null until it is known. */
@@ -37,9 +37,9 @@ export interface BerryMseStats {
   bitrate: number;
   /** Frames received but not shown, since the element was created. */
   skipped: number;
-  /** Frames that the server left out because this viewer was too slow, since the element was created. */
+  /** Frames that the server did not send because this viewer was too slow, since the element was created. */
   dropped: number;
-  /** Reconnects since the element was created. */
+  /** Number of reconnections since the element was created. */
   reconnects: number;
   /** The policy in use. */
   policy: BerryMsePolicy | null;
@@ -62,7 +62,7 @@ export interface BerryMseRecording {
 export interface BerryMseEventMap {
   statechange: CustomEvent<{ state: BerryMseState; message: string }>;
   stats: CustomEvent<BerryMseStats>;
-  /** Playback failed in this browser. If `fatal`, it is not retried. */
+  /** Playback failed in this browser. Unless `fatal` is true, the element retries. */
   error: CustomEvent<{ message: string; fatal: boolean }>;
 }
 
@@ -85,7 +85,7 @@ export class BerryMse extends HTMLElement {
   muted: boolean;
   readonly paused: boolean;
   readonly state: BerryMseState;
-  /** The state as text for people; empty while it plays. */
+  /** The state in words; empty while playing. */
   readonly message: string;
   readonly stats: BerryMseStats | null;
   /** The WebSocket URL of the stream. */
@@ -96,11 +96,11 @@ export class BerryMse extends HTMLElement {
   play(): Promise<void>;
   /** Disconnects. The last picture stays visible. */
   pause(): void;
-  /** The current picture as an image file. `quality` is 0 to 1, for JPEG and WebP. */
+  /** Returns the current picture as an image file. `quality` is 0 to 1, for JPEG and WebP. */
   snapshot(type?: string, quality?: number): Promise<Blob>;
-  /** Starts a recording with the next key frame. */
+  /** Starts a recording at the next key frame. */
   record(): BerryMseRecording;
-  /** Enters or leaves full screen. */
+  /** Toggles full screen. */
   fullscreen(): void;
 
   addEventListener<K extends keyof BerryMseEventMap>(type: K,

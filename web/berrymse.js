@@ -14,15 +14,15 @@ import { CanvasSurface } from './player/webcodecs.js';
 const TICK_MS = 500;
 /** If no frame arrives for this long while connected, the state is "waiting". */
 const NO_FRAME_TIMEOUT_MS = 1500;
-/** If no message arrives for this long, not even a time reply, the connection is dead. */
+/** If no message arrives for this long, not even a time reply, the connection is considered dead. */
 const DEAD_CONNECTION_TIMEOUT_MS = 4000;
-/** If frames are received but none is shown for this long, the policy has failed. */
+/** If frames arrive but none is shown for this long, the policy has failed. */
 const FROZEN_TIMEOUT_MS = 3000;
-/** A page that is hidden for this long disconnects. */
+/** The element disconnects after its page has been hidden for this long. */
 const HIDDEN_TIMEOUT_MS = 5000;
-/** A longer gap between two ticks means that the computer was asleep. */
+/** A longer gap between two ticks means that the computer was suspended. */
 const SLEEP_GAP_MS = 10000;
-/** Interval between two requests for the reason why there is no picture. */
+/** Interval between requests for the reason why no picture is available. */
 const REASON_INTERVAL_MS = 2000;
 
 const CONNECTION_LOST = 'Connection lost. Reconnecting…';
@@ -31,7 +31,7 @@ const SURFACES = { mse: VideoSurface, webcodecs: CanvasSurface };
 const styleSheet = new CSSStyleSheet();
 styleSheet.replaceSync(STYLE);
 
-/** Seconds from one refresh of the screen to the next. */
+/** Time between screen refreshes, in seconds. */
 let screenPeriod = 1 / 60;
 function measureScreen() {
   const times = [];
@@ -60,7 +60,7 @@ export class BerryMse extends HTMLElement {
   #stats = null;
   #video = document.createElement('video');
   #canvas = document.createElement('canvas');
-  /** The last picture, while there is no newer one. */
+  /** The last picture, shown until a newer one is available. */
   #still = document.createElement('canvas');
   #notice = document.createElement('div');
   #overlay = document.createElement('pre');
@@ -77,11 +77,11 @@ export class BerryMse extends HTMLElement {
   #segment = null;
   #recordings = new Set();
   #policy = null;
-  /** Policies abandoned so far. */
+  /** Number of policies abandoned so far. */
   #abandoned = 0;
   #trial = new Trial();
   #statistics = new Statistics();
-  /** Seconds from one frame to the next. */
+  /** Time between frames, in seconds. */
   #step = 1 / 30;
 
   #ticks = 0;
@@ -104,7 +104,7 @@ export class BerryMse extends HTMLElement {
     const root = this.attachShadow({ mode: 'open' });
     root.adoptedStyleSheets = [styleSheet];
     const video = this.#video;
-    // iPhones need all four to start playback without a tap.
+    // iPhones require all four to start playback without a tap.
     video.defaultMuted = video.muted = true;
     video.autoplay = true;
     video.playsInline = true;
@@ -204,7 +204,7 @@ export class BerryMse extends HTMLElement {
     let canvas = this.#still;
     if (this.#surface) this.#copyPicture(canvas = document.createElement('canvas'));
     if (!canvas.width || (canvas === this.#still && canvas.hidden)) {
-      return Promise.reject(new DOMException('There is no picture yet.', 'InvalidStateError'));
+      return Promise.reject(new DOMException('No picture is available yet.', 'InvalidStateError'));
     }
     return new Promise((resolve) => { canvas.toBlob(resolve, type, quality); });
   }
@@ -228,7 +228,7 @@ export class BerryMse extends HTMLElement {
 
   // ---- Connecting and reconnecting ----
 
-  /** Starts or stops playback, as the page requests, and clears all failures. */
+  /** Starts or stops playback, depending on what the page wants, and clears all failures. */
   #restart() {
     this.#connection.failures = this.#abandoned = 0;
     clearInterval(this.#tickTimer);
@@ -352,7 +352,7 @@ export class BerryMse extends HTMLElement {
     this.#policy = name;
     this.#trial.reset();
     this.#surface.policy = POLICIES[name];
-    // A different kind of surface needs a stream that starts at a key frame.
+    // A new kind of surface needs a stream that starts at a key frame.
     if (!(this.#surface instanceof SURFACES[POLICIES[name].surface])) this.#connect();
   }
 
@@ -379,7 +379,7 @@ export class BerryMse extends HTMLElement {
 
   #startVideo() {
     this.#video.play()?.catch((error) => {
-      // Other errors mean that a later start interrupted this one.
+      // Other errors mean that a later call interrupted this one.
       if (error.name === 'NotAllowedError') this.#setState('tap', '');
     });
   }
@@ -456,7 +456,7 @@ export class BerryMse extends HTMLElement {
     this.dispatchEvent(new CustomEvent('stats', { detail: this.#stats }));
   }
 
-  /** Asks the server why there is no picture. */
+  /** Asks the server why no picture is available, and shows the reason. */
   async #showReason() {
     const now = performance.now();
     if (now - this.#lastReasonAt < REASON_INTERVAL_MS) return;
@@ -480,7 +480,7 @@ export class BerryMse extends HTMLElement {
 
   // ---- Display ----
 
-  /** Copies the current picture. Returns false if there is none. */
+  /** Copies the current picture to `canvas`. Returns false if no picture is available. */
   #copyPicture(canvas) {
     const from = this.#surface instanceof CanvasSurface ? this.#canvas : this.#video;
     const width = from.videoWidth ?? from.width;
@@ -488,7 +488,7 @@ export class BerryMse extends HTMLElement {
     Object.assign(canvas, { width, height: from.videoHeight ?? from.height });
     const context = canvas.getContext('2d', { willReadFrequently: true });
     context.drawImage(from, 0, 0);
-    return context.getImageData(0, 0, 1, 1).data[3] > 0; // transparent: no frame was decoded yet
+    return context.getImageData(0, 0, 1, 1).data[3] > 0; // transparent: no frame has been decoded yet
   }
 
   #setState(state, message) {

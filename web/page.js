@@ -1,4 +1,4 @@
-// The live view: chooses the camera, shows what the server says about it, and handles the buttons.
+// The live view: selects the camera, shows its status, and handles the buttons.
 
 import './berrymse.js';
 
@@ -12,7 +12,7 @@ const byId = (id) => document.getElementById(id);
 const player = byId('player');
 let timer = 0;
 
-/** Size, frame rate and bit rate, where known. */
+/** Returns the size, frame rate and bit rate, as far as they are known. */
 function describe(camera) {
   const parts = [];
   if (camera.width) parts.push(`${camera.width}×${camera.height}`);
@@ -22,7 +22,7 @@ function describe(camera) {
   return parts.join(' · ');
 }
 
-/** The camera name in the URL fragment, such as `#front`. Empty for the first camera. */
+/** Returns the camera name in the URL fragment, such as `#front`. Empty for the first camera. */
 const selectedName = () => decodeURIComponent(location.hash.slice(1));
 
 function selectCamera() {
@@ -43,15 +43,16 @@ async function updateStatus() {
   timer = setTimeout(updateStatus, document.hidden ? hidden : interval);
 }
 
-function showStatus({ cameras, password, config_error: problem, reboot_needed: reboot }) {
+function showStatus({ cameras, password, config_error: mistake, missing_cameras: missing, reboot_needed: reboot }) {
   const camera = cameras.find(({ name }) => name === selectedName()) ?? cameras[0];
-  // "camera" is the default name, used when the configuration does not set one.
+  // The default name, "camera", is not shown.
   const name = camera && camera.name !== 'camera' ? camera.name : null;
   byId('title').textContent = name ?? 'BerryMSE';
   document.title = name ? `${name} · BerryMSE` : 'BerryMSE';
   byId('facts').textContent = camera ? describe(camera) : '';
-  byId('problem').hidden = !problem && !reboot;
-  byId('problem').textContent = problem ?? 'Some changes take effect only after a restart. To restart, open the settings.';
+  const lost = missing && `Missing since the update: ${missing.join(', ')}. For what to do, open the settings.`;
+  byId('problem').hidden = !mistake && !lost && !reboot;
+  byId('problem').textContent = mistake ?? lost ?? 'Some changes take effect only after a restart. To restart, open the settings.';
   byId('no-password').hidden = password;
   byId('cameras').hidden = cameras.length < 2;
   const links = cameras.map(({ name }) => {

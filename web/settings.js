@@ -1,19 +1,19 @@
 // The settings page: configuration, Wi-Fi, updates, restart. docs/api.md describes the requests.
 
-/** Interval between status requests during an update, in all other states, and while the page is hidden. */
+/** Interval between status requests: during an update, otherwise, and while the page is hidden. */
 const STATUS_INTERVAL_MS = { updating: 1000, idle: 10000, hidden: 60000 };
 /** How long the server may be unreachable after the configuration is saved, and while the device restarts. */
 const SAVE_TIMEOUT_MS = 15000;
 const RESTART_TIMEOUT_MS = 180000;
-/** A restarting device still answers for a moment. */
+/** A restarting device still responds for a moment. */
 const RESTART_DELAY_MS = 5000;
-/** Joining a Wi-Fi network takes about this long; the result is shown afterwards. */
+/** Approximate time to join a Wi-Fi network. The result is shown afterwards. */
 const JOIN_TIME_MS = 20000;
 const RETRY_INTERVAL_MS = 500;
 
 const byId = (id) => document.getElementById(id);
 const config = byId('config');
-/** The version of the loaded text. Sent when saving, to avoid overwriting someone else's changes. */
+/** The version of the loaded text. It is sent when saving, to avoid overwriting changes made elsewhere. */
 let etag = null;
 let loaded = '';
 let uploading = false;
@@ -51,13 +51,13 @@ async function send(path, options = {}) {
 /** Loads the configuration; `done` is the text for the status line. */
 async function load(done = '') {
   const response = await send('api/config');
-  // 404: there is no configuration yet.
+  // 404: no configuration exists yet.
   if (response.ok || response.status === 404) {
     etag = response.ok ? response.headers.get('etag') : null;
     loaded = response.ok ? response.text : '';
     config.value = loaded;
   }
-  // After other errors the text can still be replaced.
+  // After other errors, the text can still be replaced.
   config.disabled = response.status === 0 || response.status === 401;
   config.classList.remove('wrong');
   setText('config-state', response.ok ? done : response.text, !response.ok);
@@ -86,7 +86,7 @@ async function save() {
   updateStatus();
 }
 
-/** Selects the line with the mistake, and returns the text for the status line. */
+/** Selects the line with the error, and returns the text for the status line. */
 function showMistake({ error, line, column }) {
   if (!line) return error;
   const lines = config.value.split('\n');
@@ -116,11 +116,11 @@ const COUNTRIES = 'AD AE AF AI AL AM AN AR AS AT AU AW AZ BA BB BD BE BF BG BH B
   + 'ID IE IL IN IR IS IT JM JO JP KE KH KN KP KR KW KY KZ LB LC LI LK LS LT LU LV MA MC MD ME MF MH MK MN MO '
   + 'MP MQ MR MT MU MV MW MX MY NG NI NL NO NP NZ OM PA PE PF PG PH PK PL PM PR PT PW PY QA RE RO RS RU RW SA '
   + 'SE SG SI SK SN SR SV SY TC TD TG TH TN TR TT TW TZ UA UG US UY UZ VC VE VI VN VU WF WS XK YE YT ZA ZW';
-/** The value of the entry for a network that is not in the list. */
+/** The value of the list entry for a network that was not found. */
 const OTHER_NETWORK = '';
-/** The data that the form was last filled with. The form is refilled only when it changes. */
+/** The data that the form was last filled with. The form is filled again only when the data changes. */
 let formSource = null;
-/** The network that this page has asked the device to join. */
+/** The network that the user has asked the device to join. */
 let joining = null;
 
 function option(value, text) {
@@ -174,7 +174,7 @@ function showWifi(now) {
   else if (failed) setText('wifi-state', failed, true);
   else if (now.joining) setText('wifi-state', `Joining ${now.joining}…`);
   else if (now.access_point) {
-    setText('wifi-state', `You are connected to this device's own network, ${now.access_point}. Choose the network that it should join.`);
+    setText('wifi-state', `You are connected to this device's own network, ${now.access_point}. Choose the network for it to join.`);
   } else setText('wifi-state', 'No Wi-Fi network is configured.');
 }
 
@@ -183,7 +183,7 @@ async function joinWifi(event) {
   const ssid = byId('wifi-network').value || byId('wifi-name').value;
   const country = byId('wifi-country').value;
   if (!ssid || !country) {
-    setText('wifi-state', ssid ? 'Choose the country this device is in.' : 'Enter the name of the network.', true);
+    setText('wifi-state', ssid ? 'Choose the country where this device is used.' : 'Enter the network name.', true);
     return;
   }
   const psk = byId('wifi-password').value;
@@ -203,13 +203,13 @@ async function joinWifi(event) {
     + `then open http://${hostname}.local/. If the device cannot join, its own network returns within a minute, and `
     + 'this page shows why.');
   load();
-  // For users who are still connected at that point, by cable or because the device could not join.
+  // For users who are still connected by then: over a cable, or because the device could not join.
   setTimeout(() => { joining = null; updateStatus(); }, JOIN_TIME_MS);
 }
 
 // ---- Updates ----
 
-/** The text for each state of an update. */
+/** The text for each update state. */
 const UPDATE_TEXTS = {
   idle: (now) => `Version ${now.version} is running.`,
   receiving: () => 'Uploading…',
@@ -227,12 +227,42 @@ const BOOT_FILES_TEXTS = {
   refused: ({ why }) => `The boot files were not updated: ${why}.`,
 };
 
+/** A list of cameras in words: `camera "a"`, `cameras "a" and "b"`. */
+function inWords(names) {
+  const quoted = names.map((name) => `"${name}"`);
+  const last = quoted.pop();
+  return quoted.length ? `cameras ${quoted.join(', ')} and ${last}` : `camera ${last}`;
+}
+
+/** Shows which cameras the update has lost, and what to do. */
+function showLost({ trial, state, missing_cameras: missing = [], fell_back: failed }) {
+  const missingNames = missing.map(({ name }) => name);
+  const lost = failed?.cameras ?? [];
+  const before = (names) => `The ${inWords(names)} delivered pictures before the update and ${names.length === 1 ? 'is' : 'are'} missing now.`;
+  const names = lost.length ? lost : missingNames;
+  const [it, these] = names.length === 1 ? ['it', 'this camera'] : ['them', 'these cameras'];
+  let text = null;
+  if (lost.length && missing.length) {
+    text = `The ${inWords(missingNames)} ${missing.length === 1 ? 'is' : 'are'} missing in the previous version, too, so the update is `
+      + `not the cause. Plug ${missing.length === 1 ? 'it' : 'them'} in and install the update again, or install it without ${these}.`;
+  } else if (lost.length) {
+    text = `The ${inWords(lost)} did not work in the new version. Wait for another update, or install the new version without ${these}.`;
+  } else if (missing.length && trial) {
+    text = `${before(names)} Plug ${it} in. Otherwise, the previous version will start again in a few minutes.`;
+  } else if (missing.length && state === 'installed') {
+    text = `${before(names)} Plug ${it} in before you restart the device, because the new version stays only if it shows ${these}.`;
+  }
+  show('lost-text', text);
+  byId('lost').hidden = !text;
+  byId('without-cameras').textContent = `Install without ${these}`;
+}
+
 function showUpdate(now) {
   show('boot-files', now.boot_files && BOOT_FILES_TEXTS[now.boot_files.state]?.(now.boot_files));
   byId('update-form').hidden = !now.available;
   byId('check').hidden = !now.available;
   if (!now.available) {
-    // RAUC may have exited during an update.
+    // If RAUC exited during an update, the failure is shown.
     const failed = now.state === 'failed';
     setText('update-state', failed ? UPDATE_TEXTS.failed(now) : `Updates are not available: ${now.why ?? ''}.`, failed);
     return;
@@ -249,12 +279,14 @@ function showUpdate(now) {
   show('detail', now.detail && `Message from RAUC: ${now.detail}`);
   show('fell-back', now.fell_back && `${now.fell_back.version ? `Version ${now.fell_back.version}` : 'The latest version'} `
     + `did not work: ${now.fell_back.why}. The previous version is running again.`);
+  showLost(now);
   byId('offer').hidden = !now.offer || now.state === 'installed';
   byId('offer').textContent = now.offer ? `Install version ${now.offer.version}` : '';
   byId('offer').onclick = () => requestUpdate({ url: now.offer.url });
   byId('upload').disabled = busy || !byId('bundle').files.length;
   byId('offer').disabled = busy;
   byId('check').disabled = busy;
+  byId('without-cameras').disabled = busy;
   installed = now.state === 'installed';
 }
 
@@ -292,7 +324,7 @@ async function requestUpdate(request) {
   }
 }
 
-/** Uploads a file with a progress bar, which fetch() does not support. */
+/** Uploads a file and shows the progress, which fetch() does not report. */
 function upload() {
   const [file] = byId('bundle').files;
   const request = new XMLHttpRequest();
@@ -309,7 +341,7 @@ function upload() {
   byId('progress').value = 0;
   setText('update-state', `Uploading ${file.name}…`);
   request.upload.onprogress = ({ loaded: bytes, total }) => { byId('progress').value = 100 * bytes / total; };
-  // Progress events are infrequent: the last one may arrive long before the upload ends.
+  // Progress events are infrequent: the last one may fire long before the upload ends.
   request.upload.onload = () => { byId('progress').value = 100; };
   request.onload = () => done(request.responseText, request.status >= 300);
   request.onerror = () => done('The upload was interrupted. Try again.', true);
@@ -332,7 +364,7 @@ async function reboot() {
   setText('reboot-state', 'Restarting…');
   await sleep(RESTART_DELAY_MS);
   if (await waitForServer(RESTART_TIMEOUT_MS)) location.reload();
-  else setText('reboot-state', 'The device is not back yet. Its address may have changed.', true);
+  else setText('reboot-state', 'The device has not come back. Its address may have changed.', true);
 }
 
 byId('wifi-network').onchange = showNameField;
@@ -344,6 +376,7 @@ byId('load').onclick = () => load();
 byId('bundle').onchange = () => { byId('upload').disabled = uploading || !byId('bundle').files.length; };
 byId('upload').onclick = upload;
 byId('check').onclick = () => requestUpdate({ check: true });
+byId('without-cameras').onclick = () => requestUpdate({ without_cameras: true });
 byId('reboot').onclick = reboot;
 addEventListener('keydown', (event) => {
   if (event.key === 's' && (event.ctrlKey || event.metaKey)) {

@@ -1,13 +1,14 @@
 # shellcheck shell=bash disable=SC2154
-# For ci/image/buildroot in networks that can reach Debian's servers but not the upstream sites. Uses sources
+# For ci/image/buildroot on networks that can reach Debian's servers but not the upstream sites. Uses sources
 # from Debian's source packages, Debian's cross compiler as the toolchain, and this machine's programs as
 # Buildroot's host tools. To be sourced after ci/lib/common.sh and ci/lib/debian.sh; uses home, buildroot and
 # tree.
 #
 # The image is not identical to the one built from upstream sources: see docs/buildroot.md.
 
-# Buildroot package, Debian source package, upstream version. A tarball whose hash is known to Buildroot is
-# used as the download; any other is unpacked and built instead of the upstream source.
+# Prints Buildroot package, Debian source package and upstream version. A tarball with a hash that
+# Buildroot lists is used as the download; any other tarball is unpacked and built instead of the upstream
+# source.
 debian_table() {
     cat <<'END'
 busybox         busybox         1.37.0
@@ -39,7 +40,7 @@ zstd            libzstd         1.5.7+dfsg
 END
 }
 
-# Host packages that are built as usual, because they use only Buildroot's own files.
+# Host packages that are built normally, because they use only Buildroot's own files.
 debian_keep="host-skeleton host-makedevs host-mkpasswd host-fakedate"
 
 # debian_source_lists: makes apt use the source packages of several releases.
@@ -81,7 +82,7 @@ debian_tarball() {
         done < <(apt-get -q source --print-uris "$1=$version" 2>/dev/null | grep "^'")
     done
     cat "$home/log" >&2
-    die "failed to download Debian's source of $1 $2"
+    die "failed to download Debian's source package of $1 $2"
 }
 
 # debian_sources OUT BOARD SETTINGS: downloads the sources, writes OUT/local.mk and changes the settings.
@@ -91,7 +92,7 @@ debian_sources() {
     export BR2_DL_DIR=$dl
     say "downloading Debian's source packages (once)"
     install_packages curl gcc-aarch64-linux-gnu
-    grep -q '^BR2_aarch64=y' "$settings" || die "DEBIAN_SOURCES supports only 64-bit boards: Debian's armhf is ARMv7"
+    grep -q '^BR2_aarch64=y' "$settings" || die "DEBIAN_SOURCES supports only 64-bit boards, because Debian's armhf requires ARMv7"
     mkdir -p "$home/src"
     debian_source_lists
     debian_toolchain
@@ -104,7 +105,7 @@ debian_sources() {
         if [ -n "$name" ]; then
             mkdir -p "$dl/$package"
             cp -u "$tarball" "$dl/$package/$name"
-            echo "$package $name: upstream's, by its hash" >>"$out/replaced.txt"
+            echo "$package $name: the upstream tarball, verified by its hash" >>"$out/replaced.txt"
             continue
         fi
         if [ ! -e "$home/src/$package/.unpacked" ] || [ "$(cat "$home/src/$package/.unpacked")" != "$tarball" ]; then
@@ -120,10 +121,10 @@ debian_sources() {
         # this machine's /usr/lib.
         [ -z "$(find "$home/src/$package" -name ltmain.sh)" ] || grep -qs '_AUTORECONF = YES' "$buildroot"/package/"$package"/*.mk ||
             echo "${name}_POST_RSYNC_HOOKS += LIBTOOL_PATCH_HOOK" >>"$out/local.mk"
-        echo "$package: $upstream of Debian's source package $source" >>"$out/replaced.txt"
+        echo "$package: $upstream from Debian's source package $source" >>"$out/replaced.txt"
     done < <(debian_table)
     {
-        # The compiled time zones of this machine's tzdata.
+        # The compiled time zones from this machine's tzdata.
         echo "TZDATA_OVERRIDE_SRCDIR = /usr/share/zoneinfo"
         # Unlike release tarballs, these have no configure script.
         echo "EXPAT_SUBDIR = expat"
@@ -177,7 +178,7 @@ debian_toolchain() {
     )
     for deb in "$at"/debs/*.deb; do dpkg-deb -x "$deb" "$at"; done
     rm -r "$at/debs"
-    # Converts it to the layout of a sysroot, without links that point outside.
+    # Converts the result to the layout of a sysroot, without links that point outside.
     lib=$at/usr/aarch64-linux-gnu
     mkdir -p "$lib/usr"
     mv "$lib/include" "$lib/usr"
@@ -201,7 +202,8 @@ END
     touch "$at/.done"
 }
 
-# Sets CARGO, and rustc to a compiler that has the target's standard library (from rustup or ci/stage/cross).
+# Sets CARGO, and sets rustc to a compiler that has the target's standard library (from rustup or
+# ci/stage/cross).
 debian_rustc() {
     need_rust
     CARGO=$(command -v "${CARGO%% *}")${CARGO#"${CARGO%% *}"}
@@ -213,15 +215,16 @@ debian_rustc() {
     "$rustc" --version >&2
 }
 
-# debian_tools OUT: links this machine's programs into Buildroot's host folder, and writes the stamps that
-# mark its host packages as built.
+# debian_tools OUT: links this machine's programs into Buildroot's host directory, and writes the stamps
+# that mark its host packages as built.
 debian_tools() {
     local out=$1 package folder step name file
     say "linking this machine's programs as Buildroot's host tools"
     install_packages autoconf autoconf-archive automake bison bmap-tools cmake device-tree-compiler dosfstools \
         e2fsprogs fakeroot fdisk flex gettext gperf kmod libglib2.0-dev libltdl-dev libssl-dev libtool m4 mtools openssl patchelf \
         pkgconf python3-cryptography python3-setuptools python3-venv squashfs-tools u-boot-tools zlib1g-dev zstd tzdata
-    # ci/stage/cross provides a Rust with the target's library, ci/image/appliance newer tools than this machine's.
+    # ci/stage/cross provides a Rust compiler with the target's library, ci/image/appliance newer tools than
+    # this machine's.
     debian_rustc
     [ -e "${home%/*}/appliance/tools/.done" ] || ci/image/appliance tools >&2
     if [ ! -e "$home/venv/.done" ]; then
@@ -259,7 +262,7 @@ for name, info in json.load(sys.stdin).items():
         printf '#!/bin/sh\nexec %s "$@"\n' "$([ $name = cargo ] && echo "$CARGO" || echo "$rustc")" >"$out/host/bin/$name"
         chmod +x "$out/host/bin/$name"
     done
-    # Installs pkg-config like package/pkgconf does.
+    # Installs pkg-config as package/pkgconf does.
     # shellcheck disable=SC2016
     sed -e "s|@STAGING_SUBDIR@|aarch64-buildroot-linux-gnu/sysroot|g" -e 's|@STATIC@||' \
         -e 's|^PKGCONFDIR=.*|PKGCONFDIR=$(dirname "$(readlink -f "$0")")|' \
@@ -276,6 +279,6 @@ exec $(command -v pkgconf) "\$@"
 END
     chmod +x "$out/host/bin/pkgconf"
     chmod +x "$out/host/bin/pkg-config"
-    # Debian's tzdata has links here.
+    # Debian's tzdata contains links here.
     [ -e "$out/host/share/zoneinfo/posix/Etc/UTC" ] || cp -rL /usr/share/zoneinfo/posix "$out/host/share/zoneinfo"
 }

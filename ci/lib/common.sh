@@ -2,7 +2,7 @@
 # Functions shared by the scripts in ci/: usage text, messages and installation of missing tools.
 #
 # Debian packages are installed with apt-get, as root or through sudo. If neither is possible, the
-# script ends and prints the command to run.
+# script prints the command to run and exits.
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*" >&2; }
 die() { printf '\n%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
@@ -25,7 +25,7 @@ answer_help() {
 install_packages() {
     local missing=() package
     if ! has dpkg-query; then
-        echo "not Debian: assuming that the contents of these packages are installed: $*" >&2
+        echo "not Debian: assuming that the equivalents of these packages are installed: $*" >&2
         return 0
     fi
     for package; do
@@ -59,9 +59,9 @@ at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; 
 # Prints the version of a cargo executable, or nothing if it does not exist.
 version_of() { { "$1" --version 2>/dev/null || true; } | sed -n 's/^[a-z]* \([0-9.]*\).*/\1/p'; }
 
-# Finds a Rust that is new enough: the one in PATH, otherwise rustup's, otherwise Debian's cargo-web and
-# rustc-web (kept current in bookworm-security for the browsers). Sets CARGO, and RUSTC if rustc has
-# another name.
+# Finds a Rust toolchain that is new enough: the one in PATH, otherwise rustup's, otherwise Debian's
+# cargo-web and rustc-web (kept current in bookworm-security for the browsers). Sets CARGO, and RUSTC if
+# rustc has another name.
 need_rust() {
     local needed have
     needed=$(rust_needed)
@@ -88,7 +88,7 @@ need_rust() {
     export CARGO RUSTC
 }
 
-# debian_rust PROGRAM: the path of a program from Debian's package PROGRAM-web.
+# debian_rust PROGRAM: prints the path of a program from Debian's package PROGRAM-web.
 debian_rust() {
     local at
     at=$(dpkg -L "$1-web" | grep -E "/bin/$1(-web)?\$" | head -n 1)
@@ -98,7 +98,7 @@ debian_rust() {
 
 cargo_() { $CARGO "$@"; }
 
-# The folder for tools that are kept between runs.
+# Prints the directory for tools that are kept between runs.
 tools_folder() { printf '%s/tools' "$(realpath -m "${CARGO_TARGET_DIR:-target}")"; }
 
 # need_tool NAME VERSION: compiles a program from crates.io, in exactly this version. Prints its path.
@@ -114,7 +114,7 @@ need_tool() {
 }
 
 # need_python_tools NAME...: installs programs from PyPI, as listed in ci/lib/python-tools.txt, together
-# in one virtual environment. Prints the path of its bin folder.
+# in one virtual environment. Prints the path of its bin directory.
 need_python_tools() {
     local at list
     at=$(tools_folder)/python/$1
@@ -156,8 +156,8 @@ need_cargo_deny() {
     export CARGO_DENY
 }
 
-# Node.js with npm: uses the installed ones, otherwise Debian's. (NodeSource's nodejs includes npm and conflicts
-# with Debian's package npm.)
+# Provides Node.js with npm: the installed ones, otherwise Debian's. (NodeSource's nodejs includes npm and
+# conflicts with Debian's package npm.)
 need_node() {
     has node || install_packages nodejs npm
     has npm || install_packages npm

@@ -5,9 +5,9 @@
 
 debian_home=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debian
 
-# debian RELEASE [ARCH]: makes apt use this release (amd64 and arm64); dependencies are resolved for ARCH
-# (default: amd64). PACKAGE/RELEASE-backports selects a newer version. The package lists are downloaded once
-# a day.
+# debian RELEASE [ARCH]: makes apt use the given release (amd64 and arm64); dependencies are resolved for
+# ARCH (default: amd64). PACKAGE/RELEASE-backports selects a newer version. The package lists are downloaded
+# once a day.
 debian() {
     local at=$debian_home/$1 architecture=${2:-amd64} keys=/usr/share/keyrings/debian-archive-keyring.gpg
     has apt-get || die "apt-get not found: it is needed to download Debian packages"
@@ -42,19 +42,20 @@ END
     if apt-get -q update >"$at/log" 2>&1; then
         touch "$at/updated"
     elif [ -e "$at/updated" ]; then
-        echo "failed to update the package lists of Debian $1: using the earlier ones" >&2
+        echo "failed to update the package lists of Debian $1: using the existing ones" >&2
     else
         tail -n 5 "$at/log" >&2
         die "failed to download the package lists of Debian $1"
     fi
 }
 
-# needed PACKAGE...: prints these packages and all their dependencies.
+# needed PACKAGE...: prints the given packages and all their dependencies.
 needed() {
     apt-get -q install --simulate "$@" 2>"$debian_home/log" | sed -n 's/^Inst \([^ ]*\) .*/\1/p' | grep . || { tail -n 5 "$debian_home/log" >&2; die "apt-get did not find $*"; }
 }
 
-# unpack FOLDER PACKAGE[:ARCH]...: downloads these packages, without dependencies, and unpacks them.
+# unpack DIRECTORY PACKAGE[:ARCH]...: downloads the given packages, without dependencies, and
+# unpacks them.
 unpack() {
     local folder=$1 debs deb
     shift

@@ -25,8 +25,8 @@ step() {
 # skipped NAME REASON: reports a step that cannot run here. It is not counted.
 skipped() { report+=("--      $1 ($2)"); }
 
-# Prints the report and, as the last line, "N passed, N failed". Succeeds if there were steps and all of
-# them passed.
+# Prints the report and, as the last line, "N passed, N failed". Succeeds if at least one step ran and
+# all steps passed.
 summary() {
     say "summary"
     [ ${#report[@]} = 0 ] || printf '%s\n' "${report[@]}"

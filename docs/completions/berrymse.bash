@@ -28,6 +28,9 @@ _berrymse() {
             berrymse,health)
                 cmd="berrymse__subcmd__health"
                 ;;
+            berrymse,record-cameras)
+                cmd="berrymse__subcmd__record__subcmd__cameras"
+                ;;
             berrymse,root-helper)
                 cmd="berrymse__subcmd__root__subcmd__helper"
                 ;;
@@ -44,7 +47,7 @@ _berrymse() {
 
     case "${cmd}" in
         berrymse)
-            opts="-v -h -V --config --last-good --listen --mdns --helper --data --wifi --verbose --help --version serve check cameras apply root-helper wifi health"
+            opts="-v -h -V --config --last-good --listen --mdns --helper --data --slot --wifi --verbose --help --version serve check cameras apply root-helper record-cameras wifi health"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -68,6 +71,10 @@ _berrymse() {
                     ;;
                 --data)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --slot)
+                    COMPREPLY=($(compgen -W "A B" -- "${cur}"))
                     return 0
                     ;;
                 --wifi)
@@ -136,7 +143,7 @@ _berrymse() {
             return 0
             ;;
         berrymse__subcmd__health)
-            opts="-h --url --config --last-good --help"
+            opts="-h --url --config --last-good --since-update --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -152,6 +159,40 @@ _berrymse() {
                     ;;
                 --last-good)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        berrymse__subcmd__record__subcmd__cameras)
+            opts="-h --url --config --last-good --data --slot --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --last-good)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --data)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --slot)
+                    COMPREPLY=($(compgen -W "A B" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -192,7 +233,7 @@ _berrymse() {
             return 0
             ;;
         berrymse__subcmd__serve)
-            opts="-v -h --config --last-good --listen --mdns --helper --data --wifi --verbose --help"
+            opts="-v -h --config --last-good --listen --mdns --helper --data --slot --wifi --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -216,6 +257,10 @@ _berrymse() {
                     ;;
                 --data)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --slot)
+                    COMPREPLY=($(compgen -W "A B" -- "${cur}"))
                     return 0
                     ;;
                 --wifi)

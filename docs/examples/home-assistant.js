@@ -1,15 +1,15 @@
 // A card for Home Assistant dashboards, written from Home Assistant's documentation and untested.
 //
-// 1. Set the camera's address below.
-// 2. Copy this file into Home Assistant's folder config/www/.
+// 1. Set the server's URL below.
+// 2. Copy this file into Home Assistant's directory config/www/.
 // 3. Add /local/home-assistant.js as a resource of type "JavaScript module" (Settings, Dashboards, Resources).
 // 4. Add the card:
 //
 //   type: custom:berry-mse-card
 //   camera: front
 //
-// The camera's configuration must allow Home Assistant's origin: origins = ["http://homeassistant.local:8123"].
-// If Home Assistant uses https, put a proxy with TLS in front of the camera.
+// The server's configuration must allow Home Assistant's origin: origins = ["http://homeassistant.local:8123"].
+// If Home Assistant uses HTTPS, put a TLS proxy in front of the server.
 
 const server = 'http://cam.local:2020';
 import(`${server}/berrymse.js`);

@@ -1,20 +1,20 @@
 //! A byte stream from a camera (Rec. ITU-T H.264, Annex B), read in arbitrary pieces with pauses.
 //!
 //! Properties:
-//! - Nothing panics. The access units are parts of the stream, in order and without overlap. Each
-//!   has the arrival time of its first byte.
-//! - Returned and discarded bytes together do not exceed the input.
-//! - Without pauses, the sizes of the reads change nothing, no byte between the first and the last
-//!   access unit is lost, and there are no wrong cuts.
-//! - Zeros between NAL units are ignored: without them, and with short start codes only, the NAL
-//!   units form the same access units.
-//! - Memory is bounded, even if the stream is endless.
+//! - No input causes a panic. The access units are parts of the stream, in order and without
+//!   overlap. Each has the arrival time of its first byte.
+//! - The total number of returned and discarded bytes does not exceed the size of the input.
+//! - Without pauses, the sizes of the reads have no effect, no byte between the first and the last
+//!   access unit is lost, and no cut is early.
+//! - Zero bytes between NAL units are ignored: without them, and with only short start codes, the
+//!   NAL units form the same access units.
+//! - Memory use is bounded, even if the stream is endless.
 //! - If the parser accepts an access unit, its picture consists of whole NAL units of that access
 //!   unit. Its fragment has the predicted length, requires one allocation, and contains the same
 //!   NAL units. The boxes of the init segment fill it exactly.
 //!
-//! Input: the number of reads, one byte for each read (see [`Read`]; the list is repeated), and the
-//! stream.
+//! Input: the number of reads, one byte for each read (see [`Read`]), and the stream. The reads are
+//! repeated until the end of the stream.
 
 #![no_main]
 
@@ -28,8 +28,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One in this number of inputs is also repeated to test that memory is bounded. That takes as long
-/// as more than a thousand ordinary runs.
+/// One in this number of inputs is also repeated to test that memory use is bounded. This takes
+/// longer than a thousand ordinary runs.
 const ENDLESS_EVERY: u64 = 10_000;
 
 fuzz_target!(|data: &[u8]| {
@@ -52,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
     );
     parse(&whole);
 
-    // A delimiter ends the last access unit, because incomplete ones cannot be compared.
+    // A delimiter ends the last access unit, because incomplete access units cannot be compared.
     let mut plain = vec![];
     for nal in annexb::nal_units(stream) {
         plain.extend([0, 0, 1]);
@@ -81,8 +81,8 @@ struct Read {
 }
 
 impl Read {
-    /// Bit 7 is `pause`. The other bits are the length: up to 64 in bytes, then in steps of 64
-    /// bytes.
+    /// Bit 7 is `pause`. The other bits are the length: up to 64 in steps of one byte, and above
+    /// that in steps of 64 bytes.
     fn new(byte: u8) -> Read {
         let len = usize::from(byte & 0x7f) + 1;
         Read { len: if len <= 64 { len } else { (len - 63) * 64 }, pause: byte & 0x80 != 0 }
@@ -95,8 +95,8 @@ struct Unit {
     arrived: Duration,
 }
 
-/// Splits `stream`, in one read if `reads` is empty. The time of each read is the position of its
-/// first byte, so that arrival times can be checked.
+/// Splits `stream`, which is read at once if `reads` is empty. The time of each read is the
+/// position of its first byte, so that arrival times can be checked.
 fn run(stream: &[u8], reads: &[Read]) -> Vec<Unit> {
     let before = allocated();
     let mut splitter = Splitter::default();
@@ -141,7 +141,7 @@ fn run(stream: &[u8], reads: &[Read]) -> Vec<Unit> {
     while let Some(unit) = splitter.finish() {
         take(unit);
     }
-    assert!(returned as u64 + splitter.discarded() <= given as u64, "more than the input");
+    assert!(returned as u64 + splitter.discarded() <= given as u64, "more bytes than the input");
     assert!(reads.iter().any(|read| read.pause) || splitter.wrong_cuts() == 0);
     in_order(stream, &units, &times);
     units
@@ -151,8 +151,8 @@ fn time(position: usize) -> Duration {
     Duration::from_micros(position as u64)
 }
 
-/// Checks that the access units are parts of the stream in this order, and that each begins in the
-/// read with its arrival time.
+/// Checks that the access units are parts of the stream in this order, and that each of them begins
+/// in the read with its arrival time.
 fn in_order(stream: &[u8], units: &[Unit], times: &[Range<usize>]) {
     let mut end = 0;
     for (n, unit) in units.iter().enumerate() {
@@ -168,14 +168,15 @@ fn in_order(stream: &[u8], units: &[Unit], times: &[Range<usize>]) {
     }
 }
 
-/// Returns the FNV-1a hash. It depends only on the input, so that failures can be reproduced.
+/// Returns the FNV-1a hash, which depends only on the input, so that failures can be reproduced.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     })
 }
 
-/// Repeats the stream in large reads, until memory that is not released would exceed the limit.
+/// Repeats the stream in large reads, until the limit would be exceeded if memory were not
+/// released.
 fn endless(stream: &[u8]) {
     if stream.is_empty() {
         return;
@@ -192,7 +193,8 @@ fn endless(stream: &[u8]) {
         seen += nals;
         while splitter.next_unit().is_some() {}
         let kept = allocated() - before;
-        // The buffer, which grows by doubling, and the maximum number of parameter sets.
+        // The limit covers the buffer, which grows by doubling, and the maximum number of parameter
+        // sets.
         assert!(
             kept < (3 * MAX_ACCESS_UNIT + MAX_ACCESS_UNIT / 2) as isize,
             "{kept} bytes allocated after {given} bytes"
@@ -221,7 +223,7 @@ fn parse(units: &[Unit]) {
             assert!(range.start >= end + 3 && data[..range.start].ends_with(&[0, 0, 1]));
             end = range.end;
             assert!(!nal.is_empty() && !nal.windows(3).any(|code| code == [0, 0, 1]));
-            assert_ne!(nal.last(), Some(&0), "a NAL unit does not end in a zero");
+            assert_ne!(nal.last(), Some(&0), "the NAL unit ends with a zero byte");
             match nal[0] & 31 {
                 nal_type::IDR => (slices, key) = (slices + 1, key + 1),
                 nal_type::SLICE | nal_type::PARTITION_A => slices += 1,
@@ -269,7 +271,7 @@ fn parse(units: &[Unit]) {
     }
 }
 
-/// Reads a big-endian number of 32 bits.
+/// Reads a 32-bit big-endian number.
 fn word(bytes: &[u8], at: usize) -> usize {
     u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
 }
@@ -296,8 +298,7 @@ fn fragment(bytes: &[u8], sample: &Sample, nals: &[&[u8]]) {
     assert!(rest.is_empty());
 }
 
-/// Checks that boxes fill `bytes` exactly, recursively, and that the first one has the type
-/// `first`.
+/// Checks recursively that boxes fill `bytes` exactly, and that the first one has the type `first`.
 fn boxes(mut bytes: &[u8], first: &[u8; 4]) {
     assert_eq!(&bytes[4..8], first);
     while !bytes.is_empty() {
@@ -321,7 +322,7 @@ fn boxes(mut bytes: &[u8], first: &[u8; 4]) {
     }
 }
 
-/// An allocator that counts the allocated bytes, to measure the memory of the splitter.
+/// An allocator that counts the allocated bytes, to measure the memory use of the splitter.
 struct Counting;
 
 thread_local! {

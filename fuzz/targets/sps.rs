@@ -1,16 +1,16 @@
 //! The conversion of a sequence parameter set (Rec. ITU-T H.264, 7.3.2.1) for browsers.
 //!
 //! Properties, if the SPS can be parsed:
-//! - The SPS for browsers can be parsed, and equals the original except for the bitstream
+//! - The SPS for browsers can be parsed, and is equal to the original except for the bitstream
 //!   restriction.
 //! - If the restriction was missing, the new one states that no frames are reordered. If it was
-//!   present, the SPS is unchanged. Converting the result changes nothing.
-//! - The SPS for browsers contains no start code and does not end in a zero, so it can be part of a
-//!   byte stream.
-//! - Together with a PPS it results in parameter sets and an init segment, or in an error with a
+//!   present, the SPS is unchanged. Converting the result again has no effect.
+//! - The SPS for browsers contains no start code and does not end with a zero byte, so it can be
+//!   part of a byte stream.
+//! - Together with a PPS, it results in parameter sets and an init segment, or in an error with a
 //!   message.
 //!
-//! Input: an SPS NAL unit, header byte first.
+//! Input: an SPS NAL unit, starting with its header byte.
 
 #![no_main]
 
@@ -22,7 +22,7 @@ use h264_reader::nal::sps::{BitstreamRestrictions, SeqParameterSet, VuiParameter
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    // NAL units from a byte stream contain no start code and do not end in a zero.
+    // NAL units from a byte stream contain no start code and do not end with a zero byte.
     let end = trim_zeros(data, 0, start_code(data, 0).unwrap_or(data.len()));
     let nal = &data[..end];
     let mut params = Params::default();
@@ -65,14 +65,15 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Returns the restriction, and the SPS without it. An empty VUI is removed, too.
+/// Returns the restriction, and the SPS without it. An empty VUI is also removed.
 fn take_restriction(mut sps: SeqParameterSet) -> (Option<BitstreamRestrictions>, SeqParameterSet) {
     let restriction = sps.vui_parameters.as_mut().and_then(|vui| vui.bitstream_restrictions.take());
     sps.vui_parameters.take_if(|vui| *vui == VuiParameters::default());
     (restriction, sps)
 }
 
-/// Returns a minimal PPS with the number 0 for an SPS. The parser reads only its first four fields.
+/// Returns a minimal PPS with the ID 0 for the SPS with the ID `sps`. The parser reads only its
+/// first four fields.
 fn pps(sps: u8) -> Vec<u8> {
     let code = sps + 1; // Exp-Golomb (9.1): one leading zero for each bit after the first 1
     let bits = format!("1{:0>width$b}00111000111000", code, width = 2 * code.ilog2() as usize + 1);

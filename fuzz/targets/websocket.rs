@@ -1,18 +1,19 @@
 //! A WebSocket client that sends arbitrary headers and frames (RFC 6455).
 //!
 //! Properties:
-//! - Nothing panics. A refused handshake has status 400 or 426 and a message. An accepted handshake
-//!   had all headers that the RFC requires, and receives the reply of 4.2.2.
+//! - No input causes a panic. A refused handshake has status 400 or 426 and a message. An accepted
+//!   handshake contains all headers that the RFC requires, and receives the reply specified in
+//!   4.2.2.
 //! - [`access::check_origin`] accepts only the server's own page, an allowed page, or a program
-//!   that is not a browser. The host name must be an address, a name of the local network or
-//!   configured.
+//!   that is not a browser. The host name must be an address, a name that is valid only on a local
+//!   network, or a configured name.
 //! - The sizes of the reads change neither the messages nor the status code that ends them, which
 //!   is one of those defined by the RFC.
 //! - A frame from a conforming client is read as the message that it contains.
 //!
-//! Input: lines `name: value` up to an empty line, then a byte with the size of the reads, then
-//! frames. The names `:method`, `:version`, `:origin` and `:host` are not headers; the last two are
-//! part of the configuration.
+//! Input: lines of the form `name: value` up to an empty line, then a byte with the size of the
+//! reads, then frames. The names `:method`, `:version`, `:origin` and `:host` are not headers; the
+//! last two are part of the configuration.
 
 #![no_main]
 
@@ -111,7 +112,7 @@ impl Request {
         let result = access::check_origin(&policy, &self.method, &self.headers);
         let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&self.method);
         if reads && !self.headers.contains_key(UPGRADE) {
-            assert_eq!(result, Ok(()), "every page may read");
+            assert_eq!(result, Ok(()), "any page may read");
             return;
         }
         if let Err(denied) = result {
@@ -126,8 +127,8 @@ impl Request {
             let own = own.to_lowercase();
             name.trim_end_matches('.').starts_with(&own) || name.starts_with(&format!("[{own}"))
         });
-        // A name of the public DNS, as browsers send it: letters, digits, hyphens and dots, an
-        // optional port, and a suffix that is not local.
+        // A public DNS name in the form that browsers send: letters, digits, hyphens and dots, a
+        // suffix that is not local, and an optional port.
         let bare = name.split_once(':').map_or(&name[..], |(bare, _)| bare).trim_end_matches('.');
         let public = ["example", "com", "org", "local.com", "localhost.dev", "1"];
         let labels = bare.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));

@@ -4,8 +4,9 @@
 IMAGE_TYPES += "card card.xz card.bmap"
 IMAGE_TYPEDEP:card = "squashfs-zst"
 
-# Additional files for the FAT partition, which always has boot.scr, berrymse.toml, config.txt and cmdline.txt:
-# for a Raspberry Pi, the firmware, device trees and U-Boot. FILE or PATTERN, followed by ";NAME" to rename it.
+# Additional files for the FAT partition, which always contains boot.scr, berrymse.toml, config.txt and
+# cmdline.txt. For a Raspberry Pi: the firmware, device trees and U-Boot. FILE or PATTERN, followed by ";NAME"
+# to rename the file.
 BERRYMSE_BOOT_FILES ?= ""
 BERRYMSE_BOOT_FILES:rpi ?= " \
     ${BOOTFILES_DIR_NAME}/*.bin ${BOOTFILES_DIR_NAME}/*.dat ${BOOTFILES_DIR_NAME}/*.elf \

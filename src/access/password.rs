@@ -1,4 +1,4 @@
-//! The password, which is configured in clear text or as an argon2 hash (PHC string format).
+//! The password, which is configured in plain text or as an argon2 hash (PHC string format).
 
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use sha2::{Digest, Sha256};
@@ -7,18 +7,18 @@ use std::sync::{Mutex, PoisonError};
 /// The configured password.
 #[derive(Debug)]
 pub struct Password {
-    /// Clear text, or an argon2 hash.
+    /// Plain text or an argon2 hash.
     configured: String,
     session: String,
     /// Digest of the last correct password. argon2 takes tens of milliseconds and 19 MiB, which is
-    /// too much for each request.
+    /// too expensive for every request.
     known: Mutex<Option<[u8; 32]>>,
     /// Held while argon2 runs, so that only one instance runs at a time.
     verifying: tokio::sync::Mutex<()>,
 }
 
 impl Password {
-    /// Creates a password from its configuration: clear text, or an argon2 hash.
+    /// Creates a password from its configuration: plain text or an argon2 hash.
     pub fn new(configured: &str) -> Password {
         let session = digest(&["berrymse session\0", configured]);
         Password {
@@ -35,7 +35,7 @@ impl Password {
         &self.session
     }
 
-    /// Returns whether `value` equals [`Self::session`]. The time this takes does not depend on how
+    /// Returns whether `value` equals [`Self::session`]. The comparison takes the same time however
     /// many characters match.
     pub fn is_session(&self, value: &str) -> bool {
         digest(&[value]) == digest(&[&self.session])
@@ -80,7 +80,7 @@ mod tests {
     use argon2::password_hash::{PasswordHasher, SaltString};
 
     #[tokio::test]
-    async fn accepts_the_password_in_clear_and_hashed() {
+    async fn accepts_plain_text_passwords_and_hashes() {
         let salt = SaltString::encode_b64(b"not so random").unwrap();
         let hash = Argon2::default().hash_password(b"secret", &salt).unwrap().to_string();
         for configured in ["secret", &hash] {

@@ -1,10 +1,10 @@
-//! Rules for the host names and web sites that may use this server.
+//! Rules for the host name that a request is sent to, and for the web site that sends it.
 //!
 //! - **Host** (RFC 9110, 7.2): a web site can make its own host name resolve to this machine's
 //!   address, and thereby access this machine from a visitor's browser (DNS rebinding). Names that
-//!   are valid only on a local network cannot be used for this. WebSocket handshakes and requests that
-//!   change state are therefore refused if Host is a public name, unless the configuration lists it
-//!   in `hosts`.
+//!   are valid only on a local network cannot be used for this attack. WebSocket handshakes and
+//!   requests that change state are therefore refused if Host is a public name, unless the
+//!   configuration lists it in `hosts`.
 //! - **Origin** (RFC 6454): browsers let any page open a WebSocket to any server. Handshakes from
 //!   other sites are refused, unless the configuration lists them in `origins`.
 
@@ -32,7 +32,7 @@ const LOCAL_SUFFIXES: [&str; 9] = [
 pub struct Requester<'a> {
     /// Host and port that the request was sent to, such as `cam.local:2020`.
     pub host: Option<&'a str>,
-    /// Web site whose page sent the request; `None` for programs other than browsers.
+    /// Web site whose page sent the request. `None` if the client is not a browser.
     pub origin: Option<&'a str>,
 }
 
@@ -47,7 +47,7 @@ pub enum Denied {
     ForeignOrigin(String),
     /// The request comes from another web site, but only this machine's own page may send it.
     NotOwnPage(String),
-    /// No password was given.
+    /// The request contains no password.
     PasswordRequired,
     /// The password is wrong.
     WrongPassword,
@@ -64,7 +64,7 @@ impl fmt::Display for Denied {
             ),
             Denied::ForeignOrigin(origin) => write!(
                 f,
-                "pages from {origin:?} are not allowed to do this: to allow it, add \
+                "pages from {origin:?} are not allowed to do this: to allow them, add \
                  origins = [\"{origin}\"] under [server] in the configuration"
             ),
             Denied::NotOwnPage(origin) => write!(
@@ -72,9 +72,9 @@ impl fmt::Display for Denied {
                 "pages from {origin:?} are not allowed to do this: use this machine's own page"
             ),
             Denied::PasswordRequired => {
-                f.write_str("password required (the user name can be anything)")
+                f.write_str("password required (any user name is accepted)")
             }
-            Denied::WrongPassword => f.write_str("wrong password (the user name can be anything)"),
+            Denied::WrongPassword => f.write_str("wrong password (any user name is accepted)"),
         }
     }
 }
@@ -99,12 +99,12 @@ impl AccessPolicy {
         }
     }
 
-    /// Returns the password that clients must give, if one is set.
+    /// Returns the password that clients must send, if one is set.
     pub fn password(&self) -> Option<&Password> {
         self.password.as_ref()
     }
 
-    /// Returns whether access requires no password.
+    /// Returns whether access is possible without a password.
     pub fn is_open(&self) -> bool {
         self.password.is_none()
     }
@@ -197,12 +197,12 @@ mod tests {
         assert!(!allows(&policy, "cam.local", "http://evil.example"));
         assert!(!allows(&policy, "cam.local:2020", "http://cam.local:8080"), "another port");
         assert!(!allows(&policy, "cam.local", "null"));
-        assert!(!allows(&policy, "cam.local", ""), "origin that is not text");
+        assert!(!allows(&policy, "cam.local", ""), "an origin that is not text");
         assert_eq!(policy.check_origin(Requester::default()), Err(Denied::NoHost));
     }
 
     #[test]
-    fn refuses_public_names_that_are_not_configured() {
+    fn rejects_public_names_that_are_not_configured() {
         let policy = AccessPolicy::default();
         assert!(!allows(&policy, "evil.example", "http://evil.example"), "DNS rebinding");
         let hosts = vec!["cam.example.org".into()];

@@ -1,22 +1,21 @@
 //! The source of a camera that the configuration leaves open.
 //!
 //! In this order of preference: a device that delivers H.264; a Raspberry Pi camera, through
-//! rpicam-vid; a raw camera, if there is an encoder for it; the test card, until a camera is
-//! plugged in. Once a real camera has been shown, the test card does not return: an unplugged
-//! camera is an error, and is searched for.
+//! rpicam-vid; a raw camera, if there is an encoder for it; the test card, until a camera is ready.
+//! Once a real camera has been shown, the test card does not return: an unplugged camera is an
+//! error, and is searched for.
 
 use crate::camera::error::SourceError;
+use crate::camera::kind::CameraKind;
 use crate::camera::rpicam::Rpicam;
+use crate::camera::search::{PiSearch, Schedule};
 use crate::camera::source::{Output, Source};
 use crate::camera::test_card::TestCard;
 use crate::camera::v4l2::find;
-use crate::camera::{Stop, rpicam, v4l2};
+use crate::camera::{Stop, v4l2};
 use crate::config;
 use std::path::PathBuf;
-
-/// How many times a new node is probed, once per second: udev may not have set its permissions yet,
-/// or the camera may still be starting.
-const PROBE_ATTEMPTS: u32 = 10;
+use std::time::Instant;
 
 pub(super) struct Auto {
     config: config::Camera,
@@ -26,8 +25,7 @@ pub(super) struct Auto {
     taken: Vec<PathBuf>,
     /// The selected device.
     selected: Option<(PathBuf, v4l2::device::Device)>,
-    /// Whether rpicam-vid has a camera. Checked once, because the check takes a second.
-    rpicam: Option<bool>,
+    pi: PiSearch,
 }
 
 enum Choice {
@@ -38,7 +36,7 @@ enum Choice {
 
 impl Auto {
     pub fn new(config: &config::Camera, index: usize, taken: Vec<PathBuf>) -> Auto {
-        Auto { config: config.clone(), index, taken, selected: None, rpicam: None }
+        Auto { config: config.clone(), index, taken, selected: None, pi: PiSearch::default() }
     }
 
     fn choose(&mut self) -> Choice {
@@ -52,9 +50,8 @@ impl Auto {
                 None => {}
             }
         }
-        let rpicam = *self.rpicam.get_or_insert_with(rpicam::has_camera);
         let found = h264.into_iter().map(Choice::Device);
-        let found = found.chain(rpicam.then_some(Choice::Rpicam));
+        let found = found.chain(self.pi.is_found().then_some(Choice::Rpicam));
         let mut found = found.chain(raw.into_iter().map(Choice::Device));
         found.nth(self.index).unwrap_or(Choice::TestCard)
     }
@@ -63,11 +60,27 @@ impl Auto {
         let device = v4l2::device::Device::new(&path, &self.config);
         self.selected = Some((path, device));
     }
+
+    /// Shows the test card until a camera is ready or `stop` is set.
+    fn show_test_card(&mut self, output: &mut Output, stop: &Stop) -> Result<(), SourceError> {
+        output.set_source("the test card (no camera found)".into());
+        let mut schedule = Schedule::new(find::nodes(), Instant::now());
+        let mut pi_found = self.pi.is_found();
+        TestCard.run_until(output, stop, || {
+            let is_due = schedule.is_due(find::nodes(), Instant::now());
+            if is_due {
+                self.pi.look();
+            }
+            let is_new = self.pi.is_found() && !std::mem::replace(&mut pi_found, true);
+            (is_due || is_new) && !matches!(self.choose(), Choice::TestCard)
+        })
+    }
 }
 
 impl Source for Auto {
     fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), SourceError> {
-        loop {
+        self.pi.first_look(stop);
+        while !stop.is_set() {
             // The selected camera has precedence as long as it can be found.
             if let Some((path, device)) = &mut self.selected {
                 let path = path.clone();
@@ -86,26 +99,17 @@ impl Source for Auto {
                 Choice::Device(path) => self.select(path),
                 Choice::Rpicam => {
                     output.set_source("rpicam-vid (the first camera found)".into());
+                    output.set_kind(Some(CameraKind::RaspberryPi));
                     return Rpicam::new(&self.config, 0).run(output, stop);
                 }
                 Choice::TestCard => {
-                    output.set_source("the test card (no camera found)".into());
-                    let (mut known, mut attempts) = (find::paths(), 0_u32);
-                    TestCard.run_until(output, stop, || {
-                        let paths = find::paths();
-                        attempts = match paths == known {
-                            true => attempts.saturating_sub(1),
-                            false => PROBE_ATTEMPTS,
-                        };
-                        known = paths;
-                        attempts > 0 && matches!(self.choose(), Choice::Device(_))
-                    })?;
-                    if stop.is_set() {
-                        return Ok(());
+                    self.show_test_card(output, stop)?;
+                    if !stop.is_set() {
+                        output.restart();
                     }
-                    output.restart();
                 }
             }
         }
+        Ok(())
     }
 }

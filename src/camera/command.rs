@@ -32,7 +32,7 @@ const TERM_GRACE: Duration = Duration::from_secs(1);
 /// Maximum length of a line of standard error, in bytes. Longer lines are truncated.
 const MAX_LINE_BYTES: usize = 500;
 
-/// What a program must write, for error messages.
+/// The output that a program must produce, for error messages.
 const REQUIRED_OUTPUT: &str = "the program must write H.264 in Annex B format to its standard \
                                output (ffmpeg: -f h264 -)";
 
@@ -41,8 +41,8 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// Creates a source that runs `command`, the program followed by its arguments. It must
-    /// contain at least the program.
+    /// Creates a source that runs `command`: a program, followed by its arguments. `command` must
+    /// not be empty.
     pub fn new(command: Vec<String>) -> Command {
         Command { command }
     }
@@ -70,7 +70,7 @@ impl Source for Command {
         let Some((stdout, stderr)) = process.take_output() else {
             return Err(failed("was started without output pipes".into()));
         };
-        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES); // A smaller pipe works, too.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES); // A smaller pipe also works.
         for fd in [stdout.as_fd(), stderr.as_fd()] {
             rustix::io::ioctl_fionbio(fd, true).map_err(pipe_error)?;
         }
@@ -132,7 +132,8 @@ impl Source for Command {
     }
 }
 
-/// Returns the problem found in the stream, as a suffix for an error message.
+/// Returns the problem found in the stream, as a suffix for an error message. Empty if there is
+/// none.
 fn problem(output: &Output) -> String {
     output.stream_problem().map(|problem| format!("; {problem}")).unwrap_or_default()
 }
@@ -144,7 +145,8 @@ struct Reader {
     started: Instant,
     last_read: Instant,
     last_picture: Instant,
-    /// Whether the current pause has been handled, so only further bytes can end an access unit.
+    /// Whether the current pause has been handled. If so, only further bytes can end an access
+    /// unit.
     paused: bool,
     bytes: u64,
     pictures: u64,
@@ -268,7 +270,7 @@ struct Lines {
 }
 
 impl Lines {
-    /// Reads once and calls `line` for each complete line. Returns false at the end of file.
+    /// Reads once and calls `line` for each complete line. Returns false at end of file.
     fn read(
         &mut self,
         fd: BorrowedFd<'_>,

@@ -93,7 +93,7 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Whether the device is absent. Frequent searches for an absent device are cheap.
+    /// Returns whether the device is absent. Frequent searches for an absent device are cheap.
     pub fn is_absent(&self) -> bool {
         matches!(self, SourceError::NotFound(_) | SourceError::Unplugged(_))
     }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_absent_devices_from_other_errors() {
+    fn distinguishes_absent_devices_from_other_errors() {
         assert!(SourceError::NotFound("/dev/video0".into()).is_absent());
         assert!(SourceError::Unplugged("/dev/video0".into()).is_absent());
         assert!(!driver(Errno::IO).is_absent());

@@ -13,7 +13,9 @@
 mod auto;
 pub mod command;
 pub mod error;
+pub mod kind;
 pub mod rpicam;
+mod search;
 pub mod source;
 pub mod status;
 mod stop;
@@ -22,6 +24,7 @@ pub mod test_card;
 pub mod v4l2;
 
 pub use error::SourceError;
+pub use kind::CameraKind;
 pub use source::Output;
 pub use status::{Camera, Status};
 pub use stop::Stop;

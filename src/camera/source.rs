@@ -1,15 +1,16 @@
-//! The interface of sources: `Source` delivers H.264 to [`Output`].
+//! The source interface: a `Source` delivers H.264 to an [`Output`].
 
 use crate::camera::Stop;
 use crate::camera::error::SourceError;
+use crate::camera::kind::CameraKind;
 use crate::camera::status::Camera;
 use crate::h264;
 use crate::h264::Parser;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A source that delivers no picture for this time has failed. A camera takes up to 3 s to start, a
-/// network camera behind ffmpeg up to 8 s.
+/// A source that delivers no picture for this long has failed. A camera takes up to 3 s to start; a
+/// network camera that ffmpeg reads takes up to 8 s.
 pub const PICTURE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A producer of H.264.
@@ -18,7 +19,7 @@ pub(crate) trait Source: Send {
     ///
     /// # Errors
     ///
-    /// The source cannot be opened, or cannot deliver any longer.
+    /// The source cannot be opened, or can no longer deliver access units.
     fn run(&mut self, output: &mut Output, stop: &Stop) -> Result<(), SourceError>;
 }
 
@@ -26,14 +27,14 @@ pub(crate) trait Source: Send {
 pub struct Output {
     pub(super) camera: Arc<Camera>,
     parser: Parser,
-    /// A warning about a damaged access unit has been logged.
+    /// Whether a warning about a damaged access unit has been logged.
     warned: bool,
 }
 
 impl Output {
-    /// Creates the receiver for a new run. It keeps no state of earlier runs.
+    /// Creates the receiver for a new run. It keeps no state from earlier runs.
     pub fn new(camera: Arc<Camera>) -> Output {
-        camera.clear_notes();
+        camera.begin_run();
         Output { camera, parser: Parser::default(), warned: false }
     }
 
@@ -43,13 +44,13 @@ impl Output {
         *self = Output::new(self.camera.clone());
     }
 
-    /// Publishes one access unit in Annex B format, captured at `time` on the source's own clock.
+    /// Publishes one access unit in Annex B format, captured at `time` on the source's clock.
     ///
     /// Returns whether it contains a picture. Damaged access units are counted and skipped.
     ///
     /// # Errors
     ///
-    /// The stream is reordered or interlaced; the source must end.
+    /// The pictures are reordered or interlaced, so the source must end.
     pub fn access_unit(&mut self, data: &[u8], time: Duration) -> Result<bool, SourceError> {
         let camera = &self.camera;
         let arrived = Instant::now();
@@ -57,7 +58,7 @@ impl Output {
         match self.parser.access_unit(data) {
             Ok(picture) => {
                 let Some(len) = camera.stream.publish(data, &picture, time, expected) else {
-                    return Ok(true); // The stream waits for a key frame.
+                    return Ok(true); // The stream is waiting for a key frame.
                 };
                 let now = Instant::now();
                 // For ./ci/bench v4l2.
@@ -70,7 +71,7 @@ impl Output {
                 Ok(true)
             }
             Err(error @ (h264::Error::Reordered | h264::Error::Interlaced)) => Err(error.into()),
-            // Delimiters or filler data alone are harmless.
+            // Delimiters or filler data without a picture are harmless.
             Err(h264::Error::NoPicture) => Ok(false),
             Err(error) => {
                 self.damaged(&error.to_string());
@@ -88,17 +89,23 @@ impl Output {
         self.camera.frame_damaged(reason);
     }
 
-    /// Sets the description of the source, if the configuration leaves the source open.
+    /// Sets the description of the source, which replaces the one from the configuration.
     pub(crate) fn set_source(&self, description: String) {
         self.camera.set_source(description);
     }
 
-    /// Whether a new viewer would start earlier with a key frame. Resets the request.
+    /// Sets the kind of the source, if the configuration does not determine it: `None` for the test
+    /// card.
+    pub(crate) fn set_kind(&self, kind: Option<CameraKind>) {
+        self.camera.set_kind(kind);
+    }
+
+    /// Returns whether a key frame would let a new viewer start earlier, and resets the request.
     pub(crate) fn key_frame_wanted(&self) -> bool {
         self.camera.stream.key_frame_wanted()
     }
 
-    /// The last problem of the stream, if there are damaged access units.
+    /// Returns the last problem in the stream, if access units were damaged.
     pub(crate) fn stream_problem(&self) -> Option<String> {
         self.camera.stream_problem()
     }

@@ -1,5 +1,6 @@
 //! A camera and its state, for the page, the log and the metrics.
 
+use crate::camera::kind::CameraKind;
 use crate::config;
 use crate::config::secrets::without_password;
 use crate::h264::Picture;
@@ -12,10 +13,14 @@ use std::time::{Duration, Instant};
 /// A camera whose last picture is older than this is stalled, and not healthy.
 const STALLED_AFTER: Duration = Duration::from_secs(3);
 
-/// Period over which frame rate and bit rate are measured.
+/// Period over which the frame rate and the bit rate are measured.
 const MEASUREMENT_PERIOD: Duration = Duration::from_secs(2);
 
-/// Maximum number of lines kept of a command's standard error.
+/// A camera that delivered pictures within this time before an update must also deliver them after
+/// the update.
+const RECENT: Duration = Duration::from_secs(3600);
+
+/// Number of lines of a command's standard error to keep.
 const MAX_STDERR_LINES: usize = 10;
 
 /// A camera: its configuration, its stream and its state.
@@ -31,13 +36,18 @@ pub struct Camera {
 #[derive(Debug, Default)]
 struct State {
     phase: Phase,
-    /// Description of the source, if the configuration leaves the source open.
+    /// Description of the source. `None` until the source sets it; the configured source is
+    /// described instead.
     source: Option<String>,
+    /// The kind of the current source, if it is a real camera.
+    kind: Option<CameraKind>,
     frames: u64,
     key_frames: u64,
     damaged: u64,
     early_cuts: u64,
     restarts: u64,
+    /// When a real camera last delivered a frame, and its kind.
+    delivered: Option<(Instant, CameraKind)>,
     /// The frames of the last [`MEASUREMENT_PERIOD`].
     recent: VecDeque<Frame>,
     last_frame: Option<Instant>,
@@ -49,7 +59,7 @@ struct State {
 #[derive(Debug, Clone, Copy)]
 struct Frame {
     arrived: Instant,
-    /// On the source's clock.
+    /// Capture time, on the source's clock.
     captured: Duration,
     bytes: usize,
 }
@@ -65,15 +75,18 @@ enum Phase {
 /// The state of a camera, as `/api/status` reports it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
-    /// Its name, as in the addresses of its stream.
+    /// Its name, as used in the URLs of its streams.
     pub name: String,
     /// `starting`, `streaming`, `stalled` (no picture for 3 s) or `failed`.
     pub state: &'static str,
-    /// While no picture is available: the cause and the remedy.
+    /// The cause and the remedy, while no picture is available.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Description of its source.
     pub source: String,
+    /// Kind of its source, if it is a real camera.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<CameraKind>,
     /// RFC 6381 codec string.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codec: Option<String>,
@@ -101,17 +114,17 @@ pub struct Status {
     pub viewers: usize,
     /// Number of frames dropped for slow viewers, in total.
     pub dropped: u64,
-    /// The last error, even if it is resolved.
+    /// The last error, even if it has been resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// Settings that the source does not support.
+    /// Notes for the user, such as settings that the source does not support.
     pub notes: Vec<String>,
     /// The last lines of the command's standard error.
     pub output: Vec<String>,
 }
 
 impl Status {
-    /// Whether the camera delivers pictures.
+    /// Returns whether the camera delivers pictures.
     pub fn healthy(&self) -> bool {
         self.state == "streaming"
     }
@@ -127,7 +140,7 @@ impl Camera {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The current state.
+    /// Returns the current state.
     pub fn status(&self) -> Status {
         let mut state = self.state();
         state.forget_before(Instant::now());
@@ -152,6 +165,7 @@ impl Camera {
             state: name,
             error,
             source: state.source(&self.config),
+            kind: state.kind,
             codec: parameters.map(|p| p.codec.clone()),
             width: parameters.map(|p| p.width),
             height: parameters.map(|p| p.height),
@@ -170,7 +184,7 @@ impl Camera {
         }
     }
 
-    /// Number of frames since the program started.
+    /// Returns the number of frames since the program started.
     pub(super) fn frames(&self) -> u64 {
         self.state().frames
     }
@@ -200,6 +214,9 @@ impl Camera {
         state.frames += 1;
         state.key_frames += u64::from(picture.key);
         state.last_frame = Some(arrived);
+        if let Some(kind) = state.kind {
+            state.delivered = Some((arrived, kind));
+        }
         state.recent.push_back(Frame { arrived, captured, bytes });
         state.forget_before(arrived);
     }
@@ -211,14 +228,14 @@ impl Camera {
         state.last_error = Some(reason.into());
     }
 
-    /// Whether the camera has failed with this error and delivered nothing since.
+    /// Returns whether the camera has failed with this error and has delivered nothing since.
     pub(super) fn has_failed_with(&self, error: &str) -> bool {
         let state = self.state();
         state.phase == Phase::Failed && state.last_error.as_deref() == Some(error)
     }
 
-    /// Records the end of a run. `is_restart`: the source is about to be reopened, rather than
-    /// searched for.
+    /// Records the end of a run. `is_restart` says whether the source is about to be reopened, as
+    /// opposed to searched for.
     pub(super) fn failed(&self, error: String, is_restart: bool) {
         let mut state = self.state();
         state.restarts += u64::from(is_restart);
@@ -226,23 +243,64 @@ impl Camera {
         state.last_error = Some(error);
     }
 
-    /// The last error, if there are damaged access units.
+    /// Returns the last error, if access units were damaged.
     pub(super) fn stream_problem(&self) -> Option<String> {
         let state = self.state();
         state.last_error.clone().filter(|_| state.damaged > 0)
     }
 
-    /// Sets the description of the source, if the configuration leaves the source open.
+    /// Sets the description of the source, which replaces the one from the configuration.
     pub(super) fn set_source(&self, description: String) {
         self.state().source = Some(description);
     }
 
-    /// Removes the notes of the previous run.
-    pub(super) fn clear_notes(&self) {
-        self.state().notes.clear();
+    /// Sets the kind of the source: `None` for the test card.
+    pub(super) fn set_kind(&self, kind: Option<CameraKind>) {
+        self.state().kind = kind;
     }
 
-    /// Adds a note about a setting that the source does not support.
+    /// Prepares the state for a new run: no notes, and the kind of the configured source.
+    pub(super) fn begin_run(&self) {
+        let mut state = self.state();
+        state.notes.clear();
+        state.kind = CameraKind::of_source(self.config.source.as_ref());
+    }
+
+    /// The kind of the real camera that has delivered frames within the last hour, if there is one.
+    /// The time does not depend on the wall clock.
+    pub fn delivered_recently(&self) -> Option<CameraKind> {
+        let (at, kind) = self.state().delivered?;
+        (at.elapsed() <= RECENT).then_some(kind)
+    }
+
+    /// Takes over from `earlier`, the same camera before a change of the configuration, when it
+    /// delivered frames. Has no effect if it is another camera.
+    pub(super) fn continue_from(&self, earlier: &Camera) {
+        if (&self.config.name, &self.config.source)
+            == (&earlier.config.name, &earlier.config.source)
+        {
+            let delivered = earlier.state().delivered;
+            let mut state = self.state();
+            state.delivered = state.delivered.or(delivered);
+        }
+    }
+
+    /// Whether the camera shows what it should: the real camera of the kind `kind` that it once
+    /// showed. An unknown kind, from a newer version, stands for any real camera. If the configured
+    /// source cannot be of this kind, the configuration has been changed since, and this is also
+    /// true.
+    pub fn still_shows(&self, kind: Option<CameraKind>) -> bool {
+        let source = self.config.source.as_ref();
+        let is_possible = match kind {
+            Some(kind) => kind.is_possible(source),
+            None => source != Some(&config::Source::TestCard),
+        };
+        let status = self.status();
+        let shown = status.kind.filter(|_| status.healthy());
+        !is_possible || shown.is_some() && (kind.is_none() || kind == shown)
+    }
+
+    /// Adds a note for the user, for example about a setting that the source does not support.
     pub(super) fn add_note(&self, note: String) {
         let mut state = self.state();
         if !state.notes.contains(&note) {
@@ -273,12 +331,12 @@ impl State {
         }
     }
 
-    /// Frames and bits per second between the first recent frame and the last.
+    /// Returns the frames and bits per second between the first recent frame and the last.
     fn rates(&self) -> (f64, f64) {
         let Some((first, last)) = self.recent.front().zip(self.recent.back()) else {
             return (0.0, 0.0);
         };
-        // Frames that a source has buffered before its start arrive all at once. Their capture
+        // Frames that the source buffered before it was opened arrive all at once. Their capture
         // times give the true period.
         let captured = last.captured.saturating_sub(first.captured);
         let captured = if captured <= 2 * MEASUREMENT_PERIOD { captured } else { Duration::ZERO };
@@ -331,7 +389,7 @@ mod tests {
         assert_eq!(state([]).rates(), (0.0, 0.0));
         assert_eq!(state([(0, 0)]).rates(), (0.0, 0.0));
         assert_eq!(state([(0, 0), (50, 50), (100, 100)]).rates(), (20.0, 160_000.0));
-        // Buffered frames that arrive at once.
+        // Buffered frames arrive all at once.
         assert_eq!(state([(0, 0), (0, 50), (0, 100)]).rates(), (20.0, 160_000.0));
         // The source's clock has jumped.
         assert_eq!(state([(0, 0), (50, 50), (100, 9000)]).rates(), (20.0, 160_000.0));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Stop {
     set: AtomicBool,
-    /// Readable when the flag is set, for [`poll`].
+    /// Becomes readable when the flag is set, for [`poll`].
     event: OwnedFd,
 }
 
@@ -27,21 +27,21 @@ impl Stop {
     /// Sets the flag and wakes all threads that wait for it.
     pub fn set(&self) {
         self.set.store(true, Ordering::Release);
-        // Fails only if the counter is full. The descriptor is already readable then.
+        // Fails only if the counter is full, in which case the descriptor is already readable.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
-    /// Whether the flag is set.
+    /// Returns whether the flag is set.
     pub fn is_set(&self) -> bool {
         self.set.load(Ordering::Acquire)
     }
 
-    /// A descriptor that is readable when the flag is set.
+    /// Returns a descriptor that becomes readable when the flag is set.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
 
-    /// Waits until the flag is set, at most for `time`. Returns whether it is set.
+    /// Waits until the flag is set, for at most `time`. Returns whether it is set.
     pub fn wait(&self, time: Duration) -> bool {
         let end = Instant::now() + time;
         loop {

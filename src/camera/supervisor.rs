@@ -76,6 +76,14 @@ impl Cameras {
         }
         Ok(cameras)
     }
+
+    /// Takes over from `earlier`, the cameras of the previous configuration, when they delivered
+    /// frames.
+    pub fn continue_from(&self, earlier: &[Arc<Camera>]) {
+        for camera in &self.all {
+            earlier.iter().for_each(|earlier| camera.continue_from(earlier));
+        }
+    }
 }
 
 impl Drop for Cameras {

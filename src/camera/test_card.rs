@@ -2,8 +2,8 @@
 //!
 //! The clip (`test_card.h264`, made by `ci/generate/testcard`) has 300 access units of 1280x720 at
 //! 30 frames per second, with a key frame every second. Frame n is due when Unix time modulo 10 s
-//! is n/30 s. The clock on the card therefore shows the time, and its difference from another clock
-//! is the latency.
+//! is n/30 s. The clock on the card therefore shows the current time, and comparing it with another
+//! clock gives the latency.
 
 use crate::camera::Stop;
 use crate::camera::error::SourceError;
@@ -19,13 +19,13 @@ pub const CLIP: &[u8] = include_bytes!("test_card.h264");
 /// Frames per second of the clip.
 pub const FRAMERATE: u32 = 30;
 
-/// Number of frames from one key frame of the clip to the next.
+/// Distance between key frames in the clip, in frames.
 const KEY_INTERVAL: u64 = 30;
 
 /// A larger deviation from the due time means that the wall clock was set.
 const MAX_DEVIATION: Duration = Duration::from_millis(500);
 
-/// The byte ranges of the access units in [`CLIP`].
+/// Returns the byte ranges of the access units in [`CLIP`].
 pub fn access_units() -> &'static [Range<usize>] {
     static UNITS: OnceLock<Vec<Range<usize>>> = OnceLock::new();
     UNITS.get_or_init(|| {
@@ -49,13 +49,14 @@ pub fn access_units() -> &'static [Range<usize>] {
     })
 }
 
-/// When frame `number` is due, since the Unix epoch. Frame 0 was due at the epoch.
+/// Returns the time at which frame `number` is due, since the Unix epoch. Frame 0 was due at the
+/// epoch.
 fn due(number: u64) -> Duration {
     let rate = u64::from(FRAMERATE);
     Duration::from_secs(number / rate) + Duration::from_secs(1) * (number % rate) as u32 / FRAMERATE
 }
 
-/// The number of the frame to be shown at `time` since the Unix epoch.
+/// Returns the number of the frame to show at `time` since the Unix epoch.
 fn frame_at(time: Duration) -> u64 {
     (time.as_nanos() * u128::from(FRAMERATE) / 1_000_000_000) as u64
 }
@@ -90,8 +91,8 @@ impl TestCard {
             || config.keyframe_interval != default.keyframe_interval
         {
             output.note(
-                "the test card is always 1280x720 at 30 frames per second and not rotated; its bit \
-                 rate and key frame interval are fixed"
+                "the test card is always 1280x720 at 30 frames per second and is never rotated; its \
+                 bit rate and key frame interval are fixed"
                     .into(),
             );
         }

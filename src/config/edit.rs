@@ -1,12 +1,12 @@
-//! Changes one value in the text of a configuration. Comments and order stay as they are.
+//! Changes one value in the text of a configuration, and preserves comments and order.
 
 use super::{Config, ConfigError, Wifi};
 use std::ops::Range;
 
-/// Returns the position of the value of a key in `text`, in bytes. Quotation marks are included. The
-/// key is a path, such as `["network", "gateway"]`.
+/// Returns the byte range of a key's value in `text`, including quotation marks. `key` is a path,
+/// such as `["network", "gateway"]`.
 pub fn span_of(text: &str, key: &[&str]) -> Option<Range<usize>> {
-    // The parser does not accept a byte order mark, but positions count it.
+    // The parser does not accept a byte order mark, but positions must include it.
     let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (last, tables) = key.split_last()?;
     let document = toml::de::DeTable::parse(rest).ok()?;
@@ -19,6 +19,44 @@ pub fn span_of(text: &str, key: &[&str]) -> Option<Range<usize>> {
     Some(span.start + mark..span.end + mark)
 }
 
+/// Returns `text` as a TOML string.
+pub(super) fn quoted(text: &str) -> String {
+    // A JSON string is also a TOML string, except for this character.
+    serde_json::to_string(text).unwrap_or_default().replace('\u{7f}', "\\u007f")
+}
+
+/// Returns the text with `value`, in TOML, as the value of `key` in `table`. The result can be invalid
+/// if the text defines the table or the value in another form, such as `network.wifi.ssid = "x"`.
+pub(super) fn with_value(text: &str, table: &str, key: &str, value: &str) -> String {
+    let mut new = text.to_string();
+    if let Some(span) = span_of(text, &[table, key]) {
+        new.replace_range(span, value);
+        return new;
+    }
+    match line_for(text, table, key) {
+        Some(at) => new.insert_str(at, &format!("{key} = {value}\n")),
+        None => {
+            let gap = if new.is_empty() || new.ends_with('\n') { "" } else { "\n" };
+            new.push_str(&format!("{gap}\n[{table}]\n{key} = {value}\n"));
+        }
+    }
+    new
+}
+
+/// Returns `wifi` as a TOML value.
+pub(super) fn wifi_value(wifi: &Wifi) -> String {
+    let mut keys = match wifi.ssid.as_str() {
+        Some(text) => format!("ssid = {}", quoted(text)),
+        None => format!("ssid_hex = {}", quoted(&wifi.ssid.to_hex())),
+    };
+    for (key, value) in [("psk", &wifi.psk), ("country", &wifi.country)] {
+        if let Some(value) = value {
+            keys.push_str(&format!(", {key} = {}", quoted(value)));
+        }
+    }
+    format!("{{ {keys} }}")
+}
+
 /// Returns the text with `wifi` as its wireless network.
 ///
 /// # Errors
@@ -26,33 +64,19 @@ pub fn span_of(text: &str, key: &[&str]) -> Option<Range<usize>> {
 /// The network or the text is invalid, or the text specifies the network in a form that this
 /// function does not edit.
 pub fn with_wifi(text: &str, wifi: &Wifi) -> Result<String, ConfigError> {
-    // A JSON string is a TOML string.
-    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
-    let psk = wifi.psk.as_deref().map(|psk| format!("psk = {}, ", quoted(psk)));
-    let (ssid, psk, country) = (quoted(&wifi.ssid), psk.unwrap_or_default(), quoted(&wifi.country));
-    let value = format!("{{ ssid = {ssid}, {psk}country = {country} }}");
+    let value = wifi_value(wifi);
     // Check the network separately, so that an error refers to it.
     let alone = Config::parse(&format!("[network]\nwifi = {value}\n"), "")
         .map_err(|error| ConfigError::new(error.message, None))?;
     Config::parse(text, "").map_err(|error| {
         let line = error.at.map(|at| format!("line {}: ", at.0)).unwrap_or_default();
         let message = format!(
-            "the configuration has another error, correct it first: {line}{}",
+            "the configuration contains another error; correct it first: {line}{}",
             error.message
         );
         ConfigError::new(message, None)
     })?;
-    let mut new = text.to_string();
-    match span_of(text, &["network", "wifi"]) {
-        Some(span) => new.replace_range(span, &value),
-        None => match after_network(text) {
-            Some(at) => new.insert_str(at, &format!("wifi = {value}\n")),
-            None => {
-                let gap = if new.is_empty() || new.ends_with('\n') { "" } else { "\n" };
-                new.push_str(&format!("{gap}\n[network]\nwifi = {value}\n"));
-            }
-        },
-    }
+    let new = with_value(text, "network", "wifi", &value);
     match Config::parse(&new, "") {
         Ok(config) if config.network.wifi == alone.network.wifi => Ok(new),
         _ => {
@@ -63,23 +87,24 @@ pub fn with_wifi(text: &str, wifi: &Wifi) -> Result<String, ConfigError> {
     }
 }
 
-/// Returns where a line of `[network]` can be inserted: after the commented-out example, or else
-/// after the table header.
-fn after_network(text: &str) -> Option<usize> {
+/// Returns the position at which a line with `key` can be inserted into `table`: after the
+/// commented-out example if there is one, otherwise after the table header.
+fn line_for(text: &str, table: &str, key: &str) -> Option<usize> {
+    let (header, example) = (format!("[{table}]"), format!("#{key} ="));
     let mut at = 0;
     let mut found = None;
     for line in text.split_inclusive('\n') {
         at += line.len();
-        let words = line.trim();
+        let words = line.trim().trim_start_matches('\u{feff}');
         if words.starts_with('[') {
             if found.is_some() {
                 break;
             }
             let head = words.split('#').next().unwrap_or_default();
-            if head.split_whitespace().collect::<String>() == "[network]" && line.ends_with('\n') {
+            if head.split_whitespace().collect::<String>() == header && line.ends_with('\n') {
                 found = Some(at);
             }
-        } else if found.is_some() && words.starts_with("#wifi =") && line.ends_with('\n') {
+        } else if found.is_some() && words.starts_with(&example) && line.ends_with('\n') {
             found = Some(at);
         }
     }
@@ -88,10 +113,12 @@ fn after_network(text: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Ssid;
     use super::*;
 
     fn wifi(ssid: &str, psk: Option<&str>) -> Wifi {
-        Wifi { ssid: ssid.into(), psk: psk.map(Into::into), country: "de".into() }
+        let ssid = Ssid::new(ssid).unwrap();
+        Wifi { ssid, psk: psk.map(Into::into), country: Some("de".into()) }
     }
 
     #[test]
@@ -103,7 +130,8 @@ mod tests {
         assert_eq!(format!("{before}{after}"), shipped);
         assert!(before.ends_with("country = \"DE\" }\n"), "after the example");
         let read = Config::parse(&new, "").unwrap().network.wifi.unwrap();
-        assert_eq!((read.ssid.as_str(), read.country.as_str()), ("a \"b\"\\ä", "DE"));
+        assert_eq!(read.ssid.as_str(), Some("a \"b\"\\ä"));
+        assert_eq!(read.country.as_deref(), Some("DE"));
         // Another change replaces it in place.
         let again = with_wifi(&new, &wifi("c", None)).unwrap();
         assert_eq!(again, new.replace(line, r#"wifi = { ssid = "c", country = "de" }"#));
@@ -123,9 +151,18 @@ mod tests {
     }
 
     #[test]
+    fn writes_every_name_so_that_it_is_read_again() {
+        for ssid in [&b"Caf\xe9"[..], b"\x7f\x01\0\"\\\n", "\u{feff}ä".as_bytes(), b"x\ty"] {
+            let wifi = Wifi { ssid: Ssid::new(ssid).unwrap(), psk: None, country: None };
+            let new = with_wifi("# kept\n[network]\n", &wifi).unwrap();
+            assert!(new.starts_with("# kept\n[network]\nwifi = { ssid"), "{new}");
+            assert_eq!(Config::parse(&new, "").unwrap().network.wifi, Some(wifi));
+        }
+    }
+
+    #[test]
     fn rejects_texts_that_it_cannot_edit() {
         let says = |text: &str, wifi: Wifi| with_wifi(text, &wifi).unwrap_err().message;
-        assert!(says("", wifi("", None)).contains("1 to 32"));
         assert!(says("", wifi("x", Some("short"))).contains("8 to 63"));
         assert!(says("[network\n", wifi("x", None)).contains("another error"));
         let table = "[network.wifi]\nssid = \"x\"\ncountry = \"DE\"\n";

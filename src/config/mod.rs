@@ -9,12 +9,15 @@
 pub mod edit;
 pub mod error;
 pub mod parse;
+pub mod preseed;
 pub mod remote;
 pub mod secrets;
 mod values;
+mod wifi;
 
 pub use error::ConfigError;
 pub use values::{DEFAULT_LISTEN, InvalidListen, parse_listen};
+pub use wifi::{Ssid, Wifi};
 
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -22,7 +25,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use values::string;
 
-/// Maximum size of a configuration, in bytes. The file as shipped has 5 KiB.
+/// Maximum size of a configuration, in bytes. The shipped file has about 5 KiB.
 pub const MAX_CONFIG: usize = 256 * 1024;
 
 /// The whole configuration.
@@ -185,8 +188,8 @@ pub struct Network {
 
 impl Network {
     /// Returns the settings of the wired interface. If a wireless network is configured, a fixed
-    /// address applies to the wireless interface. Changes to the wired settings take effect after a
-    /// restart of the machine, changes to the wireless settings immediately.
+    /// address applies to the wireless interface. Changes to the wired settings take effect when the
+    /// machine restarts; changes to the wireless settings take effect immediately.
     pub fn without_wifi(&self) -> Network {
         match self.wifi {
             Some(_) => Network::default(),
@@ -203,21 +206,6 @@ pub enum Address {
     Dhcp,
     /// A fixed address with its prefix length, in bits.
     Fixed(IpAddr, u8),
-}
-
-/// The key `wifi` of the network.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Wifi {
-    /// Name of the network, 1 to 32 bytes.
-    #[serde(deserialize_with = "values::ssid")]
-    pub ssid: String,
-    /// Password, or a key of 64 hexadecimal digits. `None` stands for an open network.
-    #[serde(default, deserialize_with = "values::psk")]
-    pub psk: Option<String>,
-    /// Country whose radio regulations apply: two letters (ISO 3166-1).
-    #[serde(deserialize_with = "values::country")]
-    pub country: String,
 }
 
 /// The table `[update]`.

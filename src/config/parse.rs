@@ -14,7 +14,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-/// Maximum number of cameras. It is higher than the number that a USB bus or an encoder can handle.
+/// Maximum number of cameras. A USB bus or an encoder can handle fewer.
 const MAX_CAMERAS: usize = 16;
 
 /// Maximum number of reported errors.
@@ -58,7 +58,7 @@ impl Config {
     ///
     /// The first error that the parser finds.
     pub fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
-        // The network can send any text, so the search ends at the first error.
+        // Clients can send any text, so the search stops at the first error to limit the work.
         validate(text, file, 1).map_err(|mut errors| errors.swap_remove(0))
     }
 
@@ -90,7 +90,7 @@ impl Config {
     }
 }
 
-/// Validates `text`, and stops after `limit` errors. A text that serde rejects is read at most `limit`
+/// Validates `text`, and stops after `limit` errors. Text that serde rejects is read at most `limit`
 /// times.
 fn validate(text: &str, file: &str, limit: usize) -> Result<Config, Vec<ConfigError>> {
     // Editors on Windows add a byte order mark.
@@ -121,7 +121,7 @@ fn validate(text: &str, file: &str, limit: usize) -> Result<Config, Vec<ConfigEr
         };
         let span = error.span();
         let removed = span.as_ref().and_then(|span| remove(document.get_mut(), span));
-        // A value that was removed, or lost to a syntax error, is not missing.
+        // A value that was removed, or lost because of a syntax error, is not missing.
         let is_missing = error.message().starts_with("missing field");
         let is_inside =
             |path: &Vec<String>| removed.as_ref().is_some_and(|(table, _)| path.starts_with(table));
@@ -167,8 +167,8 @@ impl Errors<'_> {
         self.found.insert((start, self.found.len()), error);
     }
 
-    /// Adds the errors of the parser, which can report one several times: only the first error of a
-    /// line counts.
+    /// Adds the parser's errors. The parser can report the same error several times, so only the
+    /// first error on each line counts.
     fn add_syntax(&mut self, errors: &[toml::de::Error], limit: usize) {
         let mut line = 0..0;
         for error in errors {
@@ -247,7 +247,7 @@ fn reaches(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
     }
 }
 
-/// Positions of the values that are checked in combination.
+/// Positions of the values that are checked in combination with others.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Spans {
@@ -285,7 +285,7 @@ impl Spans {
             {
                 let name_text = name.get_ref();
                 let message =
-                    format!("duplicate camera name {name_text:?}: give each its own name");
+                    format!("duplicate camera name {name_text:?}: give each camera a unique name");
                 errors.add(message, Some(name.span()));
             }
         }
@@ -294,8 +294,8 @@ impl Spans {
             && config.update.install == Install::Auto
             && config.update.url.is_none()
         {
-            let message = "`install = \"auto\"` also needs `url = \"https://…\"`, the address of \
-                           the updates";
+            let message = "`install = \"auto\"` also needs `url = \"https://…\"`, the URL of the \
+                           update announcement";
             errors.add(message.into(), Some(install.span()));
         }
     }
@@ -309,7 +309,7 @@ impl NetworkSpans {
                 let dns = self.dns.as_ref().map(|key| ("dns", key.span()));
                 for (key, span) in gateway.into_iter().chain(dns) {
                     let message = format!(
-                        "`{key}` needs a fixed `address`: with \"dhcp\" the router provides it"
+                        "`{key}` needs a fixed `address`: with \"dhcp\", the router provides it"
                     );
                     errors.add(message, Some(span));
                 }
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_errors_beside_a_syntax_error() {
+    fn finds_other_errors_after_a_syntax_error() {
         let text = "[server]\nlisten = here\nhots = []\n[[camera]]\nwidth = 8\n";
         let places: Vec<_> = errors(text).into_iter().map(|(at, _)| at.0).collect();
         assert_eq!(places, [2, 3, 5]);
@@ -396,8 +396,8 @@ mod tests {
     }
 
     #[test]
-    fn long_garbage_ends_the_search() {
-        // Quadratic work would take minutes: these are as long as a file may be.
+    fn limits_the_work_for_long_invalid_texts() {
+        // For texts of up to the maximum length, quadratic work would take minutes.
         let garbage = "=]\n".repeat(MAX_CONFIG / 3);
         let line = format!("x = {}", "=".repeat(MAX_CONFIG - 4));
         let keys: String = (0..20_000).map(|n| format!("k{n} = 1\n")).collect();
@@ -411,7 +411,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn accepts_any_text(text in "(ä|€|😀|\r\n|\"\"\"|[\\[\\]{}=\"',.#\n a-z0-9]|\\[\\[camera\\]\\]\n|wifi = |name = ){0,60}") {
+        fn parse_and_check_agree_on_any_text(text in "(ä|€|😀|\r\n|\"\"\"|[\\[\\]{}=\"',.#\n a-z0-9]|\\[\\[camera\\]\\]\n|wifi = |name = ){0,60}") {
             match Config::check(&text, "") {
                 Ok(_) => {}
                 Err(errors) => proptest::prop_assert!(!errors.is_empty()),

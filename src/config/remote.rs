@@ -4,7 +4,7 @@ use super::edit::span_of;
 use super::error::line_column;
 use super::{Camera, Config, ConfigError, Source};
 
-/// Rejects commands of cameras that are not already configured. They would run as the server's
+/// Rejects camera commands that are not already configured, because they would run as the server's
 /// user.
 ///
 /// # Errors
@@ -20,8 +20,8 @@ pub fn no_new_command<'a>(
             && !known.clone().any(|known| known.source == camera.source)
         {
             let message = format!(
-                "camera {:?} has a new command: programs to run cannot be set over the network; \
-                 add it to {file} on the machine itself",
+                "camera {:?} has a new command: commands cannot be set over the network; add it to \
+                 {file} on the machine itself",
                 camera.name
             );
             return Err(ConfigError::new(message, None).in_file(file));
@@ -30,11 +30,11 @@ pub fn no_new_command<'a>(
     Ok(())
 }
 
-/// Rejects SSH keys that are not already configured. They would allow logging in as root.
+/// Rejects SSH keys that are not already configured, because they would allow logging in as root.
 ///
 /// # Errors
 ///
-/// There is a new key. The error has the position of the keys.
+/// The text contains a new key. The error has the position of the list of keys.
 pub fn no_new_key<'a>(
     text: &str,
     new: &Config,

@@ -4,22 +4,22 @@ use super::edit::span_of;
 use super::error::line_column;
 use super::{Config, ConfigError, Source};
 
-/// Replaces the value of a password.
+/// The text shown in place of a password.
 const MASK: &str = "\"********\"";
 
 /// Keys whose values are passwords.
 const SECRETS: [&[&str]; 2] = [&["server", "password"], &["network", "wifi", "psk"]];
 
-/// Returns the text with masked passwords.
+/// Returns the text with its passwords masked.
 ///
 /// # Errors
 ///
 /// The text is invalid, so its passwords cannot be found, or a command contains a password.
 pub fn masked(text: &str) -> Result<String, ConfigError> {
     let Ok(config) = Config::parse(text, "") else {
-        let message = "the file is invalid, so its passwords cannot be hidden, and it is not shown \
-                       to clients without a password: correct it on the machine itself, or save a \
-                       new one";
+        let message = "the file is invalid, so its passwords cannot be masked, and a server without \
+                       a password does not show it: correct it on the machine itself, or save a new \
+                       configuration";
         return Err(ConfigError::new(message, None));
     };
     let has_password = |word: &String| without_password(word) != *word;
@@ -27,14 +27,14 @@ pub fn masked(text: &str) -> Result<String, ConfigError> {
         Some(Source::Command(command)) => command.iter().any(has_password),
         _ => false,
     }) {
-        let message = "a camera's command contains a password, so the file is not shown to clients \
-                       without a password: set one under [server] in the file itself";
+        let message = "a camera's command contains a password, and a server without a password \
+                       does not show such a file: set a password under [server] in the file itself";
         return Err(ConfigError::new(message, None));
     }
     Ok(replace_secrets(text, |_| Some(MASK.into())))
 }
 
-/// Returns the text with its masks replaced by the passwords of `old`.
+/// Returns the text with its masks replaced by the passwords from `old`.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ fn replace_secrets(text: &str, by: impl Fn(&[&str]) -> Option<String>) -> String
     })
 }
 
-/// Hides user and password in a URL such as `rtsp://user:password@camera/`.
+/// Masks the user name and the password in a URL such as `rtsp://user:password@camera/`.
 pub fn without_password(word: &str) -> String {
     let hidden = || {
         let (scheme, rest) = word.split_once("://")?;

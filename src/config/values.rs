@@ -226,13 +226,6 @@ pub(super) fn dns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAd
     servers.iter().map(|text| ip_address(text).map_err(de::Error::custom)).collect()
 }
 
-pub(super) fn ssid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    string(deserializer, |text| match text.len() {
-        1..=32 => Ok(text.into()),
-        len => Err(format!("invalid network name of {len} bytes: must have 1 to 32 bytes")),
-    })
-}
-
 pub(super) fn psk<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     string(deserializer, |text| match text.len() {
         // The password becomes a line of wpa_supplicant's configuration.
@@ -247,10 +240,12 @@ pub(super) fn psk<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
     })
 }
 
-pub(super) fn country<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(super) fn country<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
     string(deserializer, |text| {
         if text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic()) {
-            return Ok(text.to_uppercase());
+            return Ok(Some(text.to_uppercase()));
         }
         Err(format!("invalid country {text:?}: must be two letters, such as \"DE\""))
     })

@@ -20,7 +20,7 @@ use super::init::TRACK;
 use crate::h264::ParameterSets;
 use std::ops::Range;
 
-/// Size of a fragment before the length of its first NAL unit, in bytes.
+/// Number of bytes in a fragment before the length field of its first NAL unit.
 pub const FRAGMENT_OVERHEAD: usize = 108;
 
 /// Size of the `moof` box, in bytes.
@@ -32,11 +32,11 @@ const MDAT_SIZE_OFFSET: usize = 100;
 
 /// tfhd: default-base-is-moof, default-sample-duration-present (8.8.7.1).
 const TFHD_FLAGS: u32 = 0x02_0008;
-/// trun: data-offset-, first-sample-flags- and sample-size-present (8.8.8.1).
+/// trun: data-offset-present, first-sample-flags-present, sample-size-present (8.8.8.1).
 const TRUN_FLAGS: u32 = 0x00_0205;
-/// sample_depends_on = 2: does not depend on others (8.8.3.1).
+/// sample_depends_on = 2: does not depend on other samples (8.8.3.1).
 const KEY_FRAME_FLAGS: u32 = 0x0200_0000;
-/// sample_depends_on = 1: depends on others; sample_is_non_sync_sample.
+/// sample_depends_on = 1: depends on other samples; sample_is_non_sync_sample.
 const OTHER_FRAME_FLAGS: u32 = 0x0101_0000;
 
 /// The description of the sample in a fragment.
@@ -46,13 +46,13 @@ pub struct Sample {
     pub sequence: u32,
     /// Decode time, in 1/90000 s.
     pub decode_time: u64,
-    /// Difference to the decode time of the next sample, in 1/90000 s.
+    /// Time until the decode time of the next sample, in 1/90000 s.
     pub duration: u32,
     /// Whether this is a key frame, where playback can start.
     pub key: bool,
 }
 
-/// Returns the size of a fragment with `nals`, in bytes.
+/// Returns the size of a fragment that contains the NAL units `nals`, in bytes.
 pub fn fragment_len(nals: &[Range<usize>]) -> usize {
     FRAGMENT_OVERHEAD + nals.iter().map(|nal| 4 + nal.len()).sum::<usize>()
 }
@@ -109,7 +109,8 @@ pub fn decode_time(fragment: &[u8]) -> u64 {
 }
 
 /// Returns `fragment` with the camera's parameter sets prepended to its sample. In an endless file
-/// ([`super::SampleEntry::Avc3`]), new parameter sets follow the init segment in this way.
+/// ([`super::SampleEntry::Avc3`]), parameter sets that change after the init segment are sent in
+/// this way.
 pub fn with_parameter_sets(fragment: &[u8], sets: &ParameterSets) -> Vec<u8> {
     let nals = || std::iter::once(&sets.sps).chain(&sets.pps);
     let added: usize = nals().map(|nal| 4 + nal.len()).sum();
@@ -156,7 +157,7 @@ mod tests {
     const SAMPLE: Sample = Sample { sequence: 7, decode_time: 1 << 40, duration: 3000, key: true };
 
     #[test]
-    fn layout_matches_pages_of_the_go_berrymse() {
+    fn layout_is_what_pages_for_the_go_version_expect() {
         let key = build(&SAMPLE, &[&[0x65, 1]]);
         assert_eq!((&key[76..80], key[92]), (&b"trun"[..], 2));
         let other = build(&Sample { key: false, ..SAMPLE }, &[&[0x41, 1]]);
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn with_parameter_sets_prepends_them_to_the_sample() {
+    fn prepends_parameter_sets_to_the_sample() {
         let mut params = crate::h264::Params::default();
         params.put_sps(crate::h264::params::tests::PI_SPS).unwrap();
         params.put_pps(&[0x68, 0xee, 0x3c, 0x80]).unwrap();

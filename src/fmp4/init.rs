@@ -7,8 +7,8 @@ use crate::h264::ParameterSets;
 /// 5.4.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SampleEntry {
-    /// `avc1`: only in the init segment. Every browser supports it. New parameter sets require a
-    /// new init segment.
+    /// `avc1`: only in the init segment. Every browser supports this type. New parameter sets
+    /// require a new init segment.
     Avc1,
     /// `avc3`: in the init segment, and in samples when they change. Used for endless files.
     Avc3,
@@ -52,7 +52,7 @@ pub fn init_segment(sets: &ParameterSets, entry: SampleEntry) -> Vec<u8> {
 
 fn track(out: &mut Vec<u8>, sets: &ParameterSets, entry: SampleEntry) {
     let (sar_width, sar_height) = sets.sample_aspect.unwrap_or((1, 1));
-    // tkhd contains the display size as 16.16 fixed point. Pixels need not be square.
+    // tkhd contains the display size as 16.16 fixed-point numbers. Pixels need not be square.
     let shown_width = u64::from(sets.width) * 65536 * u64::from(sar_width) / u64::from(sar_height);
     full(out, b"tkhd", 0, 7, |out| {
         put(out, &[0, 0, TRACK, 0, 0]); // creation and modification time, track, reserved, duration

@@ -22,9 +22,9 @@
 //!   mvex ─ trex
 //! ```
 //!
-//! Durations are zero and `mehd` is absent. Chromium therefore treats the stream as live and
-//! displays each frame as soon as it arrives. A declared duration adds more than 100 ms of delay
-//! (measured).
+//! The durations in the init segment are zero, and `mehd` is absent. Chromium therefore treats the
+//! stream as live and displays each frame as soon as it arrives. With a declared duration, each
+//! frame is displayed more than 100 ms later (measured).
 
 mod fragment;
 mod init;

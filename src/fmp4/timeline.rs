@@ -1,13 +1,14 @@
-//! Converts capture times to decode times that are even, have no gaps and follow real time.
+//! Converts capture times to decode times that are evenly spaced, have no gaps and follow real
+//! time.
 //!
-//! Browsers freeze at gaps in the decode times and skip frames if the times jitter. The timestamps
-//! of cameras have both. The duration of a sample is therefore not the step to the next timestamp,
-//! which is still unknown, but the mean step of the last [`WINDOW_FRAMES`] frames. The next decode
-//! time is always the current one plus this duration. Since every step contributes to the mean, the
-//! sum of the durations follows the sum of the steps: an hour of video takes an hour. A few lost
-//! frames slightly lengthen the durations of the next seconds; a longer gap counts as one mean
-//! step. If the actual frame rate differs from the declared one, it takes effect after
-//! [`PROBE_FRAMES`] frames.
+//! Browsers freeze at gaps in the decode times and skip frames if the times jitter. Camera
+//! timestamps have both gaps and jitter. The duration of a sample is therefore not the step to the
+//! next timestamp, which is still unknown, but the mean step of the last [`WINDOW_FRAMES`] frames.
+//! The next decode time is always the current one plus this duration. Since every step contributes
+//! to the mean, the sum of the durations follows the sum of the steps: an hour of video takes an
+//! hour. A few lost frames slightly lengthen the durations over the next few seconds; a longer gap
+//! counts as one mean step. If the actual frame rate differs from the declared one, the timeline
+//! adopts it after [`PROBE_FRAMES`] frames.
 //!
 //! The module is pure: it receives capture times and uses no clock.
 
@@ -16,30 +17,31 @@ use std::time::Duration;
 /// Ticks per second of the decode times and durations.
 pub const TIMESCALE: u32 = 90_000;
 
-/// Number of steps in the mean, which cover 3 s at 30 frames per second. Jitter of 10 ms changes
-/// the mean by 0.1 ms.
+/// Number of steps in the mean: 3 s at 30 frames per second. Jitter of 10 ms changes the mean by
+/// 0.1 ms.
 const WINDOW_FRAMES: usize = 90;
 
-/// Number of steps to detect a change of the frame rate: 0.4 s at 30 frames per second.
+/// Number of steps used to detect a change in the frame rate: 0.4 s at 30 frames per second.
 const PROBE_FRAMES: usize = 12;
 
-/// Threshold for a change of the frame rate, in percent. The rate has changed if mean and median of
-/// the last steps are both longer, or both shorter, than the measured step by this fraction.
-/// Cameras that slow down in the dark halve their rate. The threshold is not reached by a gap
-/// (which does not affect the median), by frames that arrive in bunches (which do not affect the
-/// mean), or by 40 ms of jitter.
+/// Threshold for a change in the frame rate, in percent. The rate has changed if the mean and the
+/// median of the last steps both exceed the measured step, or both fall below it, by more than this
+/// percentage. Cameras that slow down in the dark halve their rate. Gaps (which do not affect the
+/// median), frames that arrive in bunches (which do not affect the mean) and 40 ms of jitter do not
+/// reach the threshold.
 const RATE_CHANGE_PERCENT: u64 = 30;
 
-/// Minimum length of an interruption, in mean steps. It must also exceed [`MAX_BUNCH_GAP_TICKS`].
+/// An interruption is longer than this number of mean steps, and longer than
+/// [`MAX_BUNCH_GAP_TICKS`].
 const INTERRUPTION_STEPS: u64 = 4;
 
 /// Maximum gap between bunches of frames, in ticks (0.25 s).
 const MAX_BUNCH_GAP_TICKS: u64 = 22_500;
 
-/// Plausible steps, in ticks: from 250 frames per second to one frame in 5 s.
+/// Plausible steps, in ticks: from 250 frames per second to one frame every 5 s.
 const PLAUSIBLE_STEP_TICKS: std::ops::RangeInclusive<u64> = 360..=450_000;
 
-/// Step if the frame rate is unknown, in ticks (30 frames per second).
+/// Step to assume if the frame rate is unknown, in ticks: 30 frames per second.
 const DEFAULT_STEP_TICKS: u64 = 3000;
 
 /// Decode time and duration of a sample, in 1/90000 s.
@@ -47,7 +49,7 @@ const DEFAULT_STEP_TICKS: u64 = 3000;
 pub struct Step {
     /// Decode time.
     pub decode_time: u64,
-    /// Difference to the next decode time.
+    /// Time until the next decode time.
     pub duration: u32,
 }
 
@@ -90,7 +92,7 @@ impl Timeline {
         timeline
     }
 
-    /// Sets the expected frame rate, in frames per second (`None`: 30), from which the mean starts.
+    /// Sets the expected frame rate, in frames per second (`None`: 30), and resets the mean to it.
     /// The decode times continue without a gap.
     pub fn expect(&mut self, framerate: Option<f64>) {
         let step =
@@ -129,7 +131,8 @@ impl Timeline {
         step
     }
 
-    /// Adopts the frame rate of the last steps if it differs from the measured one.
+    /// Adopts the frame rate of the last steps if it differs from the measured one by more than
+    /// [`RATE_CHANGE_PERCENT`].
     fn detect_rate_change(&mut self, step: u64) {
         self.probe[self.probed % PROBE_FRAMES] = step.min(*PLAUSIBLE_STEP_TICKS.end()) as u32;
         self.probed += 1;
@@ -177,7 +180,7 @@ mod tests {
             let mut timeline = Timeline::new(Some(30.0));
             let steps = run(&mut timeline, (0..301).map(|n| 1.0 + f64::from(n) / fps));
             let error = steps[300].decode_time as f64 / 90_000.0 - 300.0 / fps;
-            // The error of the frames during the probe.
+            // The error that accumulates during the probe.
             let expected = PROBE_FRAMES as f64 * (1.0 / 30.0 - 1.0 / fps);
             assert!((error - expected).abs() < 0.25, "{fps}: {error} {expected}");
             assert_eq!(steps[20].duration, (90_000.0 / fps) as u32);
@@ -244,7 +247,7 @@ mod tests {
     }
 
     proptest! {
-        /// For arbitrary timestamps, decode times have neither gaps nor backward steps.
+        /// Decode times have neither gaps nor backward steps, whatever the timestamps are.
         #[test]
         fn decode_times_have_no_gaps(times in proptest::collection::vec(0u64..20_000_000, 2..300),
                                   fps in proptest::option::of(0.1f64..1000.0)) {
@@ -260,9 +263,9 @@ mod tests {
             }
         }
 
-        /// Jitter of a third of a frame period changes durations by at most 1 %.
+        /// Jitter of a third of the frame period changes the durations by at most 1 %.
         #[test]
-        fn durations_suppress_jitter(jitter in proptest::collection::vec(-11.0f64..11.0, 500)) {
+        fn jitter_is_averaged_out(jitter in proptest::collection::vec(-11.0f64..11.0, 500)) {
             let mut timeline = Timeline::new(Some(30.0));
             let times = jitter.iter().enumerate().map(|(n, j)| 1.0 + n as f64 / 30.0 + j / 1000.0);
             for step in run(&mut timeline, times) {

@@ -1,4 +1,4 @@
-//! Finds NAL units in the byte stream format of Rec. ITU-T H.264, Annex B.1:
+//! Finds NAL units in the byte stream format (Rec. ITU-T H.264, Annex B.1).
 //!
 //! ```text
 //! leading_zero_8bits*  [zero_byte] 00 00 01  nal_unit  trailing_zero_8bits*

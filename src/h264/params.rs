@@ -1,9 +1,9 @@
-//! Parameter sets: parsing the camera's, and rewriting the SPS for browsers.
+//! Parameter sets: parses those from the camera, and rewrites the SPS for browsers.
 //!
 //! Rec. ITU-T H.264, 7.3.2.1 (SPS), 7.3.2.2 (PPS) and Annex E (VUI); RFC 6381, 3.3 (codec string).
 //!
 //! If the SPS does not limit reordering, a decoder must assume the maximum that the level allows,
-//! and it delays its output by that number of pictures (C.4.5.3, E.2.1). Many cameras omit the
+//! and delays its output by that number of pictures (C.4.5.3, E.2.1). Many cameras omit the
 //! `bitstream_restriction` fields. Since this program rejects streams with reordered pictures, it
 //! adds the fields to the SPS for browsers, with `max_num_reorder_frames = 0`.
 //!
@@ -19,7 +19,7 @@ use h264_reader::nal::{NalHeader, WritableNal};
 use h264_reader::rbsp::{BitRead, BitReader, ByteReader};
 use std::collections::BTreeMap;
 
-/// Plausible frame rates, in frames per second. Others are ignored.
+/// Plausible frame rates, in frames per second. Other values are ignored.
 const PLAUSIBLE_FRAMERATE: std::ops::RangeInclusive<f64> = 0.5..=250.0;
 
 /// Maximum size of a parameter set, in bytes. The largest valid ones (all scaling lists, 32 CPB
@@ -61,7 +61,8 @@ pub struct Params {
 }
 
 impl Params {
-    /// Stores the SPS in `nal`, which starts with its header byte. Replaces one with the same ID.
+    /// Stores the SPS NAL unit `nal`, which starts with its header byte. Replaces any SPS with the
+    /// same ID.
     ///
     /// # Errors
     /// [`Error::ParameterSet`] if the SPS is invalid.
@@ -74,7 +75,8 @@ impl Params {
         Ok(())
     }
 
-    /// Stores the PPS in `nal`, which starts with its header byte. Replaces one with the same ID.
+    /// Stores the PPS NAL unit `nal`, which starts with its header byte. Replaces any PPS with the
+    /// same ID.
     ///
     /// # Errors
     /// [`Error::ParameterSet`] if the PPS is invalid.
@@ -106,7 +108,8 @@ impl Params {
         Ok(())
     }
 
-    /// Returns the PPS `pps_id` and the SPS that it refers to, if both have been received.
+    /// Returns the PPS with the ID `pps_id` and the SPS that it refers to, if both have been
+    /// received.
     pub fn find(&self, pps_id: u8) -> Option<(&Pps, &Sps)> {
         let pps = self.pps.get(&pps_id)?;
         Some((pps, self.sps.get(&pps.sps_id)?))
@@ -189,7 +192,7 @@ fn too_large(kind: &str, nal: &[u8]) -> Error {
     Error::ParameterSet(format!("{kind} of {len} bytes (maximum: {MAX_PARAMETER_SET_BYTES})"))
 }
 
-/// Parses the SPS in `nal`, which starts with its header byte.
+/// Parses the SPS NAL unit `nal`, which starts with its header byte.
 ///
 /// # Errors
 /// [`Error::ParameterSet`] if the SPS is invalid.
@@ -201,7 +204,7 @@ pub fn parse_sps(nal: &[u8]) -> Result<SeqParameterSet, Error> {
         SeqParameterSet::from_bits(BitReader::new(ByteReader::skipping_h264_header(nal)))
     };
     let sps = parse(nal).or_else(|error| {
-        // Some cameras state a level that is too low. Check the sizes against the highest level.
+        // Some cameras declare a level that is too low. Check the sizes against the highest level.
         let mut nal = nal.to_vec();
         let Some(level) = nal.get_mut(LEVEL_OFFSET) else {
             return Err(error);
@@ -213,7 +216,7 @@ pub fn parse_sps(nal: &[u8]) -> Result<SeqParameterSet, Error> {
     // pixel_dimensions() uses unchecked arithmetic, which cannot overflow below these limits.
     // (Level 6.2 allows at most 1055 macroblocks per side; A.3.)
     if sps.pic_width_in_mbs_minus1 >= 4096 || sps.pic_height_in_map_units_minus1 >= 4096 {
-        return Err(Error::ParameterSet("the picture is wider or higher than 65535 pixels".into()));
+        return Err(Error::ParameterSet("the picture is wider or taller than 65535 pixels".into()));
     }
     Ok(sps)
 }
@@ -245,7 +248,8 @@ pub fn restrict_reordering(nal: &[u8], sps: &SeqParameterSet) -> Vec<u8> {
         return nal.to_vec();
     };
     let rewritten = restricted.to_vec_with_header(header);
-    // If the result cannot be parsed back, use the original, which plays too, but with more delay.
+    // If parsing the result does not return the same SPS, use the original, which also plays, but
+    // with more delay.
     match parse_sps(&rewritten) {
         Ok(parsed) if parsed == restricted => rewritten,
         _ => nal.to_vec(),
@@ -257,12 +261,12 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// From a Raspberry Pi's encoder (bcm2835, High profile, level 4.0). Has a bitstream
-    /// restriction.
+    /// An SPS with a bitstream restriction, from a Raspberry Pi's encoder (bcm2835, High profile,
+    /// level 4.0).
     pub const PI_SPS: &[u8] =
         &[0x27, 0x64, 0x00, 0x28, 0xac, 0x2b, 0x40, 0x28, 0x02, 0xdd, 0x00, 0xf1, 0x22, 0x6a];
 
-    /// An SPS without VUI.
+    /// Returns an SPS without VUI.
     pub fn plain_sps(width_mbs: u32, height_mbs: u32, refs: u32) -> Vec<u8> {
         let mut sps = parse_sps(PI_SPS).unwrap();
         sps.vui_parameters = None;

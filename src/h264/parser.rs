@@ -26,8 +26,8 @@ pub struct Parser {
 pub struct Picture<'a> {
     /// Whether this is an IDR picture, where playback can start.
     pub key: bool,
-    /// The NAL units for viewers, as ranges of the access unit: slices and SEI, but not parameter
-    /// sets, delimiters and filler data.
+    /// The NAL units for viewers, as ranges of the access unit: slices and SEI, but no parameter
+    /// sets, delimiters or filler data.
     pub nals: &'a [Range<usize>],
     /// The active parameter sets. The same `Arc` as before unless they have changed.
     pub parameters: &'a Arc<ParameterSets>,
@@ -74,12 +74,13 @@ impl Parser {
         }
         let (_, sps) =
             self.params.find(first.pps_id).ok_or(Error::MissingParameterSet(first.pps_id))?;
-        // Only (unconstrained) Baseline profile allows arbitrary slice order. In other profiles the
-        // beginning of the picture was lost.
+        // Only the (unconstrained) Baseline profile allows arbitrary slice order. In other
+        // profiles, a first slice that does not start at macroblock 0 means that the beginning of
+        // the picture has been lost.
         let any_order =
             sps.nal.get(1) == Some(&66) && sps.nal.get(2).is_some_and(|c| c & 0x40 == 0);
         if first.first_mb != 0 && !any_order {
-            return Err(Error::Damaged("the beginning is missing".into()));
+            return Err(Error::Damaged("the beginning of the picture is missing".into()));
         }
         if self.order.reordered(&first, any_b, &sps.sps.pic_order_cnt) {
             return Err(Error::Reordered);
@@ -111,7 +112,7 @@ impl OutputOrder {
     fn reordered(&mut self, picture: &SliceStart, any_b: bool, kind: &PicOrderCntType) -> bool {
         let log2_max = match kind {
             PicOrderCntType::TypeZero { log2_max_pic_order_cnt_lsb_minus4: n } => i64::from(*n) + 4,
-            // Type 1 is rare. There, a B slice is taken as sufficient evidence.
+            // Type 1 is rare, so a B slice is taken as sufficient evidence of reordering.
             PicOrderCntType::TypeOne { .. } => return any_b,
             // Type 2: output order equals decoding order.
             PicOrderCntType::TypeTwo => return false,

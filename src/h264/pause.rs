@@ -5,28 +5,28 @@
 //! for most of the frame period. The gaps depend on the program and on the load of the machine, so
 //! the rule first learns them. It observes `LEARNING_UNITS` access units, each ended by the start
 //! of the next one, and records the longest gap within an access unit and the shortest gap between
-//! two access units. A pause may end an access unit only if these differ widely. It must then be
-//! several times as long as the longest gap recorded in roughly the last minute. After a wrong
-//! decision, the rule learns for longer and requires longer pauses. While its decisions are right,
-//! the required pauses slowly become shorter again.
+//! two access units. A pause may end an access unit only if these gaps differ widely. It must then
+//! be several times as long as the longest gap recorded in roughly the last minute. After a wrong
+//! decision, the rule learns for longer and requires longer pauses. While its decisions are
+//! correct, the required pauses slowly become shorter again.
 //!
 //! The rule reads no clock: the caller passes the gaps to it. `benches/pipe.rs` measures the gain,
 //! and docs/performance.md reports it.
 
 use std::time::Duration;
 
-/// Access units to observe before a pause may end one. At 30 frames per second, these take one
-/// second and usually include a key frame.
+/// Number of access units to observe before a pause may end an access unit. At 30 frames per
+/// second, they take one second and usually include a key frame.
 const LEARNING_UNITS: u32 = 30;
 
-/// Access units after which recorded gaps expire (at the latest after twice this number), so that
-/// one long gap does not delay all later frames. One minute at 30 frames per second.
+/// Number of access units after which recorded gaps expire (at the latest after twice this number),
+/// so that one long gap does not delay all later frames: one minute at 30 frames per second.
 const WINDOW_UNITS: u32 = 1800;
 
 /// Required length of a pause, in multiples of the longest gap within an access unit.
 const PAUSE_PER_GAP: u32 = 4;
 
-/// Minimum length of a pause, to allow for the scheduling delay of the writer on a loaded machine.
+/// Minimum length of a pause. Allows for the writer's scheduling delay on a loaded machine.
 const MIN_PAUSE: Duration = Duration::from_micros(500);
 
 /// Divisor for the maximum length of a pause, relative to the shortest gap between access units. A
@@ -36,9 +36,9 @@ const MAX_PAUSE_DIVISOR: u32 = 2;
 /// Decides how long a pause must be to end an access unit (see the module documentation).
 #[derive(Debug, Clone)]
 pub struct PauseRule {
-    /// Access units observed since the start or the last wrong decision.
+    /// Number of access units observed since the start or the last wrong decision.
     observed_units: u32,
-    /// Access units to observe before deciding.
+    /// Number of access units to observe before deciding.
     learning_units: u32,
     /// Factor for the length of a pause; doubles after each wrong decision.
     caution: u32,
@@ -72,8 +72,8 @@ impl Default for PauseRule {
 }
 
 impl PauseRule {
-    /// Records a read that returned data after `gap`. `starts_unit` tells whether an access unit
-    /// starts with the first byte of the data.
+    /// Records a read that returned data after `gap`. `starts_unit` states whether an access unit
+    /// starts at the first byte of the data.
     pub fn read(&mut self, gap: Duration, starts_unit: bool) {
         if !starts_unit {
             self.current.longest_within = self.current.longest_within.max(gap);

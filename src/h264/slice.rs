@@ -8,8 +8,9 @@ use super::{Error, annexb, nal_type};
 use h264_reader::nal::sps::{FrameMbsFlags, PicOrderCntType};
 use h264_reader::rbsp::{BitRead, BitReader, BitReaderError, ByteReader};
 
-/// Maximum length that [`SliceStart::parse`] reads from a slice NAL unit, in bytes. With every
-/// field at its maximum length it reads 38 bytes, and emulation prevention adds half of that.
+/// Maximum number of bytes that [`SliceStart::parse`] reads from a slice NAL unit. With every field
+/// at its maximum length, the header takes 38 bytes, and emulation prevention adds up to half as
+/// many.
 pub const PREFIX_BYTES: usize = 64;
 
 /// Returns a reader for the first [`PREFIX_BYTES`] bytes of `nal`. The limit makes the result
@@ -24,8 +25,8 @@ fn beginning(nal: &[u8]) -> BitReader<ByteReader<&[u8]>> {
 /// The fields of a slice header that identify the picture and the position in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SliceStart {
-    /// Address of the first macroblock of the slice (`first_mb_in_slice`). Usually, 0 starts a
-    /// picture.
+    /// Address of the first macroblock of the slice (`first_mb_in_slice`). The value 0 usually
+    /// marks the start of a picture.
     pub first_mb: u32,
     /// Whether this is a B slice, which may be predicted from pictures that are displayed later.
     pub is_b: bool,

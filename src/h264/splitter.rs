@@ -1,4 +1,4 @@
-//! Splits a byte stream into access units with minimum delay.
+//! Splits a byte stream into access units with the lowest possible delay.
 //!
 //! Rec. ITU-T H.264, Annex B.2 (decoding of a byte stream), 7.4.1.2.3 and 7.4.1.2.4 (boundaries of
 //! access units).
@@ -7,8 +7,8 @@
 //! delays every frame by a frame period. In a pipe, timing provides additional information: an
 //! encoder writes a frame and then nothing until the next one. When the pipe has been idle for long
 //! enough (see [`super::PauseRule`]), the reader therefore calls [`Splitter::pause`], which returns
-//! the access unit at once. If more data of this access unit follows, the cut was early: the data
-//! is discarded and the cut is counted ([`Splitter::wrong_cuts`]).
+//! the access unit immediately. If more data of this access unit follows, the cut was early: the
+//! data is discarded, and the cut is counted ([`Splitter::wrong_cuts`]).
 
 use super::params::Params;
 use super::slice::{self, SliceStart};
@@ -16,8 +16,8 @@ use super::{Error, annexb, nal_type};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Maximum access unit size, in bytes. Bounds the memory that invalid data can occupy. Real cameras
-/// stay far below it: level 5.2 allows 4096×2304 pixels at up to 30 MB/s.
+/// Maximum access unit size, in bytes. Limits the memory that invalid data can occupy. Real cameras
+/// stay far below this limit: level 5.2 allows 4096×2304 pixels at up to 30 MB/s.
 pub const MAX_ACCESS_UNIT: usize = 8 * 1024 * 1024;
 
 /// Maximum number of stored arrival times. Limits memory use if a program writes byte by byte.
@@ -87,9 +87,9 @@ impl Splitter {
         }
         self.compact();
         if self.arrivals.len() == MAX_ARRIVALS {
-            // The first entry belongs to the current access unit. An access unit start that has not
-            // been detected yet is within the last `slice::PREFIX_BYTES` bytes. The entries in
-            // between are not needed.
+            // The first entry belongs to the current access unit. If the start of another access
+            // unit has not been detected yet, it is within the last `slice::PREFIX_BYTES` bytes.
+            // The entries in between are not needed.
             self.arrivals.drain(1..MAX_ARRIVALS / 2);
         }
         self.arrivals.push_back((self.offset + self.buffer.len() as u64, now));
@@ -220,15 +220,15 @@ impl Splitter {
         let slice = if is_slice { SliceStart::parse(bytes, &self.params).ok() } else { None };
 
         if let Some(cut) = self.cut.take_if(|_| is_slice) {
-            // The rest of a picture that was cut early is discarded.
+            // Discard the rest of a picture that was cut early.
             if let (Some(before), Some(now)) = (&cut.slice, &slice)
                 && before.same_picture(now)
                 && now.first_mb > before.first_mb
             {
                 self.wrong_cuts += 1;
                 self.cut = Some(cut);
-                // With no current NAL unit and no picture, everything before the next start code is
-                // skipped.
+                // If there is no current NAL unit and no picture, everything before the next start
+                // code is skipped.
                 self.nal = None;
                 return None;
             }
@@ -241,7 +241,7 @@ impl Splitter {
                 _ => SliceStart::first_mb_of(bytes) == Some(0),
             }
         } else {
-            // 7.4.1.2.3: these types precede a picture and never follow it.
+            // 7.4.1.2.3: NAL units of these types precede a picture and never follow it.
             self.has_picture && matches!(kind, 6..=9 | 14..=18)
         };
         let unit = starts.then(|| {
@@ -259,7 +259,8 @@ impl Splitter {
         unit
     }
 
-    /// Returns whether enough of the NAL unit has arrived to decide if it starts an access unit.
+    /// Returns whether enough of the NAL unit has arrived to decide whether it starts an access
+    /// unit.
     fn can_examine(&self, nal: Nal, end: Option<usize>) -> bool {
         let available = self.buffer.len() - nal.start;
         let Some(header) = self.buffer.get(nal.start) else {
@@ -278,7 +279,7 @@ impl Splitter {
         let Some(nal) = self.nal else { return };
         let end = annexb::trim_zeros(&self.buffer, nal.start.min(at), at);
         let bytes = &self.buffer[nal.start.min(end)..end];
-        // The parser reports damaged sets, because it reads the same bytes.
+        // The parser reads the same bytes, and reports damaged parameter sets.
         let _ = match bytes.first().map(|header| header & 31) {
             Some(nal_type::SPS) => self.params.put_sps(bytes),
             Some(nal_type::PPS) => self.params.put_pps(bytes),
@@ -372,7 +373,7 @@ mod tests {
 
     const CLIP: &[u8] = include_bytes!("../camera/test_card.h264");
 
-    /// Splits the test card by NAL unit type alone, which suffices for one slice per picture.
+    /// Splits the test card by NAL unit type alone, which is sufficient for pictures of one slice.
     fn clip() -> Vec<&'static [u8]> {
         let mut starts = vec![];
         let mut after_picture = true;
@@ -542,7 +543,7 @@ mod tests {
             prop_assert_eq!(units, clip[..80].iter().map(|u| u.to_vec()).collect::<Vec<_>>());
         }
 
-        /// Arbitrary bytes and pauses cause no panic, and no byte is returned twice.
+        /// Arbitrary bytes and pauses cause no panic, and no more bytes are returned than received.
         #[test]
         fn arbitrary_bytes_do_not_panic(chunks in proptest::collection::vec(
             (proptest::collection::vec(

@@ -1,8 +1,8 @@
 //! Applies the access policy to HTTP requests: Host, Origin and password.
 //!
-//! The password is sent with HTTP Basic authentication (RFC 7617) and any user name. Every path but
-//! `/healthz` requires it. The reply sets a cookie that replaces the password, because Safari sends
-//! no password with a WebSocket handshake.
+//! Clients send the password with HTTP Basic authentication (RFC 7617) and any user name. Every
+//! path except `/healthz` and two below it requires it. The reply sets a cookie that takes the place
+//! of the password, because Safari sends no password with a WebSocket handshake.
 
 use super::reply::ApiError;
 use crate::access::{AccessPolicy, Denied, Password, Requester};
@@ -12,10 +12,13 @@ use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN, UPGRADE};
 use hyper::{Method, StatusCode, Uri};
 use std::time::Duration;
 
-/// Name of the cookie that replaces the password.
+/// Name of the cookie that takes the place of the password.
 const COOKIE: &str = "berrymse";
 
-/// Delay of the reply to a wrong password. It slows down guessing, and is acceptable after a typo.
+/// Paths that require no password.
+const PUBLIC_PATHS: [&str; 3] = ["/healthz", "/healthz/update", "/healthz/cameras"];
+
+/// Delay of the reply to a wrong password. It slows down guessing, but is acceptable after a typo.
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_secs(1);
 
 impl From<Denied> for ApiError {
@@ -40,8 +43,8 @@ pub fn requester(headers: &HeaderMap) -> Requester<'_> {
     }
 }
 
-/// Checks Host and Origin of WebSocket handshakes and of requests that change something. Other
-/// requests are allowed.
+/// Checks Host and Origin of WebSocket handshakes and of requests that change state. Other requests
+/// are allowed.
 ///
 /// # Errors
 ///
@@ -67,7 +70,9 @@ pub(super) async fn check(
 ) -> Result<Option<HeaderValue>, Denied> {
     check_origin(policy, method, headers)?;
     match policy.password() {
-        Some(password) if uri.path() != "/healthz" => check_password(password, headers).await,
+        Some(password) if !PUBLIC_PATHS.contains(&uri.path()) => {
+            check_password(password, headers).await
+        }
         _ => Ok(None),
     }
 }
@@ -88,7 +93,7 @@ async fn check_password(
         return Err(Denied::PasswordRequired);
     };
     if !password.is_right(basic.password()).await {
-        log::warn!("a client gave a wrong password");
+        log::warn!("a client sent a wrong password");
         tokio::time::sleep(WRONG_PASSWORD_DELAY).await;
         return Err(Denied::WrongPassword);
     }
@@ -106,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn checks_the_origin_of_changes_and_of_websockets() {
+    async fn checks_the_origin_of_changes_and_websockets() {
         let policy = AccessPolicy::default();
         let foreign = headers(&[("host", "cam.local"), ("origin", "http://evil.example")]);
         let uri = Uri::from_static("/");
@@ -127,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requires_the_password_everywhere_but_at_healthz() {
+    async fn requires_the_password_for_every_path_except_healthz() {
         let server = Server { password: Some("secret".into()), ..Default::default() };
         let policy = AccessPolicy::new(&server);
         let get = async |path: &'static str, map: HeaderMap| {
@@ -143,7 +148,9 @@ mod tests {
             assert_eq!(get(path, basic("wrong")).await, Err(Denied::WrongPassword));
             assert_eq!(get(path, basic("")).await, Err(Denied::WrongPassword));
         }
-        assert_eq!(get("/healthz", HeaderMap::new()).await, Ok(None));
+        for path in PUBLIC_PATHS {
+            assert_eq!(get(path, HeaderMap::new()).await, Ok(None));
+        }
         let cookie = get("/", basic("secret")).await.unwrap().unwrap();
         let cookie = cookie.to_str().unwrap().split(';').next().unwrap();
         assert_eq!(get("/live", headers(&[("cookie", cookie)])).await, Ok(None));

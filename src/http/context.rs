@@ -5,6 +5,7 @@ use crate::camera::Camera;
 use crate::config;
 use crate::settings::Settings;
 use crate::shutdown::Shutdown;
+use crate::system::camera_record::CameraRecords;
 use crate::update::Updater;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use std::time::Instant;
 /// State shared by all requests.
 #[derive(Debug)]
 pub struct Context {
-    /// In the order of the configuration. The first is the default.
+    /// The cameras, in the order of the configuration. The first one is the default.
     pub cameras: Vec<Arc<Camera>>,
     /// Rules for Host, Origin and password.
     pub access: AccessPolicy,
@@ -22,7 +23,9 @@ pub struct Context {
     pub settings: Settings,
     /// Updates of the appliance.
     pub updater: Arc<Updater>,
-    /// URL of the announcement of updates.
+    /// Cameras that an update must not lose.
+    pub records: CameraRecords,
+    /// URL of the update announcement.
     pub update_url: Option<String>,
     /// When the program started.
     pub started: Instant,
@@ -37,7 +40,7 @@ impl Context {
         viewers < self.server.max_viewers as usize
     }
 
-    /// Returns the index of the camera called `name`, or of the first camera without a name.
+    /// Returns the index of the camera called `name`, or of the first camera if `name` is `None`.
     pub(super) fn position(&self, name: Option<&str>) -> Option<usize> {
         match name {
             None => Some(0),
@@ -45,7 +48,7 @@ impl Context {
         }
     }
 
-    /// Returns the configurations of the cameras in force.
+    /// Returns the configurations of the running cameras.
     pub(super) fn configs(&self) -> Vec<config::Camera> {
         self.cameras.iter().map(|camera| camera.config.clone()).collect()
     }

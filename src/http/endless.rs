@@ -1,8 +1,8 @@
 //! The stream as an endless file over HTTP, for players such as VLC, ffmpeg and Home Assistant.
 //!
-//! These players receive the same shared fragments as WebSocket viewers. A change of parameter sets
-//! cannot be signaled with a second `moov`, because ffmpeg skips it. The sample entry is therefore
-//! `avc3`, and new parameter sets precede the slices in the key frame (ISO/IEC 14496-15).
+//! These players receive the same shared fragments as WebSocket viewers. New parameter sets cannot
+//! be sent in a second `moov`, because ffmpeg skips it. The sample entry is therefore `avc3`, and
+//! the new parameter sets precede the slices in the key frame (ISO/IEC 14496-15).
 
 use crate::camera::Camera;
 use crate::fmp4;

@@ -36,7 +36,9 @@ impl HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            HandshakeError::NotWebSocket => "this address requires WebSocket (RFC 6455)",
+            HandshakeError::NotWebSocket => {
+                "this URL accepts only WebSocket connections (RFC 6455)"
+            }
             HandshakeError::NotGet => "a WebSocket handshake must be an HTTP/1.1 GET request",
             HandshakeError::NoConnectionUpgrade => {
                 "the WebSocket handshake has no 'Connection: Upgrade' header"
@@ -63,7 +65,7 @@ impl From<HandshakeError> for ApiError {
 ///
 /// # Errors
 ///
-/// Fails if the request is not a valid handshake of WebSocket version 13.
+/// Fails if the request is not a valid WebSocket version 13 handshake.
 pub fn handshake(
     method: &Method,
     version: Version,

@@ -60,8 +60,8 @@ pub(super) enum Dialect {
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Request {
-    /// Requests the server's current time and the publication time of the newest frame: see
-    /// [`time`].
+    /// Requests the server's current time and the publication time of the newest frame (see
+    /// [`time`]).
     Time { id: u64 },
 }
 
@@ -117,7 +117,7 @@ async fn serve_viewer(
     let ping = sleep(PING_INTERVAL);
     tokio::pin!(ping);
     let mut pong_received = true;
-    // Messages to send besides frames: pings, pongs and replies to requests.
+    // Messages to send in addition to frames: pings, pongs and replies to requests.
     let mut messages: Vec<u8> = vec![];
     let code = 'open: loop {
         // On the first pass, this reads data that arrived together with the handshake.
@@ -262,8 +262,8 @@ fn description(init: &Init) -> String {
 }
 
 /// Returns the reply to a time request: `{"type":"time",…}`. It contains the publication time of
-/// the newest frame and the current time. From the latter, the viewer computes the offset between
-/// the clocks (as NTP does). All times are in ms since the start of the program, measured with a
+/// the newest frame and the current time, from which the viewer computes the offset between the
+/// clocks (as NTP does). All times are in ms since the start of the program, measured with a
 /// monotonic clock, with a resolution of 1 µs.
 fn time(id: u64, started: std::time::Instant, stream: &Stream) -> String {
     let ms =

@@ -69,8 +69,10 @@ impl Collector for Metrics {
             ("camera_width_pixels", "Width of the picture, 0 if unknown", false, |s| {
                 s.width.unwrap_or(0).into()
             }),
-            ("camera_frames", "Frames from the camera", true, |s| s.frames as f64),
-            ("camera_key_frames", "Key frames from the camera", true, |s| s.key_frames as f64),
+            ("camera_frames", "Frames received from the camera", true, |s| s.frames as f64),
+            ("camera_key_frames", "Key frames received from the camera", true, |s| {
+                s.key_frames as f64
+            }),
             ("camera_damaged", "Access units that could not be used", true, |s| s.damaged as f64),
             ("camera_early_cuts", "Access units sent before they were complete", true, |s| {
                 s.early_cuts as f64
@@ -78,7 +80,9 @@ impl Collector for Metrics {
             ("camera_dropped_frames", "Frames dropped for slow viewers", true, |s| {
                 s.dropped as f64
             }),
-            ("camera_restarts", "Times the source was opened again", true, |s| s.restarts as f64),
+            ("camera_restarts", "Number of times the source was reopened", true, |s| {
+                s.restarts as f64
+            }),
         ];
         for (name, help, is_counter, value) in metrics {
             let kind = if is_counter { counter } else { gauge };
@@ -94,7 +98,8 @@ impl Collector for Metrics {
                 }
             }
         }
-        let help = "Time from the camera to the sockets of all viewers that keep up";
+        let help =
+            "Time from the publication of a frame to its delivery to all viewers that keep up";
         let mut family =
             encoder.encode_descriptor("delivery_seconds", help, None, MetricType::Histogram)?;
         for (status, stream) in self.cameras.iter().zip(&self.streams) {

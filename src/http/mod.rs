@@ -19,6 +19,7 @@ mod context;
 mod endless;
 pub mod handshake;
 mod live;
+mod lost;
 mod metrics;
 mod reply;
 mod routes;

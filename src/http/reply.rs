@@ -1,4 +1,4 @@
-//! Replies to requests, and [`ApiError`], which ends a request early.
+//! Replies to requests, and [`ApiError`], the reason why a request failed.
 
 use crate::config::ConfigError;
 use crate::settings::SaveError;
@@ -15,7 +15,7 @@ use warp::reply::Response;
 /// Value of `Retry-After`, in seconds, when a limit is reached.
 pub(super) const RETRY_AFTER_SECONDS: u32 = 10;
 
-/// Why a request failed. It is converted to the reply.
+/// Why a request failed. [`ApiError::into_response`] converts it to the reply.
 #[derive(Debug)]
 pub(super) enum ApiError {
     /// A status with a message, as plain text.

@@ -49,6 +49,13 @@ pub(super) fn all(
         .and(warp::header::headers_cloned())
         .map(status::status);
     let health = warp::path!("healthz").and(with()).map(status::health);
+    let since_update =
+        warp::path!("healthz" / "update").and(with()).map(status::health_since_update);
+    let recent = warp::path!("healthz" / "cameras")
+        .and(with())
+        .and(warp::ext::optional::<Arc<ConnectionPermit>>())
+        .map(|context, permit| reply(status::recent_cameras(context, permit)));
+    let health = health.or(since_update).unify().or(recent).unify();
     let metrics = warp::path!("metrics").and(with()).map(metrics::metrics);
     let site = warp::path::full().and(warp::header::headers_cloned()).and_then(site);
 
@@ -139,8 +146,8 @@ enum Format {
     H264,
 }
 
-/// Returns camera and format of the path of a stream: `/live`, `/live/front`, `/live.mp4`,
-/// `/live/front.h264`, …
+/// Returns the camera and the format that the path of a stream specifies: `/live`, `/live/front`,
+/// `/live.mp4`, `/live/front.h264`, …
 fn parse(path: &str) -> Option<(Option<&str>, Format)> {
     if path == "/video_websocket" {
         return Some((None, Format::WebSocket(live::Dialect::Legacy)));
@@ -163,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parses_paths_of_streams() {
+    fn parses_stream_paths() {
         let live = Format::WebSocket(live::Dialect::Live);
         assert_eq!(parse("/live"), Some((None, live)));
         assert_eq!(parse("/live/front"), Some((Some("front"), live)));

@@ -24,14 +24,15 @@ use tokio::net::{TcpListener, TcpStream};
 use warp::reply::Response;
 
 /// Size of a connection's send buffer, in bytes (the kernel doubles this for its bookkeeping): half
-/// a second at 4 Mbit/s. With a larger buffer the server would not notice the lag of a viewer.
+/// a second at 4 Mbit/s. With a larger buffer, the server would not notice that a viewer lags.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Maximum amount of unsent data in a socket, in bytes: a quarter of a second at 2 Mbit/s. The
 /// server keeps the rest, so that it can drop frames for a slow viewer.
 const MAX_UNSENT_BYTES: u32 = 64 * 1024;
 
-/// Time after which a connection is closed if the peer acknowledges no data (`TCP_USER_TIMEOUT`).
+/// Time after which a connection is closed if the peer has not acknowledged the sent data
+/// (`TCP_USER_TIMEOUT`).
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Delay after a failed accept. Accepting can fail for lack of file descriptors, which become
@@ -61,9 +62,9 @@ impl fmt::Display for ListenError {
                 "ports below 1024 require root or the capability CAP_NET_BIND_SERVICE; choose \
                  another port with --listen",
             ),
-            io::ErrorKind::AddrNotAvailable => {
-                f.write_str("this machine does not have this address")
-            }
+            io::ErrorKind::AddrNotAvailable => f.write_str(
+                "no network interface has this address; choose another address with --listen",
+            ),
             _ => error.fmt(f),
         }
     }
@@ -79,7 +80,7 @@ impl Error for ListenError {
 ///
 /// # Errors
 ///
-/// Fails if the address is in use or not available, or if the port requires a capability.
+/// Fails if the address is already in use or not available, or if the port requires a capability.
 pub fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
     let open = || -> io::Result<TcpListener> {
         let domain = socket2::Domain::for_address(address);
@@ -131,9 +132,9 @@ impl Server {
                 }
             };
             set_options(&stream);
-            let Some(permit) =
-                limiter.acquire(address, self.context.server.max_connections_per_address)
-            else {
+            let own_address = stream.local_addr().ok().map(|own| own.ip());
+            let limit = self.context.server.max_connections_per_address;
+            let Some(permit) = limiter.acquire(address, own_address, limit) else {
                 refuse(&stream);
                 continue;
             };
@@ -224,7 +225,7 @@ where
         }
         Ok(_) => match routes.call(request).await {
             Ok(response) => response,
-            // warp replies to every request, but its error type does not express that.
+            // warp replies to every request, although its error type does not guarantee this.
             Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
         },
     };

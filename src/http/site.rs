@@ -1,4 +1,4 @@
-//! The pages and the player's script, which `build.rs` has prepared and compressed.
+//! The pages and the player's script, prepared and compressed by `build.rs`.
 
 use headers::{ETag, HeaderMapExt, IfNoneMatch};
 use hyper::StatusCode;
@@ -8,10 +8,11 @@ use hyper::header::{
 };
 use warp::reply::Response;
 
-// struct Files: the folders `identity` and `gzip` with the same file names.
+// Defines `struct Files`: the directories `identity` and `gzip`, which contain files with the same
+// names.
 include!(concat!(env!("OUT_DIR"), "/files.rs"));
 
-/// The response for the file at `path`, or `None` if there is no such file.
+/// Returns the response for the file at `path`, or `None` if no such file exists.
 pub(super) fn file(path: &str, request: &HeaderMap) -> Option<Response> {
     let name = if path == "/" { "index.html" } else { path.strip_prefix('/')? };
     let compressed = prefers_gzip(request);
@@ -19,7 +20,7 @@ pub(super) fn file(path: &str, request: &HeaderMap) -> Option<Response> {
     let kind = match name.rsplit_once('.').map(|(_, extension)| extension) {
         Some("html") => "text/html; charset=utf-8",
         Some("js") => "text/javascript; charset=utf-8",
-        // TypeScript reads this file from disk; a browser that opens it should display it.
+        // TypeScript reads this file from disk. A browser that opens it should display it.
         Some("ts") => "text/plain; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
         Some("svg") => "image/svg+xml",
@@ -27,7 +28,7 @@ pub(super) fn file(path: &str, request: &HeaderMap) -> Option<Response> {
         Some("png") => "image/png",
         _ => "application/octet-stream",
     };
-    // The two variants of a file differ in content, so they have different tags.
+    // The two variants of a file differ in their bytes, so they need different entity tags.
     let hash = file.metadata.sha256_hash();
     let tag: String = hash[..12].iter().map(|byte| format!("{byte:02x}")).collect();
     let tag: ETag = format!("\"{tag}\"").parse().ok()?;
@@ -47,21 +48,24 @@ pub(super) fn file(path: &str, request: &HeaderMap) -> Option<Response> {
     headers.typed_insert(tag);
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     if name == "settings.html" {
-        // No other site may embed the page and trick people into clicking on it.
+        // Prevent other sites from embedding the page to trick people into clicking on it
+        // (clickjacking).
         let policy = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; \
                       frame-ancestors 'none'";
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     }
-    // Browsers revalidate at every visit, so an update takes effect immediately.
+    // Browsers revalidate the file on every visit, so an update takes effect immediately.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Other sites can load a script of type module only with this.
+    // Without this header, other sites cannot load the player as a module script.
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     Some(response)
 }
 
-/// Whether the client accepts gzip, and does not prefer the uncompressed file (RFC 9110, 12.5.3).
+/// Returns whether the client accepts gzip and does not prefer the uncompressed file (RFC 9110,
+/// 12.5.3).
 ///
-/// A client that rejects both gets the uncompressed file, as one that sends no `Accept-Encoding` does.
+/// A client that rejects both gets the uncompressed file, and so does a client that sends no
+/// `Accept-Encoding`.
 fn prefers_gzip(request: &HeaderMap) -> bool {
     let (mut gzip, mut identity, mut other) = (None, None, None);
     let values = request.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
@@ -76,11 +80,13 @@ fn prefers_gzip(request: &HeaderMap) -> bool {
         }
     }
     let gzip = gzip.or(other).unwrap_or(0);
-    // A coding that is not listed is acceptable if it is identity, and comes last.
+    // If identity is not listed, it is acceptable but least preferred. Other codings that are not
+    // listed are not acceptable.
     gzip > 0 && gzip >= identity.unwrap_or(0)
 }
 
-/// The weight in `q=0.5`, in thousandths: 1000 where there is none, 0 where it is malformed.
+/// Returns the weight in parameters such as `q=0.5`, in thousandths: 1000 if there is no weight, 0
+/// if it is malformed.
 fn weight(parameters: &str) -> u16 {
     let parameters = parameters.trim();
     if parameters.is_empty() {
@@ -98,7 +104,7 @@ fn weight(parameters: &str) -> u16 {
     }
 }
 
-// Part of build.rs, which has no tests of its own.
+// Part of build.rs. Included here because Cargo does not run tests in build scripts.
 #[cfg(test)]
 #[path = "../../build/modules.rs"]
 mod modules;
@@ -122,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn accept_encoding() {
+    fn selects_the_variant_by_accept_encoding() {
         let encoded = |value: &str| {
             let response = get("/", &[(ACCEPT_ENCODING, value)]).unwrap();
             response.headers().get(CONTENT_ENCODING).map(|coding| coding == "gzip") == Some(true)
@@ -167,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_variants_have_the_same_content() {
+    async fn both_variants_decode_to_the_same_content() {
         for path in
             ["/", "/berrymse.js", "/berrymse.d.ts", "/page.css", "/settings.html", "/icon.svg"]
         {
@@ -189,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_site_itself_has_addresses() {
+    fn serves_only_the_files_of_the_site() {
         for path in [
             "/gzip/index.html",
             "/identity/index.html",
@@ -205,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn if_none_match() {
+    async fn confirms_a_cached_file_by_its_tag() {
         let gzip = (ACCEPT_ENCODING, "gzip");
         let known = tag(&get("/page.js", std::slice::from_ref(&gzip)).unwrap()).to_owned();
         let status = |value: &str| {
@@ -226,27 +232,27 @@ mod tests {
         let two = [gzip.clone(), (IF_NONE_MATCH, "\"other\""), (IF_NONE_MATCH, &known)];
         let response = get("/page.js", &two).unwrap();
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
-        // As RFC 9110, 15.4.5 wants it: with the headers that a cache updates, without a body.
+        // RFC 9110, 15.4.5, requires the headers that a cache updates, and no body.
         assert_eq!(tag(&response), known);
         assert_eq!(response.headers()[VARY], "Accept-Encoding");
         assert_eq!(response.headers()[CACHE_CONTROL], "no-cache");
         assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
-        // The tag of one variant does not confirm the other.
+        // The tag of one variant does not validate the other.
         let plain = get("/page.js", &[(IF_NONE_MATCH, &known)]).unwrap();
         assert_eq!(plain.status(), StatusCode::OK);
     }
 
     #[test]
-    fn the_player_is_one_module() {
+    fn the_player_is_a_single_module_without_comments() {
         let script = Files::get("identity/berrymse.js").unwrap();
         let script = std::str::from_utf8(&script.data).unwrap();
         assert!(script.contains("export class BerryMse"));
         assert!(script.contains("customElements.define('berry-mse'"));
-        assert!(!script.contains("import "), "nothing is left to load");
-        assert!(!script.contains("/**") && !script.contains("// "), "no comment is left");
+        assert!(!script.contains("import "), "no imports are left");
+        assert!(!script.contains("/**") && !script.contains("// "), "no comments are left");
     }
 
-    /// What a browser loads before it shows the first picture.
+    /// The files that a browser loads before it shows the first picture are at most 16 kB in total.
     #[test]
     fn the_first_picture_needs_at_most_16_kb() {
         let size: usize = ["index.html", "page.css", "page.js", "berrymse.js", "icon.svg"]

@@ -85,7 +85,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Fanout {
-    /// Creates the shards of `stream` and starts their tasks, which end on `shutdown`.
+    /// Creates the shards of `stream` and starts their tasks, which end when `shutdown` is
+    /// signaled.
     pub fn start(stream: &Arc<Stream>, shutdown: &Shutdown) -> Fanout {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let task_shards: Vec<Arc<Shard>> =
@@ -152,7 +153,7 @@ impl Shard {
     /// Serves this shard; runs in its own task.
     async fn run(&self, mut viewer: Viewer) {
         loop {
-            // Without connections, do not wake up for every fragment.
+            // While the shard has no connections, do not wake up for every fragment.
             while lock(&self.connections).is_empty() {
                 self.filled.notified().await;
             }

@@ -1,4 +1,4 @@
-//! Histogram of the delays from the publication of fragments to their delivery.
+//! Histogram of the delays between the publication of fragments and their delivery.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub struct Delays {
 }
 
 impl Delays {
-    /// Upper bounds of the buckets, in microseconds. The last bucket has no bound.
+    /// Upper bounds of the buckets, in microseconds. The last bucket has no upper bound.
     pub const BOUNDS: [u64; 12] =
         [100, 200, 400, 700, 1_000, 2_000, 3_000, 5_000, 10_000, 20_000, 50_000, 100_000];
 

@@ -5,7 +5,7 @@
 //!   removed   │ P P P P P P │ K P P P P P P P P ◄── publish()
 //!             └─────────────┴────────────────────┘
 //!               previous      current group of pictures:
-//!               group         sent to a new viewer at once
+//!               group         sent to each new viewer
 //! ```
 //!
 //! A [`Viewer`] is a position in the sequence of fragments. It reads at its own pace, and the
@@ -30,11 +30,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Maximum size of the fragments in the window, in bytes: 32 s at 4 Mbit/s. Bounds the memory if a
+/// Maximum size of the fragments in the window, in bytes: 32 s at 4 Mbit/s. Limits memory use if a
 /// camera stops sending key frames.
 const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
 
-/// Maximum number of fragments in the window: 40 s at 30 frames per second. Bounds the overhead of
+/// Maximum number of fragments in the window: 40 s at 30 frames per second. Limits the overhead of
 /// very small fragments, such as those of black pictures.
 const MAX_GROUP_FRAGMENTS: usize = 1200;
 
@@ -128,10 +128,11 @@ struct Window {
     fragments: VecDeque<Fragment>,
     /// Number of `fragments[0]`.
     first: u64,
-    /// Number of the newest key frame. `None` if it has left the window or the camera is
-    /// interrupted, so that new viewers cannot start at it.
+    /// Number of the newest key frame. `None` if it has left the window or if the camera is
+    /// interrupted, so that new viewers do not start there.
     key: Option<u64>,
-    /// Newest key frame before an interruption. Viewers may still be reading its group.
+    /// Number of the newest key frame before an interruption. Viewers may still be reading its
+    /// group.
     last_key: Option<u64>,
     /// Whether the camera is interrupted. The next fragment must then be a key frame.
     interrupted: bool,
@@ -195,8 +196,8 @@ impl Stream {
     /// clock. `framerate` is the expected frame rate, in frames per second, for streams that do not
     /// declare one.
     ///
-    /// Returns the size of the fragment, in bytes, or `None` if the picture is discarded because no
-    /// key frame precedes it.
+    /// Returns the size of the fragment with its WebSocket header, in bytes, or `None` if the
+    /// picture is discarded because no key frame precedes it.
     pub fn publish(
         &self,
         data: &[u8],
@@ -255,7 +256,7 @@ impl Stream {
         Some(len)
     }
 
-    /// Sets the sink that receives each fragment in the camera's thread. Further calls have no
+    /// Sets the sink that receives each fragment in the camera's thread. Only the first call has an
     /// effect.
     pub fn set_sink(&self, sink: Arc<dyn FragmentSink>) {
         let _ = self.sink.set(sink);
@@ -289,8 +290,8 @@ impl Stream {
         self.viewers.load(Ordering::Relaxed)
     }
 
-    /// Returns true, once, if viewers have joined since the last call. For them, a new key frame is
-    /// faster than the frames since the previous one.
+    /// Returns whether viewers have joined since the last call. They reach the live edge faster
+    /// with a new key frame than with all frames since the previous one.
     pub fn key_frame_wanted(&self) -> bool {
         self.key_wanted.swap(false, Ordering::Relaxed)
     }
@@ -361,7 +362,7 @@ mod tests {
         }
     }
 
-    /// All available events of the viewer, as text: `init(1 2 3) 4 5 -7 12`.
+    /// Returns all available events of the viewer, as text: `init(1 2 3) 4 5 -7 12`.
     fn events(viewer: &mut Viewer) -> String {
         let number = |f: &Fragment| f.message.last().unwrap().to_string();
         let mut out = vec![];

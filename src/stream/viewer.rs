@@ -13,8 +13,8 @@ pub const MAX_LAG: Duration = Duration::from_secs(1);
 /// The next item to send to a viewer.
 #[derive(Debug)]
 pub enum Event {
-    /// At the start and after a change of the parameter sets: the init segment, and the fragments
-    /// since the last key frame.
+    /// The init segment, and the fragments since the last key frame. Returned at the start, and
+    /// after the parameter sets have changed.
     Start(Arc<Init>, Vec<Fragment>),
     /// The next frame.
     Frame(Fragment),
@@ -29,11 +29,11 @@ pub struct Viewer {
     head: watch::Receiver<u64>,
     /// Number of the next fragment. `None` means the newest key frame.
     next: Option<u64>,
-    /// The init segment that was sent last.
+    /// The last init segment that was sent.
     init: Option<Arc<Init>>,
     /// Number of dropped frames not yet reported by [`Event::Dropped`].
     lost: u64,
-    /// Whether this is included in the number of viewers.
+    /// Whether this viewer is included in the number of viewers.
     counted: bool,
 }
 
@@ -47,7 +47,7 @@ impl Stream {
         viewer
     }
 
-    /// Like [`Stream::watch`], but not included in the number of viewers.
+    /// Like [`Stream::watch`], but the viewer is not included in the number of viewers.
     pub fn observe(self: &Arc<Self>) -> Viewer {
         Viewer {
             stream: self.clone(),
@@ -92,7 +92,7 @@ impl Viewer {
         self.next
     }
 
-    /// Continues at fragment `next`, because the fragments before it have been sent elsewhere.
+    /// Continues at fragment `next`. The shard may have sent the fragments before it.
     pub fn resume(&mut self, next: u64) {
         self.next = Some(next);
     }
@@ -122,7 +122,7 @@ impl Viewer {
         let fragment = &window.fragments[at];
         let same = self.init.as_ref().is_some_and(|init| Arc::ptr_eq(init, &fragment.init));
         if self.lost > 0 {
-            // Set the position, so that no frame is counted twice if a key frame arrives before the
+            // Set the position so that no frame is counted twice if a key frame arrives before the
             // next call.
             self.next = Some(next);
             if self.counted {

@@ -7,6 +7,7 @@ use crate::system::error::SystemError;
 use crate::system::files::{link, remove, replace, write};
 use crate::system::last_good::{keep, load};
 use crate::system::mounts::RemountedRw;
+use crate::system::preseed::take_over;
 use crate::system::wifi::files::wpa_supplicant;
 use crate::system::{boot_files, journal, network};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ pub struct Paths {
 /// The result of [`apply`].
 #[derive(Debug, Default)]
 pub struct Report {
+    /// What was taken over from Raspberry Pi Imager.
+    pub notices: Vec<String>,
     /// Errors in the configuration. Everything else in it has been applied.
     pub problems: Vec<String>,
     /// Settings that could not be applied, such as files that could not be written.
@@ -35,10 +38,14 @@ pub struct Report {
 pub fn apply(paths: &Paths) -> Report {
     let recovered = journal::recover(&paths.config, &paths.last_good);
     let recovered = recovered.and_then(|_| restore(paths));
+    let preseed = take_over(&paths.config, &paths.last_good);
     let found = load(&paths.config, &paths.last_good);
     let mut machine = Machine { root: &paths.root, report: Report::default() };
     machine.check(&paths.config, recovered);
+    machine.report.notices = preseed.notices;
+    preseed.failures.into_iter().for_each(|error| machine.fail(error));
     machine.report.problems.extend(found.problem);
+    machine.report.problems.extend(preseed.problems);
     if let Some(text) = &found.text {
         machine.check(&paths.last_good, keep(&paths.last_good, text));
     }

@@ -1,15 +1,22 @@
-//! Errors in setting up the machine.
+//! Errors of operations on the machine.
 
 use crate::config::ConfigError;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Why something on the machine could not be set up.
+/// Why an operation on the machine failed.
 #[derive(Debug)]
 pub enum SystemError {
     /// A file could not be written.
     Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        error: io::Error,
+    },
+    /// A file could not be removed.
+    Remove {
         /// The file.
         path: PathBuf,
         /// The cause.
@@ -47,6 +54,9 @@ impl fmt::Display for SystemError {
             SystemError::Write { path, error } => {
                 write!(f, "cannot write {}: {error}", path.display())
             }
+            SystemError::Remove { path, error } => {
+                write!(f, "cannot remove {}, which contains passwords: {error}", path.display())
+            }
             SystemError::HostName(error) => write!(f, "cannot set the host name: {error}"),
             SystemError::Listen { socket, error } => {
                 write!(f, "cannot create the socket {}: {error}", socket.display())
@@ -68,6 +78,7 @@ impl std::error::Error for SystemError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             SystemError::Write { error, .. }
+            | SystemError::Remove { error, .. }
             | SystemError::HostName(error)
             | SystemError::Listen { error, .. }
             | SystemError::Reboot(error) => Some(error),

@@ -8,13 +8,13 @@ use std::path::Path;
 
 /// Writes `bytes` to `path`, and replaces an existing file or symbolic link.
 ///
-/// The folder can belong to a user with fewer privileges. Therefore existing files are not opened,
-/// and symbolic links are not followed.
+/// The directory can belong to a user with fewer privileges. Therefore, existing files are not
+/// opened, and symbolic links are not followed.
 ///
 /// # Errors
 ///
-/// The file or its folder cannot be written. The old content is unchanged unless the last step, the
-/// sync of the folder, failed.
+/// The file or its directory cannot be written. The old content is unchanged unless the last step,
+/// syncing the directory, failed.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let folder = path.parent().ok_or_else(|| Error::from(ErrorKind::InvalidInput))?;
     let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -24,7 +24,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(mode);
     let mut file = File::from(open(&new, flags, mode)?);
-    // Set the mode before writing: the umask must not matter.
+    // Set the mode explicitly, because the umask affects the mode of a new file.
     match rustix::fs::fchmod(&file, mode) {
         // FAT has no modes.
         Ok(()) | Err(rustix::io::Errno::PERM) => {}
@@ -37,7 +37,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 }
 
 /// Writes `bytes` to `path` with [`replace`], unless the file already has this content and mode.
-/// Creates the folder.
+/// Creates the directory if necessary.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let comparable = std::fs::symlink_metadata(path).is_ok_and(|old| {
         old.is_file() && old.permissions().mode() & 0o777 == mode && old.len() < 1 << 20
@@ -51,7 +51,7 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     replace(path, bytes, mode)
 }
 
-/// Makes `path` a symbolic link to `target`, unless it already is.
+/// Makes `path` a symbolic link to `target`, unless it already is one.
 pub(super) fn link(path: &Path, target: &Path) -> Result<()> {
     if std::fs::read_link(path).is_ok_and(|old| old == target) {
         return Ok(());

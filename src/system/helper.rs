@@ -1,23 +1,24 @@
-//! The root helper: saves the configuration on `/boot` and restarts the machine.
+//! The root helper: saves the configuration on `/boot`, allows an update to lose cameras, and
+//! restarts the machine.
 //!
-//! The server runs as a separate user, which has permission for neither. `berrymse root-helper`
-//! runs as root and performs only these two tasks, for any process that can connect to its socket.
+//! The server runs as a separate user, which has permission for none of these. `berrymse root-helper`
+//! runs as root and performs only these tasks, for any process that can connect to its socket.
 //! Each connection carries one request: a line with the verb, then the text up to the end of the
 //! stream. The reply is one line, `ok` or `error …`.
 //!
 //! ```text
 //! save-config⏎ [server]⏎ …      ─► validate again, store as last good copy, write to /boot
+//! require-no-cameras⏎           ─► empty the records of the cameras that a new system must show
 //! reboot⏎                       ─► sync the file systems, restart the machine
 //! ```
 
 use crate::config::remote::no_new_key;
 use crate::config::{Config, ConfigError, MAX_CONFIG};
 use crate::system::boot_lock::BootLock;
+use crate::system::camera_record::require_no_cameras;
 use crate::system::error::SystemError;
-use crate::system::files::replace;
 use crate::system::journal;
-use crate::system::last_good::{keep, load};
-use crate::system::mounts::RemountedRw;
+use crate::system::last_good::load;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use std::fmt;
@@ -53,9 +54,9 @@ pub enum HelperError {
 impl fmt::Display for HelperError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            HelperError::Absent => f.write_str(
-                "this machine cannot be restarted from here: only an appliance supports this",
-            ),
+            HelperError::Absent => {
+                f.write_str("this machine does not support this: only an appliance does")
+            }
             HelperError::Unreachable { socket, error } => {
                 write!(f, "the root helper at {} does not respond: {error}", socket.display())
             }
@@ -147,6 +148,7 @@ impl Helper {
         let (verb, text) = request.split_once('\n').unwrap_or((&request, ""));
         let result = match verb {
             "save-config" => self.save(text),
+            "require-no-cameras" => self.require_no_cameras(),
             "reboot" => Ok(()),
             verb => Err(SystemError::UnknownRequest(verb.into())),
         };
@@ -167,30 +169,24 @@ impl Helper {
         Ok(())
     }
 
+    fn require_no_cameras(&self) -> Result<(), SystemError> {
+        // The last good copy is in the data directory.
+        let data = self.last_good.parent().unwrap_or(Path::new("/"));
+        require_no_cameras(data).map_err(|error| SystemError::Write { path: data.into(), error })
+    }
+
     fn save(&self, text: &str) -> Result<(), SystemError> {
         // Check again: an attacker may control the server.
         let new = Config::parse(text, "berrymse.toml")?;
         let current = load(&self.config, &self.last_good).config;
         no_new_key(text, &new, current.system.ssh_keys.iter(), "")
             .map_err(|error| ConfigError::new(error.message, None))?;
-        let cannot_write = |path: &Path| {
-            let path = path.to_path_buf();
-            move |error: io::Error| SystemError::Write { path, error }
-        };
-        let _lock = BootLock::acquire(&self.boot_lock).map_err(cannot_write(&self.boot_lock))?;
+        let lock = |error| SystemError::Write { path: self.boot_lock.clone(), error };
+        let _lock = BootLock::acquire(&self.boot_lock).map_err(lock)?;
         if self.boot_moved.exists() {
             return Err(SystemError::BootMoved);
         }
-        // Write the copy on `/data` first: its file system survives a power cut.
-        journal::begin(&self.config, &self.last_good).map_err(cannot_write(&self.last_good))?;
-        let result = (|| {
-            keep(&self.last_good, text).map_err(cannot_write(&self.last_good))?;
-            let folder = self.config.parent().unwrap_or(Path::new("/"));
-            let _writable = RemountedRw::new(folder).map_err(cannot_write(folder))?;
-            replace(&self.config, text.as_bytes(), 0o644).map_err(cannot_write(&self.config))
-        })();
-        journal::commit(&self.last_good).map_err(cannot_write(&self.last_good))?;
-        result?;
+        journal::save(&self.config, &self.last_good, text)?;
         let _ = super::files::remove(&self.config_error);
         Ok(())
     }
@@ -247,10 +243,11 @@ pub fn reboot() -> Result<(), SystemError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::camera_record::{CameraRecords, RecordedCamera, Slot};
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
-    fn handles_its_two_requests_and_rejects_all_others() {
+    fn handles_its_requests_and_rejects_all_others() {
         static REBOOTED: AtomicBool = AtomicBool::new(false);
         let folder = std::env::temp_dir().join(format!("berrymse-helper-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
@@ -304,6 +301,14 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         }
         assert_eq!(std::fs::read_to_string(&config).unwrap(), text);
+
+        std::fs::create_dir_all(folder.join("data/state")).unwrap();
+        let records = CameraRecords::new(&folder.join("data"), Some(Slot::A));
+        let camera = RecordedCamera { name: "front".into(), kind: "v4l2".into() };
+        records.save(vec![camera]).unwrap();
+        assert!(ask(&socket, "require-no-cameras", "").is_ok());
+        assert_eq!(records.before_update(), Some(vec![]));
+
         assert!(!REBOOTED.load(Ordering::SeqCst));
         assert!(ask(&socket, "reboot", "").is_ok());
         while !REBOOTED.load(Ordering::SeqCst) {

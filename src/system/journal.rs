@@ -1,37 +1,62 @@
 //! A journal for the configuration file, because FAT has none.
 //!
 //! After a power cut, a file on FAT can have its old or its new content, or be truncated anywhere. An
-//! empty file would even be a valid configuration. Therefore the last good copy is written first, and
-//! while the configuration file is being written, its previous content is stored beside that copy. If
-//! that journal exists at the next start, the file cannot be trusted and is restored.
+//! empty file would even be a valid configuration. Therefore, the last good copy is written first.
+//! While the configuration file is being written, its previous content is stored next to that copy.
+//! If this journal exists at the next boot, the file cannot be trusted and is restored.
 
+use crate::system::error::SystemError;
 use crate::system::files::{remove, replace, write};
+use crate::system::last_good::keep;
 use crate::system::mounts::RemountedRw;
 use std::fs::{File, read};
-use std::io::{ErrorKind, Result};
+use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
-/// Returns the path of the journal, beside the last good copy.
+/// Returns the path of the journal, next to the last good copy.
 fn journal(last_good: &Path) -> PathBuf {
     last_good.with_extension("before")
 }
 
-/// Creates the journal. From now on, `config` can have any content.
-pub(super) fn begin(config: &Path, last_good: &Path) -> Result<()> {
+/// Saves `text` as the last good copy, and then as the configuration file. After a power cut, the next
+/// [`recover`] completes or reverts this.
+pub(super) fn save(
+    config: &Path,
+    last_good: &Path,
+    text: &str,
+) -> std::result::Result<(), SystemError> {
+    let cannot_write = |path: &Path| {
+        let path = path.to_path_buf();
+        move |error: Error| SystemError::Write { path, error }
+    };
+    // Write the copy on `/data` first: its file system survives a power cut.
+    begin(config, last_good).map_err(cannot_write(last_good))?;
+    let result = (|| {
+        keep(last_good, text).map_err(cannot_write(last_good))?;
+        let folder = config.parent().unwrap_or(Path::new("/"));
+        let _writable = RemountedRw::new(folder).map_err(cannot_write(folder))?;
+        replace(config, text.as_bytes(), 0o644).map_err(cannot_write(config))
+    })();
+    commit(last_good).map_err(cannot_write(last_good))?;
+    result
+}
+
+/// Creates the journal. Until [`commit`], `config` can have any content.
+fn begin(config: &Path, last_good: &Path) -> Result<()> {
     // An unreadable file must not prevent saving. Mode 0600, because it contains passwords.
     write(&journal(last_good), &read(config).unwrap_or_default(), 0o600)
 }
 
 /// Removes the journal: `config` is complete, or was not changed.
-pub(super) fn commit(last_good: &Path) -> Result<()> {
+fn commit(last_good: &Path) -> Result<()> {
     remove(&journal(last_good))?;
     File::open(last_good.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 /// Restores `config` after a power cut that interrupted saving. Returns whether it was changed.
 ///
-/// A file that is neither the start of the old content nor of the new content was edited elsewhere
-/// since then, and is left unchanged.
+/// If the file is not a prefix of the old or the new content, it has since been edited on a different
+/// computer and is left unchanged.
 pub(super) fn recover(config: &Path, last_good: &Path) -> Result<bool> {
     let before = match read(journal(last_good)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -77,7 +102,7 @@ mod tests {
             assert!(!recover(&config, &last_good).unwrap(), "recovered twice");
             (recovered, std::fs::read_to_string(&config).unwrap())
         };
-        // A power cut before the copy is written, and after.
+        // A power cut before and after the copy is written.
         assert_eq!(after(Some(old), old), (false, old.into()));
         assert_eq!(after(Some(old), new), (true, new.into()));
         // States of the file that FAT can leave.

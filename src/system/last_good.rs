@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The configuration file of a new image.
 const SHIPPED: &str = include_str!("../../appliance/berrymse.toml");
 
-/// The configuration in force.
+/// The active configuration, and where it comes from.
 #[derive(Debug)]
 pub struct Found {
     /// The configuration.
@@ -19,7 +19,7 @@ pub struct Found {
     pub file: Option<PathBuf>,
     /// The text of the file, if the configuration comes from the file.
     pub text: Option<String>,
-    /// The error in the file, and which configuration is in force instead.
+    /// The error in the file, and which configuration is used instead.
     pub problem: Option<String>,
 }
 
@@ -31,7 +31,7 @@ pub fn load(file: &Path, last_good: &Path) -> Found {
     let read = |path: &Path| {
         let text = Config::read(path)?;
         let file = path.display().to_string();
-        // An empty file is valid, but not intended: removing the card too early can leave one.
+        // An empty file is valid, but not intended: removing the card too early can leave one behind.
         if text.trim_matches(|c: char| c.is_whitespace() || c == '\0').is_empty() {
             return Err(ConfigError { file, at: None, message: "the file is empty".into() });
         }
@@ -49,7 +49,7 @@ pub fn load(file: &Path, last_good: &Path) -> Found {
     found(config, None, Some(format!("{error}\nUntil this is corrected, {instead}.")))
 }
 
-/// Returns the errors that `berrymse apply` found when the machine started. `apply` also detects
+/// Returns the errors that `berrymse apply` found when the machine booted. `apply` also detects
 /// errors that [`load`] does not, such as an unknown time zone.
 pub fn problem_at_start() -> Option<String> {
     let text = std::fs::read_to_string(paths::CONFIG_ERROR).ok()?;
@@ -62,8 +62,8 @@ pub fn as_shipped() -> Config {
     Config { cameras: vec![], ..shipped }
 }
 
-/// Stores `text` as the last good configuration. Only the owner and the group of its folder can
-/// read the file, because it contains passwords.
+/// Stores `text` as the last good configuration. Only the file's owner and the group of its
+/// directory can read it, because it contains passwords.
 pub(crate) fn keep(path: &Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     write(path, text.as_bytes(), 0o640)?;

@@ -1,5 +1,5 @@
-//! The host name in the local network, such as `berrymse.local` (mDNS, RFC 6762), and the page in the
-//! list of web sites that browsers and phones discover (DNS-SD, RFC 6763).
+//! Announces the host name on the local network, such as `berrymse.local` (mDNS, RFC 6762), and the
+//! page as a web site that browsers and phones can discover (DNS-SD, RFC 6763).
 
 use crate::system::error::SystemError;
 use mdns_sd::{IfKind, ServiceDaemon, ServiceInfo};
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The announced service: a web page.
 const SERVICE: &str = "_http._tcp.local.";
 
-/// Time to send the goodbye packets (RFC 6762, 10.1).
+/// Maximum time to send the goodbye packets (RFC 6762, 10.1).
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Responds to queries for the host name until it is dropped.
@@ -28,7 +28,7 @@ impl Announcement {
     pub fn start(host: &str, address: SocketAddr) -> Result<Announcement, SystemError> {
         let start = || {
             let daemon = ServiceDaemon::new()?;
-            // Programs on this machine use localhost. Others must not receive 127.0.0.1.
+            // Programs on this machine use localhost. Other machines must not receive 127.0.0.1.
             daemon.disable_interface([IfKind::LoopbackV4, IfKind::LoopbackV6].to_vec())?;
             let full_host = format!("{host}.local.");
             let page = [("path", "/")];

@@ -1,4 +1,4 @@
-//! Configuration files of the wired network: those of BusyBox's ifup and of the resolver.
+//! Configuration files of the wired network, for BusyBox's ifup and the resolver.
 
 use crate::config::{Address, Network};
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 pub const HOSTNAME: &str = "berrymse";
 
 /// First line of every generated file. It says where to make changes.
-pub const HEAD: &str = "# Written by `berrymse apply` at every start, from berrymse.toml.\n";
+pub const HEAD: &str = "# Written by `berrymse apply` at every boot, from berrymse.toml.\n";
 
 /// Returns `/etc/network/interfaces` for the wired interface. `berrymse wifi` configures the wireless
 /// interface.
@@ -16,8 +16,8 @@ pub fn interfaces(network: &Network, hostname: &str) -> String {
     let network = network.without_wifi();
     let mut text = format!("{HEAD}\nauto lo\niface lo inet loopback\n\nauto eth0\niface eth0 ");
     let _ = match network.address {
-        // -b: continue in the background, for a cable that is plugged in later. The client sends its
-        // host name and requests time servers (option 42).
+        // -b: continue in the background, in case the cable is plugged in later. The client sends
+        // its host name and requests time servers (option 42).
         Address::Dhcp => {
             write!(text, "inet dhcp\n\thostname {hostname}\n\tudhcpc_opts -b -O ntpsrv\n")
         }
@@ -36,7 +36,7 @@ pub fn interfaces(network: &Network, hostname: &str) -> String {
     text
 }
 
-/// Returns `/etc/resolv.conf`. `None` if the name servers come from DHCP.
+/// Returns `/etc/resolv.conf`, or `None` if the name servers come from DHCP.
 pub fn resolv_conf(network: &Network) -> Option<String> {
     if network.address == Address::Dhcp {
         return None;

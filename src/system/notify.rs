@@ -1,6 +1,6 @@
-//! Notifications to systemd: the service is ready, and the service is alive.
+//! Notifications to systemd: the service is ready, alive or stopping.
 //!
-//! The protocol is described in sd_notify(3): datagrams with `NAME=value` lines to the socket that
+//! sd_notify(3) describes the protocol: datagrams with `NAME=value` lines, sent to the socket that
 //! `NOTIFY_SOCKET` names.
 
 use std::ffi::OsStr;
@@ -48,7 +48,7 @@ pub async fn watchdog(address: SocketAddr) {
         if responds(address).await {
             tell("WATCHDOG=1");
         } else {
-            log::error!("the server does not respond to its own request");
+            log::error!("the server does not respond to requests from this machine");
         }
         // Three attempts within the limit.
         tokio::time::sleep(Duration::from_micros(limit / 3)).await;

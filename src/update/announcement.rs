@@ -33,7 +33,7 @@ pub(crate) fn parse(text: &str, from: &str) -> Result<Announcement, UpdateError>
     }
 }
 
-/// Returns whether `url` is an http or https address. RAUC would also open local files.
+/// Returns whether `url` is an http or https URL. RAUC would also open local files.
 pub fn is_web_address(url: &str) -> bool {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     rest.is_some_and(|rest| !rest.is_empty())
@@ -57,6 +57,6 @@ mod tests {
             assert!(url(bad).is_err(), "{bad}");
         }
         let error = parse("<html>", from).unwrap_err();
-        assert!(error.to_string().contains("not a valid announcement"), "{error}");
+        assert!(error.to_string().contains("not a valid update announcement"), "{error}");
     }
 }

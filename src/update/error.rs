@@ -1,4 +1,4 @@
-//! Errors of updates.
+//! Update errors.
 
 use crate::fetch::FetchError;
 use crate::update::rauc;
@@ -8,7 +8,7 @@ use std::fmt;
 /// Why an update is impossible, or why it failed.
 #[derive(Debug)]
 pub enum UpdateError {
-    /// There is no system bus.
+    /// This machine has no system bus.
     NoBus(Box<zbus::Error>),
     /// RAUC is not running on this machine.
     NoRauc,
@@ -16,8 +16,8 @@ pub enum UpdateError {
     RaucRestarting,
     /// RAUC did not reply in time.
     RaucTimeout,
-    /// RAUC exited during an installation. It maps bundles into its memory, where reading a damaged
-    /// block ends the process.
+    /// RAUC exited during an installation. It maps bundles into memory, so reading a damaged block
+    /// terminates the process.
     RaucCrashed,
     /// RAUC rejected a query.
     Query(Box<zbus::Error>),
@@ -30,7 +30,7 @@ pub enum UpdateError {
     },
     /// The bundle is for another type of device.
     WrongDevice {
-        /// The type that the bundle is for.
+        /// The type of device that the bundle is for.
         bundle: String,
         /// The type of this machine.
         machine: String,
@@ -44,7 +44,7 @@ pub enum UpdateError {
         /// Version of the running system.
         running: String,
     },
-    /// The upload failed. Holds the complete message.
+    /// The upload failed. Contains the complete message.
     Upload(String),
     /// The upload ended before it was complete.
     UploadEnded,
@@ -104,11 +104,11 @@ impl fmt::Display for UpdateError {
             UpdateError::NoBus(error) => {
                 write!(f, "cannot connect to RAUC: this machine has no D-Bus: {error}")
             }
-            UpdateError::NoRauc => {
-                f.write_str("RAUC does not run on this machine: only the appliance can be updated")
-            }
+            UpdateError::NoRauc => f.write_str(
+                "RAUC is not running on this machine: only the appliance can be updated",
+            ),
             UpdateError::RaucRestarting => f.write_str(
-                "RAUC, which installs the updates, has stopped: it will be started again shortly",
+                "RAUC, which installs the updates, has stopped: it will be restarted shortly",
             ),
             UpdateError::RaucTimeout => f.write_str("RAUC does not respond"),
             UpdateError::RaucCrashed => f.write_str(
@@ -119,22 +119,22 @@ impl fmt::Display for UpdateError {
             UpdateError::Rauc { detail, .. } => f.write_str(rauc::explain(detail)),
             UpdateError::WrongDevice { bundle, machine } => write!(
                 f,
-                "the update is for another device: it is for {bundle:?}, this machine is \
+                "the update is for another device: it is for {bundle:?}, but this machine is \
                  {machine:?}"
             ),
             UpdateError::NoVersion => f.write_str(
-                "the update has no version: it is only installed if downgrades are allowed",
+                "the update has no version: it is installed only if downgrades are allowed",
             ),
             UpdateError::Older { version, running } => write!(
                 f,
                 "the update has version {version}, which is older than the running {running}: it \
-                 is only installed if downgrades are allowed"
+                 is installed only if downgrades are allowed"
             ),
             UpdateError::Upload(message) => f.write_str(message),
             UpdateError::UploadEnded => f.write_str("the upload ended early: try again"),
             UpdateError::Fetch(error) => error.fmt(f),
             UpdateError::Announcement { url, error } => {
-                write!(f, "{url} is not a valid announcement of an update: {error}")
+                write!(f, "{url} is not a valid update announcement: {error}")
             }
             UpdateError::AnnouncedUrl { url, bundle } => write!(
                 f,
@@ -162,14 +162,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn treats_a_missing_reply_as_a_crash_of_rauc() {
+    fn treats_a_missing_reply_as_a_rauc_crash() {
         let message = "Message recipient disconnected from message bus without replying";
         let error = zbus::Error::FDO(Box::new(zbus::fdo::Error::NoReply(message.into())));
         assert!(matches!(UpdateError::from_call(error), UpdateError::RaucCrashed));
     }
 
     #[test]
-    fn explains_errors_of_rauc_and_keeps_their_text() {
+    fn explains_rauc_errors_and_keeps_their_text() {
         let failed = || zbus::Error::FDO(Box::new(zbus::fdo::Error::Failed("disk full".into())));
         let error = UpdateError::from_call(failed());
         assert!(error.to_string().contains("update failed"), "{error}");

@@ -1,9 +1,9 @@
 //! Updates of the whole system with RAUC (rauc.io).
 //!
-//! RAUC verifies signatures, writes the inactive slot and makes the boot loader start it next. This
-//! module receives bundles as uploads or from a URL, compares their version with the running one, and
-//! reports progress and errors. After the restart, `berrymse health` decides whether the new system
-//! is kept.
+//! RAUC verifies signatures, writes the inactive slot and makes the boot loader boot it next. This
+//! module receives bundles as uploads or from a URL, compares their versions with the running one,
+//! and reports progress and errors. After the restart, `berrymse health` decides whether the new
+//! system is kept.
 //!
 //! ```text
 //! upload ──► file on /data ─┐

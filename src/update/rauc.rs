@@ -11,7 +11,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 type Dict = HashMap<String, OwnedValue>;
 
-/// The part of RAUC's interface that is used here.
+/// The part of RAUC's interface that this program uses.
 #[zbus::proxy(
     interface = "de.pengutronix.rauc.Installer",
     default_service = "de.pengutronix.rauc",
@@ -22,6 +22,7 @@ pub(super) trait Installer {
     fn inspect_bundle(&self, bundle: &str, args: HashMap<&str, Value<'_>>) -> zbus::Result<Dict>;
     fn get_slot_status(&self) -> zbus::Result<Vec<(String, Dict)>>;
     fn get_primary(&self) -> zbus::Result<String>;
+    fn mark(&self, state: &str, slot_identifier: &str) -> zbus::Result<(String, String)>;
     #[zbus(signal)]
     fn completed(&self, result: i32) -> zbus::Result<()>;
     #[zbus(property)]
@@ -82,7 +83,7 @@ pub(super) async fn slots(rauc: &InstallerProxy<'_>) -> zbus::Result<Vec<Slot>> 
     Ok(slots)
 }
 
-/// Properties of a bundle. RAUC has verified its signature.
+/// Properties of a bundle whose signature RAUC has verified.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Bundle {
     /// Type of device that the bundle is for.
@@ -108,7 +109,7 @@ pub(super) async fn inspect(rauc: &InstallerProxy<'_>, source: &str) -> zbus::Re
     })
 }
 
-/// Removes nested variants. RAUC wraps some values more than once.
+/// Unwraps nested variants. RAUC wraps some values more than once.
 fn unwrap_variants<'a>(mut value: &'a Value<'a>) -> &'a Value<'a> {
     while let Value::Value(inner) = value {
         value = inner;
@@ -153,8 +154,8 @@ pub fn explain(error: &str) -> &'static str {
     };
     // The order matters: messages are nested, and the innermost cause is the most useful.
     if has(&["not yet valid", "has expired", "certificate expired"]) {
-        "the update's certificate is not valid at this time: check that the clock is right, which \
-         requires a network connection"
+        "the update's certificate is not valid at this time: check that the clock is correct and \
+         that this machine can reach a time server"
     } else if has(&["compatible mismatch", "does not match compatible"]) {
         "the update is for another device"
     } else if has(&["no space left", "not enough space", "too small", "does not fit"]) {
@@ -197,7 +198,7 @@ mod tests {
 
     /// Messages from RAUC 1.8 to 1.15.
     #[test]
-    fn explains_messages_of_rauc() {
+    fn explains_rauc_messages() {
         for (error, expected) in [
             (
                 "signature verification failed: Verify error: self-signed certificate in \

@@ -1,6 +1,7 @@
 //! The state of updates, as `GET /api/update` reports it.
 
 use crate::system::boot_files;
+use crate::system::camera_record::RecordedCamera;
 use crate::update::rauc::Slot;
 use serde::Serialize;
 use std::path::Path;
@@ -33,13 +34,23 @@ pub enum Phase {
     Failed,
 }
 
-/// A new system that failed its health check, after which the old one was started again.
+impl Phase {
+    /// Whether an update is in progress.
+    pub(crate) fn is_busy(self) -> bool {
+        matches!(self, Phase::Receiving | Phase::Checking | Phase::Installing)
+    }
+}
+
+/// A new system that failed its health check, after which the machine booted the old one again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FellBack {
     /// Version of the new system.
     pub version: Option<String>,
     /// Why it failed.
     pub why: String,
+    /// Cameras that delivered pictures before the update, and were missing in the new system.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cameras: Vec<String>,
 }
 
 /// The state of updates, for `GET /api/update`.
@@ -58,7 +69,7 @@ pub struct Report {
     pub compatible: Option<String>,
     /// State of the current or last update.
     pub state: Phase,
-    /// Progress of the upload or installation, in per cent.
+    /// Progress of the upload or installation, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<i32>,
     /// Current step of the installation, as RAUC describes it.
@@ -73,7 +84,7 @@ pub struct Report {
     /// RAUC's own error message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// The systems that the machine can start.
+    /// The systems that the machine can boot.
     pub slots: Vec<Slot>,
     /// The last update, if it failed its health check.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,6 +92,12 @@ pub struct Report {
     /// Which boot files are in use, if this machine can update them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot_files: Option<boot_files::Report>,
+    /// Whether this system is new, and must show the cameras of the old system to stay.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub trial: bool,
+    /// Cameras that delivered pictures before the update, and do not now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_cameras: Vec<RecordedCamera>,
     /// A newer version, if one was announced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
@@ -104,7 +121,7 @@ pub(crate) fn image_version(os_release: &str) -> Option<String> {
     Some(value.to_string()).filter(|value| !value.is_empty())
 }
 
-/// Returns the system that is newer than the running one and is marked bad, if there is one.
+/// Returns the system that is newer than the running one and marked bad, if there is one.
 /// `reason` is the file with the last error of its health check.
 pub(crate) fn fell_back(slots: &[Slot], reason: &Path) -> Option<FellBack> {
     let booted = slots.iter().find(|slot| slot.booted)?;
@@ -116,7 +133,7 @@ pub(crate) fn fell_back(slots: &[Slot], reason: &Path) -> Option<FellBack> {
         "" => "it did not start, or its cameras delivered no picture in time",
         reason => reason,
     };
-    Some(FellBack { version: bad.version.clone(), why: reason.into() })
+    Some(FellBack { version: bad.version.clone(), why: reason.into(), cameras: vec![] })
 }
 
 #[cfg(test)]
@@ -142,7 +159,7 @@ mod tests {
         let fell = |a, b| fell_back(&[a, b], reason).is_some();
         assert!(fell(slot("A", true, "good", old), slot("B", false, "bad", new)));
         assert!(fell(slot("A", true, "good", None), slot("B", false, "bad", new)));
-        // Installed, but not started yet.
+        // Installed, but not booted yet.
         assert!(!fell(slot("A", true, "good", old), slot("B", false, "good", new)));
         // There has never been a second system.
         assert!(!fell(slot("A", true, "good", None), slot("B", false, "bad", None)));

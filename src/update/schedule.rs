@@ -125,7 +125,7 @@ impl Updater {
 }
 
 /// Waits until the local time is in the window, and then for a random time, so that many machines
-/// do not start at the same time.
+/// do not install at the same time.
 async fn wait_for_window(window: Option<(u16, u16)>) {
     let Some(window) = window else { return };
     if !is_inside(window, minute_of_day()) {
@@ -145,7 +145,7 @@ fn minute_of_day() -> u16 {
     now.hour() as u16 * 60 + now.minute() as u16
 }
 
-/// Returns whether `minute` is in the window, which can extend past midnight.
+/// Returns whether `minute` is in a window, which can extend past midnight.
 fn is_inside((from, to): (u16, u16), minute: u16) -> bool {
     match from < to {
         true => (from..to).contains(&minute),
@@ -153,7 +153,7 @@ fn is_inside((from, to): (u16, u16), minute: u16) -> bool {
     }
 }
 
-/// Returns the length of the window, in minutes.
+/// Returns the length of a window, in minutes.
 fn length((from, to): (u16, u16)) -> u16 {
     (to + 24 * 60 - from) % (24 * 60)
 }

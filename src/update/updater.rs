@@ -3,7 +3,7 @@
 use crate::system::boot_files;
 use crate::update::error::UpdateError;
 use crate::update::rauc::{InstallerProxy, Slot};
-use crate::update::report::{Offer, Phase, Report, fell_back, running};
+use crate::update::report::{FellBack, Offer, Phase, Report, fell_back, running};
 use crate::update::{rauc, version};
 use futures_util::StreamExt;
 use std::cmp::Ordering;
@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// File in the data directory that holds an upload until it is installed. The server's user owns
-/// the directory `upload`. The data directory belongs to root, because it contains the last good
-/// configuration.
+/// only the `upload` directory. The data directory belongs to root, because it contains the last
+/// good configuration.
 pub(crate) const UPLOAD: &str = "upload/bundle.raucb";
 
 /// File in the data directory with the last message of `berrymse health` before the fallback.
@@ -40,7 +40,7 @@ pub(crate) struct State {
     received: (u64, Option<u64>),
     version: Option<String>,
     failure: Option<UpdateError>,
-    /// Slots as RAUC last reported them. It does not report them during an installation.
+    /// Slots as RAUC last reported them. RAUC does not report them during an installation.
     slots: Vec<Slot>,
     pub(super) offer: Option<Offer>,
     pub(super) check_error: Option<String>,
@@ -59,6 +59,35 @@ impl Updater {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the last message of `berrymse health` in a new system that failed, or an empty text.
+    pub fn health_error(&self) -> String {
+        std::fs::read_to_string(&self.health_error).unwrap_or_default()
+    }
+
+    /// Returns whether an update is in progress.
+    pub fn is_busy(&self) -> bool {
+        self.state().phase.is_busy()
+    }
+
+    /// Returns whether a new system will run after a restart.
+    pub fn is_installed(&self) -> bool {
+        self.state().phase == Phase::Installed
+    }
+
+    /// Makes the boot loader start `failed`, the system in the other slot, again after a restart.
+    ///
+    /// # Errors
+    ///
+    /// RAUC cannot be reached, or cannot change the boot state.
+    pub async fn retry(&self, failed: &FellBack) -> Result<(), UpdateError> {
+        let rauc = rauc::connect().await.map_err(UpdateError::no_bus)?;
+        rauc.mark("active", "other").await.map_err(UpdateError::from_call)?;
+        let mut state = self.state();
+        (state.phase, state.failure) = (Phase::Installed, None);
+        state.version.clone_from(&failed.version);
+        Ok(())
+    }
+
     /// Returns the file for an upload.
     pub fn upload(&self) -> &Path {
         &self.upload
@@ -67,7 +96,7 @@ impl Updater {
     /// Starts an update. Returns `None` if another update is in progress.
     pub fn begin(self: &Arc<Self>) -> Option<Permit> {
         let mut state = self.state();
-        if matches!(state.phase, Phase::Receiving | Phase::Checking | Phase::Installing) {
+        if state.phase.is_busy() {
             return None;
         }
         state.phase = Phase::Receiving;
@@ -84,7 +113,7 @@ impl Updater {
     ///
     /// # Errors
     ///
-    /// Returns an error if RAUC cannot be reached or does not reply within 5 s.
+    /// RAUC cannot be reached, or does not reply within 5 s.
     pub async fn available(&self) -> Result<(), UpdateError> {
         let query = async {
             let rauc = rauc::connect().await.map_err(UpdateError::no_bus)?;
@@ -141,8 +170,8 @@ impl Updater {
     }
 
     async fn query(&self, rauc: &InstallerProxy<'_>) -> zbus::Result<Report> {
-        // Query the local state first, then RAUC's: this way, the slots include a system that was
-        // just installed.
+        // Read the local state before RAUC's, so that the slots include a system that was just
+        // installed.
         let known = self.known();
         let compatible = rauc.compatible().await?;
         let operation = rauc.operation().await?;
@@ -211,7 +240,7 @@ impl Updater {
                         break done.result;
                     }
                 }
-                // RAUC exited. After its restart it reports neither this update nor an error.
+                // RAUC exited. After a restart, it reports neither this update nor an error.
                 Some(_) = owner_changes.next() => return Err(UpdateError::RaucCrashed),
                 _ = tokio::time::sleep(RAUC_POLL_INTERVAL) => {}
             }

@@ -1,4 +1,4 @@
-//! Comparison of versions.
+//! Version comparison.
 
 use std::cmp::Ordering;
 

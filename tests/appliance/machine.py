@@ -21,6 +21,12 @@ from card import Card
 LAYOUT = Path(__file__).parents[2] / "appliance/layout"
 # Factor for all timeouts, for hosts with other load.
 TIMEOUT_FACTOR = float(os.environ.get("PATIENCE", "1"))
+# What Raspberry Pi Imager adds to cmdline.txt: the country for any image, the rest for images with systemd or
+# cloud-init. Imager 1 takes every local image for one with systemd.
+IMAGER_WORDS = (
+    "cfg80211.ieee80211_regdom=DE systemd.run=/boot/firstrun.sh systemd.run_success_action=reboot "
+    "systemd.unit=kernel-command-line.target ds=nocloud;i=rpi-imager-1"
+)
 
 
 class Machine:
@@ -76,13 +82,23 @@ class Machine:
     def write_config(self, text):
         self._mtools("mcopy", "-o", "-", "::berrymse.toml", input=text.encode())
 
-    def boot_files(self):
+    def boot_set(self):
         """Returns the identity of the boot files that start the machine; they must be complete."""
         return firmware.identity(self.card_file)
 
+    def write_boot(self, name, text):
+        self._mtools("mcopy", "-o", "-", f"::{name}", input=text.encode())
+
+    def boot_files(self):
+        """Returns the names of the files on the boot partition."""
+        return set(self._mtools("mdir", "-b", "::").decode().replace("::/", "").split("\n"))
+
+    def public_key(self):
+        return (self.folder / "key.pub").read_text().strip()
+
     def allow_ssh(self, more=""):
         """Writes a configuration with the key of the tests and the lines `more` to the card."""
-        key = (self.folder / "key.pub").read_text().strip()
+        key = self.public_key()
         camera = "" if "[[camera]]" in more else '[[camera]]\nname = "camera"\n'
         self.write_config(f'{camera}{more}\n[server]\nlisten = "0.0.0.0:80"\n[system]\nhostname = "tested"\nssh_keys = ["{key}"]\n')
 
@@ -268,7 +284,7 @@ class RaspberryPi3(Machine):
             "-M", "raspi3b", "-accel", "tcg,thread=single", "-kernel", files / "u-boot.bin", "-dtb", files / "board.dtb",
             # The kernel command line that the firmware would pass. QEMU's watchdog resets the machine as soon
             # as it is opened, and the emulation is slow.
-            "-append", "console=ttyS1,115200 berrymse.watchdog=off berrymse.patience=180",
+            "-append", f"console=ttyS1,115200 berrymse.watchdog=off berrymse.patience=180 {IMAGER_WORDS}",
             # The first serial port belongs to the Bluetooth chip.
             "-serial", "null",
         ]

@@ -77,14 +77,17 @@ class Life:
         self.cameras = {"camera"}
 
     def fresh(self, number):
-        """Creates a machine with a new card and configuration."""
+        """Creates a machine with a new card and configuration. Host name and SSH key are those that Raspberry Pi Imager
+        wrote beside it."""
         if self.machine:
             self.machine.power_off()
         folder = self.folder / str(number)
         folder.mkdir()
         self.machine = Machine(BUILT, folder)
         self.cameras = {"first"}
-        self.machine.allow_ssh(configuration("first"))
+        self.machine.write_config(f'{configuration("first")}[server]\nlisten = "0.0.0.0:80"\n')
+        key = self.machine.public_key()
+        self.machine.write_boot("rpi-preseed.toml", f'[system]\nhostname = "tested"\n[ssh]\nauthorized_keys = ["{key}"]\n')
         return self.machine
 
     def settled(self, number):
@@ -150,7 +153,7 @@ def test_starts_after_a_power_cut(life, depot, number, moment):
     write_speed = rng.choice(WRITE_SPEEDS)
     if moment == "first-start":
         machine = life.fresh(number)
-        cutter = Cutter(rng, 45)
+        cutter = Cutter(rng, 60)
         cutter.armed = True
         machine.power_on(write_speed, cutter)
         wait_cut(machine, 40)
@@ -201,6 +204,7 @@ def test_starts_after_a_power_cut(life, depot, number, moment):
     life.cameras = cameras
     machine.wait_ssh()
     assert machine.ssh("hostname").strip() == "tested"
+    assert "rpi-preseed" not in machine.ssh("ls /boot")
     if precious:
         assert machine.ssh("cat /data/precious").strip() == "precious"
     assert "tmpfs" not in machine.ssh("df /data | tail -n 1")

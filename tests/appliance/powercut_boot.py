@@ -60,7 +60,7 @@ class Life:
             self.settle()
             tar = subprocess.run(["tar", "-C", BUILT, "-c", "sets"], capture_output=True, check=True).stdout
             self.machine.ssh("tar -x -C /data && sync", data=tar)
-            self.own = self.machine.boot_files()
+            self.own = self.machine.boot_set()
         return self.machine
 
     def settle(self):
@@ -117,7 +117,7 @@ def test_one_complete_set_starts_after_a_power_cut(life, number, moment):
     saved = f"camera-{number}"
     if moment == "confirm":
         assert "next restart" in machine.ssh(update)
-        assert machine.boot_files() != life.own
+        assert machine.boot_set() != life.own
         machine.ssh("reboot", check=False)
         # Starting reads these areas, and writes the attempts.
         machine.card.on_write = Cutter(rng.randint(0, 30))
@@ -139,11 +139,11 @@ def test_one_complete_set_starts_after_a_power_cut(life, number, moment):
     lost = machine.power_off(rng)
     note(f"{number} {moment}: cut {'at a write' if cut else 'while idle'}, {lost}")
     # One complete set, which belongs to the system or to one of the others.
-    started = machine.boot_files()
+    started = machine.boot_set()
     note(f"{number} {moment}: {'the former' if started == life.own else 'a new'} set")
     machine.power_on()
     life.settle()
-    assert machine.boot_files() == life.own
+    assert machine.boot_set() == life.own
     names = {camera["name"] for camera in machine.status()["cameras"]}
     assert len(names) == 1 and names <= life.names, f"{names} instead of {life.names}"
     life.names = names

@@ -65,15 +65,15 @@ def device(tmp_path_factory):
 def test_new_boot_files_are_used_after_a_restart(device):
     device.wait_good("A")
     wait_boot_files(device, "up to date")
-    first = device.boot_files()
+    first = device.boot_set()
     assert device.update()["boot_files"] == {"state": "current"}
     upload(device, "boot-new")
     # The old system does not touch them.
-    assert device.boot_files() == first
+    assert device.boot_set() == first
     restart(device)
     device.wait_good("B")
     wait_boot_files(device, "new ones take effect at the next restart")
-    new = device.boot_files()
+    new = device.boot_set()
     assert new != first
     assert device.update()["boot_files"] == {"state": "waiting"}
     device.wait_ssh()
@@ -101,12 +101,12 @@ def test_new_boot_files_are_used_after_a_restart(device):
 
 @pytest.mark.xdist_group("boot-files")
 def test_broken_boot_files_are_taken_back(device):
-    before = device.boot_files()
+    before = device.boot_set()
     upload(device, "boot-broken")
     restart(device)
     device.wait_good("A")
     wait_boot_files(device, "new ones take effect at the next restart")
-    assert device.boot_files() != before
+    assert device.boot_set() != before
     save_camera_name(device, "during-the-trial")
     device.wait_ssh()
     device.ssh("sync")
@@ -118,7 +118,7 @@ def test_broken_boot_files_are_taken_back(device):
     device.wait_good("A")
     assert "BerryMSE: second boot files" in console_since_start(device)
     wait_boot_files(device, "not updated: the new boot files did not lead to a working system")
-    assert device.boot_files() == before
+    assert device.boot_set() == before
     assert device.update()["boot_files"]["state"] == "reverted"
     # The slot lost no attempt to them, and the configuration is the newest.
     device.wait_ssh()
@@ -135,12 +135,12 @@ def test_card_of_an_earlier_release_migrates(tmp_path, bundle):
     machine.power_on()
     try:
         machine.wait_good("A")
-        assert machine.boot_files() is None
+        assert machine.boot_set() is None
         upload(machine, bundle)
         restart(machine)
         machine.wait_good("B")
         wait_boot_files(machine, "new ones take effect at the next restart")
-        assert machine.boot_files() is not None
+        assert machine.boot_set() is not None
         save_camera_name(machine, "while-waiting")
         restart(machine)
         if bundle == "boot-new":
@@ -151,7 +151,7 @@ def test_card_of_an_earlier_release_migrates(tmp_path, bundle):
             machine.wait("the return", 180, lambda: "returning to the former ones" in machine.console())
             machine.wait_good("B")
             wait_boot_files(machine, "not updated")
-            assert machine.boot_files() is None
+            assert machine.boot_set() is None
         assert camera_name(machine) == "while-waiting"
         machine.wait_ssh()
         assert machine.ssh("hostname").strip() == "tested"

@@ -7,6 +7,7 @@ leaves the machine in the state that the next one expects.
 import json
 import re
 import socket
+import textwrap
 
 import pytest
 from browser import Browser
@@ -135,10 +136,46 @@ def test_keys_enable_only_ssh(running):
 # ---- Configuration ----
 
 
+def imager_settings(key):
+    """What Raspberry Pi Imager writes for the answers in its wizard."""
+    return textwrap.dedent(f"""\
+        config_version = "1.0"
+
+        [system]
+        hostname = "imaged"
+
+        [user]
+        name = "me"
+        password = "$y$j9T$never-to-be-seen"
+        password_encrypted = true
+        groups = ["sudo"]
+
+        [ssh]
+        enabled = true
+        password_authentication = false
+        authorized_keys = [
+          "{key}",
+        ]
+
+        [wlan]
+        ssid = "Home"
+        password = "{"5e" * 32}"
+        password_encrypted = true
+        hidden = true
+        country = "DE"
+
+        [locale]
+        keymap = "de"
+        timezone = "Europe/Berlin"
+        """)
+
+
 def test_applies_edits_and_reports_mistakes_in_the_configuration(machine):
+    """And takes over the settings of Raspberry Pi Imager."""
     garden = '[[camera]]\nname = "garden"\n'
     more = '[system]\nhostname = "cam-in-the-garden"\n[server]\nlisten = "0.0.0.0:80"\npassword = "1234 5678"\n'
     machine.write_config(garden + more)
+    machine.write_boot("rpi-preseed.toml", imager_settings(machine.public_key()))
     machine.power_on()
     machine.wait_good("A")
     # Any user name, password "1234 5678".
@@ -150,17 +187,42 @@ def test_applies_edits_and_reports_mistakes_in_the_configuration(machine):
         assert [camera["name"] for camera in status["cameras"]] == ["garden"]
         return status
 
-    assert "config_error" not in check()
+    def check_taken_over():
+        machine.wait_ssh()
+        assert machine.ssh("hostname").strip() == "imaged"
+        assert machine.ssh("cat /etc/timezone").strip() == "Europe/Berlin"
+        wifi = machine.ssh("cat /etc/wpa_supplicant.conf")
+        for line in ("country=DE", "ssid=486f6d65", "scan_ssid=1", f"psk={'5e' * 32}"):
+            assert line in wifi, wifi
+        # The only remaining copy of the secrets is the configuration.
+        assert "never-to-be-seen" not in machine.ssh("grep -r never-to-be-seen /run /data /boot /var /etc 2>&1", check=False)
+
+    # What this machine does not have is named. Everything else is in the file, beside what was there.
+    error = check()["config_error"]
+    assert "`user`: has no effect" in error and "`locale.keymap`" in error and "berrymse.toml:" not in error, error
+    assert "rpi-preseed.toml: applied: " in machine.console()
+    check_taken_over()
+    machine.ssh("sync")
     machine.power_off()
+    assert "rpi-preseed.toml" not in machine.boot_files() and "berrymse.toml" in machine.boot_files()
+    config = machine.read_config()
+    assert 'hostname = "imaged"' in config and "1234 5678" in config
+    start, size = machine.partition("boot")
+    with machine.card_file.open("rb") as card:
+        card.seek(start)
+        assert b"never-to-be-seen" not in card.read(size), "the secrets must be overwritten"
 
     machine.write_config(f"{garden}framrate = 30\n{more}")
+    machine.write_boot("firstrun.sh", "#!/bin/sh\n")
     machine.power_on()
     machine.wait_healthy()
     # The last good configuration applies, with its camera and password. The error names the line.
     error = check()["config_error"]
     assert "/boot/berrymse.toml:3:1" in error and "framerate" in error and "last good" in error, error
+    assert "/boot/firstrun.sh: has no effect" in error, error
     machine.wait("the error on the console", 60, lambda: "berrymse.toml:3:" in machine.console())
     assert "framerate" in machine.console()
+    check_taken_over()
 
 
 def test_starts_without_its_camera_and_reports_the_error(machine):

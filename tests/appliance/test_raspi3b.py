@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import BUILT
-from machine import RaspberryPi3
+from machine import IMAGER_WORDS, RaspberryPi3
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,7 @@ def test_starts_and_streams(board):
     assert "copies of the boot state are invalid" not in board.console(), "U-Boot must read the boot state of the new card"
     board.wait_ssh()
     assert "Raspberry Pi 3" in board.ssh("cat /proc/device-tree/model")
+    assert IMAGER_WORDS in board.ssh("cat /proc/cmdline")
     board.ssh("echo precious >/data/precious && sync")
 
 

@@ -1,9 +1,8 @@
-// ./ci/bench delay: the age of pictures when Chromium shows them, by policy, frame rate and jitter, and the time
-// until they are live again after the network stalled. Prints tables, and writes every frame to
+// ./ci/bench delay: measures the age of pictures when Chromium shows them, by policy, frame rate and jitter,
+// and the time until playback is live again after a network stall. Prints tables, and writes every frame to
 // bench-results/delay.json.
-//
-// ONLY="60 fps", ONLY="30 fps: nudge", ONLY="stall": a part of it, written to a separate file.
-// QUICK=1: shorter windows, one try, fewer cases; not for comparisons.
+// ONLY="60 fps", ONLY="30 fps: nudge", ONLY="stall": runs a part, and writes it to a separate file.
+// QUICK=1: shorter windows, one window per case, fewer cases; not for comparisons.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -16,10 +15,10 @@ const results = fileURLToPath(new URL('../../bench-results', import.meta.url));
 const rivals = readFileSync(new URL('rivals.html', import.meta.url), 'utf8');
 const rival = (policy) => rivals.replace("?? 'none'", `?? '${policy}'`);
 const ours = ['run-ahead', 'nudge', 'webcodecs'].map((mode) => [mode, element(`mode="${mode}"`)]);
-const others = [['rate follows the gap (go2rtc)', rival('gap')],
+const others = [['playback rate follows the gap (go2rtc)', rival('gap')],
   ['seek when 1 s behind (Go BerryMSE)', rival('seek')]];
 
-// Slightly off the 60 Hz of the screen, so that the phase between the two varies.
+// Slightly off the screen's 60 Hz, so that the phase between the two varies.
 const period = (fps) => (1000 / fps) * 1.002;
 const film = (init) => {
   const declared = Buffer.from(init);
@@ -33,7 +32,7 @@ const cases = [
   ...[...ours, ...others].map(([name, html]) => ({ table: '30 fps', name, html, fps: 30, ...one })),
   { table: '30 fps', name: 'control: a declared duration', html: element('mode="run-ahead"'), fps: 30, spoil: film, seconds: 8.4, tries: 1,
     fails: ({ median }) => median > 50 },
-  { table: '30 fps', name: 'control: 30 frames of backlog, no jump', html: rival('none'), fps: 30, history: 30, seconds: 8.4, tries: 1,
+  { table: '30 fps', name: 'control: a backlog of 30 frames, no seek', html: rival('none'), fps: 30, history: 30, seconds: 8.4, tries: 1,
     fails: ({ median }) => median > 800 },
   ...(quick ? [15, 60] : [15, 25, 50, 60]).flatMap((fps) =>
     ours.map(([name, html]) => ({ table: `${fps} fps`, name, html, fps, ...many }))),
@@ -65,14 +64,14 @@ for (const { name, html, fps, fails, ...options } of cases) {
   }
   if (found.complaints.length) {
     wrong++;
-    console.log(`  the console has errors: ${found.complaints}`);
+    console.log(`  the page logged errors: ${found.complaints}`);
   }
   kept.push({ table, name, fps, jitter: options.jitter ?? 0, ...found });
 }
 
-const stalled = 'live again after a stall of 500 ms';
+const stalled = 'live again after a network stall of 500 ms';
 let reference;
-for (const [name, html] of [...ours, ...others, ['control: 59 frames of backlog, no jump', rival('none')]]) {
+for (const [name, html] of [...ours, ...others, ['control: a backlog of 59 frames, no seek', rival('none')]]) {
   if (only && !`${stalled}: ${name}`.includes(only)) continue;
   if (reference === undefined) {
     console.log(`\n${stalled}\n${'policy'.padEnd(40)} ${'median'.padStart(8)} ${'worst'.padStart(8)} ${'ratio'.padStart(8)}`);
@@ -92,7 +91,7 @@ for (const [name, html] of [...ours, ...others, ['control: 59 frames of backlog,
 await browser.close();
 mkdirSync(results, { recursive: true });
 writeFileSync(`${results}/delay${only ? ` ${only}` : ''}.json`, JSON.stringify(kept));
-console.log('\nAges in ms, from sending the frame to passing it to the screen (for WebCodecs: to drawing it), in the best window.');
-console.log('Late: older than the time between two frames. Gap: the longest time without a new picture, ms.');
-console.log('Ratio: to the first row of the table.');
+console.log('\nAges in ms, from sending a frame to handing it to the screen (for WebCodecs: to drawing it), in the best window.');
+console.log('Late: older than one frame period. Gap: the longest time without a new picture, in ms.');
+console.log('Ratio: relative to the first row of the table.');
 process.exit(wrong ? 1 : 0);

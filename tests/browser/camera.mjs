@@ -1,6 +1,7 @@
 // A stand-in for the server that implements `/live` (docs/api.md) and records when it sends each frame. Its
-// fragments are those of the real executable with other times, so a test can have any frame rate, jitter,
-// network stalls and backlog, and knows the age of each frame on a page to a fraction of a millisecond.
+// fragments come from the real executable, with different times. A test can therefore choose any frame
+// rate, jitter, network stall and backlog, and knows the age of each frame on a page to a fraction of a
+// millisecond.
 
 import { createHash } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
@@ -13,7 +14,7 @@ import { clip, serve, sleep } from './lib.mjs';
 
 export const TIMESCALE = 90000;
 
-/** A WebSocket frame (RFC 6455) as servers send it. `opcode`: 1 text, 2 binary. */
+/** Returns a WebSocket frame (RFC 6455) as servers send it. `opcode`: 1 text, 2 binary. */
 export function message(opcode, payload) {
   const data = Buffer.from(payload);
   const head = data.length < 126 ? Buffer.alloc(2) : data.length < 65536 ? Buffer.alloc(4) : Buffer.alloc(10);
@@ -49,7 +50,7 @@ export function reader(got) {
   };
 }
 
-/** The test card with one key frame in 10 s (in `folder`); `options`: additional ffmpeg options. */
+/** Creates the test card with one key frame every 10 s in `folder`. `options`: additional ffmpeg options. */
 export function longGroup(folder, options = []) {
   const file = join(folder, 'long.h264');
   if (!existsSync(file)) {
@@ -60,7 +61,7 @@ export function longGroup(folder, options = []) {
   return file;
 }
 
-/** Init text, init segment and the fragments of one group of pictures, and the player, all from the real executable. */
+/** Returns the init message, the init segment, the fragments of one group of pictures and the player of the executable. */
 export async function material(frames = 300) {
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
   const command = JSON.stringify(['sh', '-c', `cat ${longGroup(folder, ['-g', frames, '-keyint_min', frames])}; sleep 60`]);
@@ -100,20 +101,20 @@ export async function material(frames = 300) {
 }
 
 /**
- * Starts the server. `period`: from frame to frame, ms; `jitter`: the largest delay of a frame, ms;
- * `pages`: path → body of everything else; `spoil(segment)`: changes the init segment.
+ * Starts the server. `period`: frame period, in ms; `jitter`: maximum delay of a frame, in ms;
+ * `pages(path)`: returns the body for all other paths; `spoil(segment)`: changes the init segment.
  *
- * The first viewer gets a backlog of `history` frames (fewer than a group has).
+ * The first viewer receives a backlog of `history` frames (fewer than the group contains).
  */
 export async function camera({ text, init, fragments }, options = {}) {
   const { period = 33.4, jitter = 0, history = 0, pages = () => undefined, spoil = (bytes) => bytes } = options;
   const step = Math.round(period * TIMESCALE / 1000);
-  const sent = new Map(); // decode time → time of sending, ms on our clock
+  const sent = new Map(); // decode time → send time, in ms of this process's clock
   const viewers = new Set();
   let number = 0;
   let due = performance.now();
   let newest = null;
-  let held = null; // messages that a stalled network holds back
+  let held = null; // messages held back while the network is stalled
   const group = [];
   const fragment = (n) => {
     const bytes = Buffer.from(fragments[n % fragments.length]);
@@ -189,7 +190,7 @@ export async function camera({ text, init, fragments }, options = {}) {
     number: () => number,
     /** Sends a text message to all viewers. */
     say: (object) => { for (const viewer of viewers) write(viewer, message(1, JSON.stringify(object))); },
-    /** Sends a fragment that is invalid, with a frame that cannot be decoded. */
+    /** Sends an invalid fragment with a frame that cannot be decoded. */
     garbage: () => {
       const bytes = Buffer.from(fragment(number));
       bytes.fill(0xff, 108);

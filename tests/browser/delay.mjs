@@ -1,5 +1,5 @@
-// Measures the age of each picture when the browser shows it: the camera (camera.mjs) knows when a frame
-// was sent, the page when it was shown, and a WebSocket aligns their clocks.
+// Measures the age of each picture when the browser shows it: the camera (camera.mjs) records when it
+// sends each frame, and the page records when it shows it. A WebSocket aligns their clocks.
 
 import { fileURLToPath } from 'node:url';
 import { camera, TIMESCALE } from './camera.mjs';
@@ -7,9 +7,10 @@ import { files, open, sleep } from './lib.mjs';
 
 export const web = fileURLToPath(new URL('../../web', import.meta.url));
 
-/** Runs in the page before all other scripts, and records in `shown` which frames are shown when. */
+/** Runs in the page before all other scripts, and records in `shown` when each frame is shown. */
 export function notes() {
-  // [stream time in s, time of display in ms of this page's clock, frames shown so far, s to the end of the buffer]
+  // [stream time in s, display time in ms of this page's clock, frames shown so far, s to the end of the
+  // buffer]
   window.shown = [];
   const watch = (video) => {
     const next = (now, frame) => {
@@ -37,7 +38,7 @@ export function notes() {
   addEventListener('DOMContentLoaded', () => document.querySelectorAll('video').forEach(watch));
 }
 
-/** The page's clock minus ours (performance.now() here), in ms, from the shortest of several round trips. */
+/** Returns the page's clock minus this process's, in ms, from the shortest of several round trips. */
 async function offset(page) {
   return page.evaluate(async () => {
     const socket = new WebSocket(`ws://${location.host}/clock`);
@@ -58,7 +59,7 @@ async function offset(page) {
 
 const quantile = (sorted, part) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))];
 
-/** Every frame shown so far: {time, at, age, count}; age in ms, undefined for frames of the initial backlog. */
+/** Returns every frame shown so far: {time, at, age, count}. `age` is in ms, undefined for the initial backlog. */
 export async function rows(page, cam) {
   const off = await offset(page);
   const shown = await page.evaluate(() => window.shown);
@@ -68,7 +69,8 @@ export async function rows(page, cam) {
     let time = Math.round(ticks / cam.step) * cam.step;
     // Browsers round to microseconds.
     if (Math.abs(time - ticks) > 20) {
-      // After a seek, and while hidden, Firefox and WebKit report the position, not the time of the frame there.
+      // After a seek, and while hidden, Firefox and WebKit report the playback position instead of the
+      // frame's time.
       if (++odd > 1 + shown.length / 2) throw new Error(`no frame was sent for ${mediaTime} s`);
       time = Math.floor(ticks / cam.step) * cam.step;
     }
@@ -77,11 +79,11 @@ export async function rows(page, cam) {
   });
 }
 
-/** Ages and gaps of the frames that were sent between two moments of our clock. */
+/** Returns statistics of the frames that were sent between two times of this process's clock. */
 export function judge(rows, cam, from, to, period) {
   const frames = [...cam.sent].filter(([, at]) => at >= from && at < to);
   const seen = new Map(rows.map((row) => [row.time, row]));
-  // A busy page may miss callbacks, so the browser's count of frames decides.
+  // A busy page may miss callbacks, so the browser's frame counter is used.
   const inside = rows.filter((row) => row.age !== undefined && row.at - row.age >= from && row.at - row.age < to);
   if (inside.length < 2) return { frames: frames.length, shown: inside.length, frozen: to - from };
   const first = inside[0], last = inside.at(-1);
@@ -100,11 +102,11 @@ export function judge(rows, cam, from, to, period) {
   };
 }
 
-/** A page that runs these functions before all other scripts, in any browser. */
+/** Returns the page with scripts that run these functions before all others, in any browser. */
 export const first = (html, ...scripts) => String(html).replace(/^<!doctype html>/,
   (start) => `${start}<script>${scripts.map((script) => `(${script})();`).join('\n')}</script>`);
 
-/** A page that consists of the element. */
+/** Returns a page that contains only the element. */
 export const element = (attributes = '') => `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
   <style>body { margin: 0 } berry-mse { width: 1280px; height: 720px }</style>
   <script type="module" src="berrymse.js"></script><berry-mse ${attributes}></berry-mse>`;
@@ -112,7 +114,7 @@ export const element = (attributes = '') => `<!doctype html><meta charset="utf-8
 const status = JSON.stringify({ version: 'test', uptime: 1, password: true, cameras: [{ name: 'camera', state: 'streaming',
   source: 'a test', width: 1280, height: 720, framerate: 30, bitrate: 2e6 }] });
 
-/** The `pages` of a camera: `html` as its page, and `script` as the player; without it, the modules of web/. */
+/** Returns `pages` for a camera: `html`, and `script` as the player (default: the modules in web/). */
 export const pages = (html, script) => {
   const own = files(web, 'index.html');
   return (path) => {
@@ -124,7 +126,8 @@ export const pages = (html, script) => {
 };
 
 /**
- * Opens `html` on a camera made of `material`, and measures `tries` windows of `seconds`. Returns the best.
+ * Opens `html` on a camera that plays `material`, and measures `tries` windows of `seconds`. Returns the
+ * best window.
  */
 export async function measure(browser, material, html, options) {
   const { period = 33.4, jitter, history = 59, spoil, settle = 4, seconds = 8.4, tries = 3 } = options;
@@ -139,7 +142,7 @@ export async function measure(browser, material, html, options) {
       const from = performance.now();
       await sleep(seconds * 1000);
       const to = performance.now();
-      await sleep(1500); // some frames are shown late
+      await sleep(1500); // late frames
       all = await rows(page, cam);
       windows.push(judge(all, cam, from, to, period));
     }
@@ -153,12 +156,12 @@ export async function measure(browser, material, html, options) {
   }
 }
 
-/** A picture that is at most this old counts as live after a stall, ms. */
+/** Maximum age of a picture that counts as live after a stall, in ms. */
 const LIVE_AGE_MS = 200;
 
 /**
- * Opens `html` and stalls the network for 500 ms, `stalls` times. Returns for each how long after its end the first
- * live picture is shown, in ms; Infinity if none is within 3 s.
+ * Opens `html` and stalls the network for 500 ms, `stalls` times. Returns, for each stall, the time from its
+ * end to the first live picture, in ms; Infinity if no live picture is shown within 3 s.
  */
 export async function recovery(browser, material, html, stalls) {
   const cam = await camera(material, { history: 59, pages: pages(first(html, notes), material.script) });

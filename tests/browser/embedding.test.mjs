@@ -1,4 +1,4 @@
-// The pages of docs/examples, each as the page of another site.
+// The pages in docs/examples, each served by another site.
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -14,7 +14,7 @@ const here = fileURLToPath(new URL('.', import.meta.url));
 const example = (name) => readFileSync(new URL(`../../docs/examples/${name}.html`, import.meta.url), 'utf8');
 
 for (const name of ['plain', 'react', 'vue']) {
-  test(`docs/examples/${name}.html, from another host: it plays, and shows the age`, async (t) => {
+  test(`docs/examples/${name}.html, served by another host, plays and shows the age`, async (t) => {
     let html;
     const modules = files(here);
     const other = await site((path) => (path === '/' ? html : path.startsWith('/node_modules/') ? modules(path) : undefined));

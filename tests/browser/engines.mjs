@@ -1,6 +1,6 @@
-// Firefox and WebKit, as Debian has them, with as much of Playwright's interface (browser, context, page)
-// as the tests here use: so what opens and watches a page in Chromium does so in these, too. Firefox
-// speaks WebDriver BiDi over a WebSocket, WebKit classic WebDriver over HTTP.
+// Drives Debian's Firefox and WebKit through the part of Playwright's interface (browser, context, page)
+// that the tests use, so that the same code opens and observes a page in Chromium, Firefox and WebKit.
+// Firefox speaks WebDriver BiDi over a WebSocket, and WebKit classic WebDriver over HTTP.
 
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { message, reader } from './camera.mjs';
 import { host, otherHost, sleep } from './lib.mjs';
 
-/** Starts a program in a process group of its own. `ended()` says how it ended, if it has. */
+/** Starts a program in a separate process group. */
 function start(command, args, env = {}) {
   const child = spawn(command, args, { detached: true, env: { ...process.env, ...env } });
   let log = '';
@@ -19,7 +19,7 @@ function start(command, args, env = {}) {
   child.on('error', (error) => { log += error; });
   const gone = new Promise((resolve) => { child.once('exit', resolve); });
   return {
-    /** Waits for something in what it says. */
+    /** Waits until the output matches `pattern`, and returns the match. */
     said: async (pattern) => {
       for (const until = Date.now() + 30_000; ; await sleep(20)) {
         const found = log.match(pattern);
@@ -32,18 +32,18 @@ function start(command, args, env = {}) {
         process.kill(-child.pid, 'SIGTERM');
         await Promise.race([gone, sleep(3000)]);
       }
-      try { process.kill(-child.pid, 'SIGKILL'); } catch { /* nobody is left */ }
+      try { process.kill(-child.pid, 'SIGKILL'); } catch { /* The group has already ended. */ }
     },
   };
 }
 
-/** What a page is told to run: a function and its argument, or an expression; the answer is JSON. */
+/** Returns the script that evaluates a function with its argument, or an expression. The result is JSON. */
 const script = (what, argument) => {
   const call = typeof what === 'function' ? `(${what})(${JSON.stringify(argument) ?? ''})` : `(${what})`;
   return `(async () => JSON.stringify({ value: await ${call} }))()`;
 };
 
-/** A page of Playwright's kind, on top of `run(script)`, `go(url)`, `hide(hidden)` and `close()`. */
+/** Returns a page with Playwright's interface, based on `run(script)`, `go(url)`, `hide(hidden)` and `close()`. */
 function page({ run, go, hide, close }) {
   const listeners = { console: [], pageerror: [] };
   const self = {
@@ -55,12 +55,12 @@ function page({ run, go, hide, close }) {
     evaluate: async (what, argument) => JSON.parse(await run(script(what, argument))).value,
     waitForFunction: async (what, argument, { timeout = 30_000 } = {}) => {
       for (const until = Date.now() + timeout; ; await sleep(30)) {
-        // While the page is being replaced, there is nobody to ask.
+        // While the page is being replaced, evaluation fails.
         if (await self.evaluate(what, argument).catch(() => false)) return;
         if (Date.now() > until) throw new Error(`waited ${timeout} ms for ${what} (${JSON.stringify(argument)})`);
       }
     },
-    /** Puts another tab before this one (Firefox), minimizes the window (WebKit), or the other way round. */
+    /** Hides the page by opening another tab (Firefox) or minimizing the window (WebKit), or shows it again. */
     hide,
     close,
     context: () => ({ close }),
@@ -70,7 +70,7 @@ function page({ run, go, hide, close }) {
 
 const browser = (open, close) => ({ newContext: async () => ({ newPage: open }), close });
 
-/** A WebSocket client; Node.js 18 has none. Calls `got(text)`. */
+/** A WebSocket client, because Node.js 18 has none. Calls `got(text)` for each text message. */
 async function socket(port, path, got) {
   const tcp = connect(port, '127.0.0.1');
   tcp.setNoDelay(true);
@@ -93,7 +93,7 @@ async function socket(port, path, got) {
       + `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${randomBytes(16).toString('base64')}\r\n\r\n`);
   });
   return {
-    // Masked, as clients have to; Firefox takes no mask of zeros.
+    // Clients must mask their messages. Firefox does not accept a mask of zeros.
     send: (text) => {
       const framed = message(1, text);
       const head = framed.length - Buffer.byteLength(text);
@@ -106,7 +106,7 @@ async function socket(port, path, got) {
   };
 }
 
-/** Debian's Firefox (firefox-esr; libavcodec59 for H.264). */
+/** Debian's Firefox (packages firefox-esr, and libavcodec59 for H.264). */
 async function firefox() {
   const executable = ['/usr/bin/firefox-esr', '/usr/bin/firefox'].find(existsSync);
   if (!executable) throw new Error('no Firefox: apt-get install firefox-esr libavcodec59');
@@ -154,7 +154,7 @@ async function firefox() {
         if (type === 'exception') throw new Error(exceptionDetails.text);
         return result.value;
       },
-      // To wait for the load event is to wait forever, now and then: the page is asked instead.
+      // The load event sometimes never arrives, so the page is polled instead.
       go: async (url) => {
         await ask('browsingContext.navigate', { context, url, wait: 'none' });
         await one.waitForFunction("location.href !== 'about:blank' && document.readyState === 'complete'");
@@ -176,7 +176,7 @@ async function firefox() {
   });
 }
 
-/** Debian's WebKitGTK (webkit2gtk-driver) on a screen of Xvfb. */
+/** Debian's WebKitGTK (package webkit2gtk-driver) on an Xvfb screen. */
 async function webkit() {
   const driver = '/usr/bin/WebKitWebDriver';
   if (!existsSync(driver)) throw new Error('no WebKit: apt-get install webkit2gtk-driver xvfb xauth '

@@ -1,6 +1,6 @@
-// <berry-mse> in Firefox and WebKit, and in WebKit with the interfaces of an iPhone (ManagedMediaSource
-// instead of MediaSource): it plays, and recovers from every kind of interruption. These tests wait for states
-// and count frames; ./ci/bench delay measures times.
+// <berry-mse> in Firefox, in WebKit, and in WebKit with the interfaces of an iPhone (ManagedMediaSource
+// instead of MediaSource): playback, and recovery from every kind of interruption. These tests wait for
+// states and count frames; ./ci/bench delay measures times.
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -12,14 +12,14 @@ import { element, first, notes, pages, rows } from './delay.mjs';
 import { engines } from './engines.mjs';
 import { clip, host, open, serve, site, sleep, state } from './lib.mjs';
 
-// Key frames every two seconds, as cameras send them by default: WebKit catches up at key frames only.
+// Key frames every two seconds, as cameras send them by default: WebKit catches up only at key frames.
 let stuff;
 before(async () => { stuff = await material(60); });
 
-/** Notes all errors, which WebKit's driver does not report. */
+/** Records all errors, because WebKit's driver does not report them. */
 const complaints = () => {
   window.complaints = [];
-  // Scripts that fail, or that cannot be loaded. The error events of the element are not among them.
+  // Scripts that fail or cannot be loaded, but not the element's error events.
   addEventListener('error', ({ message, target }) => {
     if (target === window || target.tagName === 'SCRIPT') window.complaints.push(message ?? `${target.src} failed`);
   }, true);
@@ -29,7 +29,7 @@ const complaints = () => {
     console[name] = (...words) => { window.complaints.push(words.join(' ')); say(...words); };
   }
 };
-/** Notes the error events of the element, and every age. */
+/** Records the element's error events and every age. */
 const sayings = () => {
   window.errors = [];
   window.ages = [];
@@ -41,17 +41,17 @@ const sayings = () => {
 };
 const iPhone = () => {
   delete window.MediaSource;
-  // Nor WebCodecs, as on all pages that were loaded over plain HTTP.
+  // WebCodecs is not available on pages loaded over plain HTTP.
   delete window.VideoDecoder;
   const { ManagedMediaSource } = window;
   window.ManagedMediaSource = class extends ManagedMediaSource {
     constructor() { super(); window.managed = this; }
   };
 };
-/** WebKit considers local addresses secure contexts, and would use WebCodecs. */
+/** WebKit treats local addresses as secure contexts, and would use WebCodecs. */
 const plain = () => { delete window.VideoDecoder; };
 
-/** A picture that is older is not live, ms: less than the backlog of 59 frames, more than a busy machine adds. */
+/** Maximum age of a live picture, in ms: less than the backlog of 59 frames, more than a busy machine adds. */
 const LIVE_AGE_MS = 1000;
 
 for (const [name, { engine, scripts, address, policy }] of Object.entries({
@@ -62,12 +62,12 @@ for (const [name, { engine, scripts, address, policy }] of Object.entries({
   test(name, { timeout: 600_000 }, async (t) => {
     const html = (attributes) => first(element(attributes), complaints, notes, sayings, ...scripts);
     const show = async (t, port) => {
-      // One for each page: a second one in the same Firefox does not always open.
+      // One browser for each page, because a second page in the same Firefox does not always open.
       const browser = await engines[engine]();
       t.after(browser.close);
       return open(browser, `http://${address}:${port}/`);
     };
-    /** The camera of camera.mjs and its page, which plays. */
+    /** Starts the camera of camera.mjs, opens its page and waits until it plays. */
     const play = async (t, options) => {
       const cam = await camera(stuff, { history: 59, pages: pages(html(), stuff.script), ...options });
       t.after(cam.stop);
@@ -75,7 +75,7 @@ for (const [name, { engine, scripts, address, policy }] of Object.entries({
       await state(page, 'playing');
       return { cam, page };
     };
-    /** A page on another web server, which plays a stream of the real server. */
+    /** Opens a page on another web server that plays a stream from the real server. */
     const watch = async (t, server) => {
       const other = await site(pages(html(), stuff.script), server.port);
       t.after(other.stop);
@@ -89,26 +89,26 @@ for (const [name, { engine, scripts, address, policy }] of Object.entries({
       assert.deepEqual(all, []);
       return page.evaluate('window.errors');
     };
-    /** Waits until a live picture is shown after `moment` (of our clock). */
+    /** Waits until a live picture is shown after `moment` (of this process's clock). */
     const live = async (page, cam, moment = performance.now()) => {
       for (const until = performance.now() + 20_000; performance.now() < until; await sleep(50)) {
         if ((await rows(page, cam)).some((row) => row.at > moment && row.age < LIVE_AGE_MS)) return;
       }
-      throw new Error(`it is not live again: ${(await rows(page, cam)).slice(-5).map(({ age }) => Math.round(age))}`);
+      throw new Error(`playback is not live again: ${(await rows(page, cam)).slice(-5).map(({ age }) => Math.round(age))}`);
     };
-    /** Waits until more pictures are shown. */
+    /** Waits until more pictures have been shown. */
     const next = async (page) => {
       const noted = await page.evaluate('window.shown.length');
       await page.waitForFunction(`window.shown.length > ${noted + 10}`);
     };
 
-    await t.test('it plays, and knows the age of its pictures', async (t) => {
+    await t.test('plays, and reports the age of its pictures', async (t) => {
       const { cam, page } = await play(t);
       await page.waitForFunction('window.ages.length >= 8', undefined, { timeout: 40_000 });
       const ages = (await page.evaluate('window.ages')).slice(-7).sort((a, b) => a - b);
       const real = (await rows(page, cam)).filter(({ age }) => age !== undefined).slice(-150).map(({ age }) => age);
       real.sort((a, b) => a - b);
-      t.diagnostic(`median age ${ages[3].toFixed(1)} ms; of every picture: ${real[real.length >> 1].toFixed(1)} ms`);
+      t.diagnostic(`median age: ${ages[3].toFixed(1)} ms reported, ${real[real.length >> 1].toFixed(1)} ms measured`);
       assert.ok(ages[3] > 0 && ages[3] < LIVE_AGE_MS, `${ages}`);
       assert.ok(ages[3] > real[0] - 2 && ages[3] < real.at(-1) + 2, `${ages[3]} of ${real[0]} to ${real.at(-1)}`);
       const { policy: used, width } = await get(page, 'stats');
@@ -122,13 +122,13 @@ for (const [name, { engine, scripts, address, policy }] of Object.entries({
       if (scripts.includes(iPhone)) {
         assert.deepEqual([how.source, how.other, how.disableRemotePlayback], ['open', 'undefined', true]);
       }
-      // WebKit sometimes fails at the start, and the element restarts it.
+      // WebKit sometimes fails at the start of playback, and the element restarts it.
       const broken = await quiet(page);
       if (engine === 'firefox') assert.deepEqual(broken, []);
       else t.diagnostic(`${broken.length} restarts`);
     });
 
-    await t.test('the network stalls', async (t) => {
+    await t.test('recovers from a network stall', async (t) => {
       const { cam, page } = await play(t);
       await live(page, cam);
       for (let n = 0; n < 3; n++) {
@@ -139,12 +139,12 @@ for (const [name, { engine, scripts, address, policy }] of Object.entries({
       await quiet(page);
     });
 
-    await t.test('the page is hidden and shown', async (t) => {
+    await t.test('disconnects while the page is hidden, and is live again when it is shown', async (t) => {
       const { cam, page } = await play(t);
       await page.hide(true);
       await page.waitForFunction('document.hidden');
       for (const until = Date.now() + 20_000; cam.viewers.size && Date.now() < until; await sleep(50));
-      assert.equal(cam.viewers.size, 0, 'it disconnects');
+      assert.equal(cam.viewers.size, 0, 'the page disconnects');
       const moment = performance.now();
       await page.hide(false);
       await live(page, cam, moment);
@@ -152,7 +152,7 @@ for (const [name, { engine, scripts, address, policy }] of Object.entries({
       await quiet(page);
     });
 
-    await t.test('the server is killed and started again', async (t) => {
+    await t.test('recovers when the server is killed and restarted', async (t) => {
       let server = await serve();
       t.after(() => server.stop());
       const page = await watch(t, server);
@@ -165,10 +165,10 @@ for (const [name, { engine, scripts, address, policy }] of Object.entries({
       if (engine === 'firefox') assert.deepEqual(await page.evaluate('window.errors'), []);
     });
 
-    await t.test('the camera goes and comes again', async (t) => {
+    await t.test('recovers when the camera disappears and returns', async (t) => {
       const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
       t.after(() => rmSync(folder, { recursive: true, force: true }));
-      const file = join(folder, 'plugged-in'); // plays while it is there
+      const file = join(folder, 'plugged-in'); // the camera plays while this file exists
       const ffmpeg = `ffmpeg -v error -re -stream_loop -1 -i ${clip} -c copy -flush_packets 1 -f h264 -`;
       const script = `while [ -e ${file} ]; do ${ffmpeg} & p=$!; while [ -e ${file} ]; do sleep .05; done; kill $p; wait $p; done; exit 1`;
       writeFileSync(file, '');
@@ -184,7 +184,7 @@ for (const [name, { engine, scripts, address, policy }] of Object.entries({
       await quiet(page);
     });
 
-    await t.test('the size changes in mid-stream', async (t) => {
+    await t.test('keeps playing when the size changes in mid-stream', async (t) => {
       const make = (size) => `ffmpeg -v error -re -f lavfi -i testsrc2=size=${size}:rate=30 -c:v libx264 -preset ultrafast `
         + '-tune zerolatency -g 30 -t 8 -flush_packets 1 -f h264 -';
       const script = `${make('640x480')}; ${make('800x600')}; ${make('640x480')}; sleep 60`;

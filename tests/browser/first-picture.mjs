@@ -1,9 +1,9 @@
-// ./ci/bench first-picture: the time from navigation to the first picture in Chromium, of one executable or
-// of two in turns: BERRYMSE is the new one (target/release/berrymse), OLD the one to compare with. On our own
-// page and on a page of another site, on loopback and through a proxy that adds a round trip of 50 ms. Prints
-// medians and quartiles, and of two executables the ratio of the medians, new to old.
-//
-// ROUNDS=20: page loads of each kind and executable. QUICK=1: 5 of them.
+// ./ci/bench first-picture: measures the time from navigation to the first picture in Chromium, for one
+// executable or for two in alternation: BERRYMSE is the new one (default: target/release/berrymse), and OLD
+// is the one to compare it with. Measures the server's own page and a page of another site, over loopback and
+// through a proxy that adds a round trip of 50 ms. Prints medians and quartiles and, for two executables, the
+// ratio of the medians, new to old.
+// ROUNDS=20: number of page loads for each kind and executable. QUICK=1: 5 page loads.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
@@ -16,8 +16,8 @@ const rounds = Number(process.env.ROUNDS ?? (process.env.QUICK ? 5 : 20));
 const results = fileURLToPath(new URL('../../bench-results', import.meta.url));
 
 /**
- * A TCP proxy to a local port that delays all data by half a round trip in either direction, and a
- * connection's first data by one round trip more, which is that of TCP's handshake.
+ * A TCP proxy to a local port that delays all data by half a round trip in each direction, and the
+ * first data of a connection by one more round trip, for the TCP handshake.
  */
 async function slowProxy(port) {
   const sockets = new Set();
@@ -46,7 +46,7 @@ async function slowProxy(port) {
   };
 }
 
-/** A server with two addresses: its own, and that of a slow proxy. */
+/** Starts a server with two ports: its own, and that of a slow proxy. */
 async function start(program) {
   const server = await serve('[server]\norigins = ["*"]\nmax_connections_per_address = 500\n[[camera]]\nsource = "test-card"\n',
     0, [], program);
@@ -62,7 +62,7 @@ let embedded;
 const other = await site((path) => (path === '/' ? embedded : undefined));
 const browser = await launch();
 
-/** Milliseconds from navigation to the first picture; nothing is in the browser's cache. */
+/** Returns the time from navigation to the first picture, in ms, with an empty browser cache. */
 async function load(kind, port) {
   const origin = `http://${host}:${port}`;
   embedded = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
@@ -82,7 +82,7 @@ async function load(kind, port) {
 
 const quantile = (values, part) => [...values].sort((a, b) => a - b)[Math.floor((values.length - 1) * part)];
 const times = {};
-for (let round = -1; round < rounds; round++) { // the first round warms up
+for (let round = -1; round < rounds; round++) { // the first round is a warm-up
   for (const kind of ['own page', 'another site']) {
     for (const network of Object.keys(servers.new.ports)) {
       const names = Object.keys(servers);
@@ -93,7 +93,7 @@ for (let round = -1; round < rounds; round++) { // the first round warms up
     }
   }
 }
-console.log(`${'page, network'.padEnd(24)} ${'program'.padEnd(8)} ${'median'.padStart(8)} ${'quartiles'.padStart(14)}   ms, of ${rounds} loads`);
+console.log(`${'page, network'.padEnd(24)} ${'program'.padEnd(8)} ${'median'.padStart(8)} ${'quartiles'.padStart(14)}   ms, ${rounds} loads`);
 for (const [what, found] of Object.entries(times)) {
   for (const [name, values] of Object.entries(found)) {
     const [low, middle, high] = [0.25, 0.5, 0.75].map((part) => quantile(values, part).toFixed(0));

@@ -1,4 +1,4 @@
-// Shared by the browser tests: the real server, other web sites, Chromium, and what a page shows.
+// Shared by the browser tests: the real server, other web sites, Chromium, and the state of a page.
 
 import { spawn } from 'node:child_process';
 import { createServer } from 'node:http';
@@ -16,14 +16,14 @@ export const clip = join(root, 'src/camera/test_card.h264');
 export const results = join(root, 'tests/browser/results');
 mkdirSync(results, { recursive: true });
 
-/** A host name as in a home network. On localhost, plain HTTP is a secure context. */
+/** A host name as on a home network. (On localhost, plain HTTP is a secure context.) */
 export const host = 'berrymse.local';
 /** The host name of another web site. */
 export const otherHost = 'example.local';
-/** A name of the public DNS that resolves to this machine. */
+/** A public DNS name that resolves to this machine. */
 export const publicHost = 'cam.example.org';
 
-/** Starts the server; `config` is TOML. `port`: 0 finds a free one. `options`: additional arguments. */
+/** Starts the server. `config` is TOML; `port` 0 selects a free port; `options` are additional arguments. */
 export async function serve(config = '', port = 0, options = [], program = executable) {
   if (!existsSync(program)) throw new Error(`${program} is missing: run cargo build --release`);
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
@@ -37,7 +37,7 @@ export async function serve(config = '', port = 0, options = [], program = execu
       const found = log.match(/http:\/\/127\.0\.0\.1:(\d+)/);
       if (found) resolve(Number(found[1]));
     });
-    child.once('exit', (code) => reject(new Error(`the server ended (${code}):\n${log}`)));
+    child.once('exit', (code) => reject(new Error(`the server exited (${code}):\n${log}`)));
   });
   const listening = await started;
   return {
@@ -83,18 +83,18 @@ export async function site(page, port) {
     port: server.address().port,
     stop: () => new Promise((resolve) => {
       server.close(resolve);
-      for (const socket of sockets) socket.destroy(); // also those that were upgraded
+      for (const socket of sockets) socket.destroy(); // including upgraded ones
     }),
   };
 }
 
-/** A page function for `site`: the files of a folder. */
+/** Returns a page function for `site` that serves the files of a directory. */
 export const files = (folder, index) => (path) => {
   const file = join(folder, path === '/' ? index : path);
   return existsSync(file) ? readFileSync(file) : undefined;
 };
 
-/** Debian's Chromium, with options for a machine without Internet access, and for root. */
+/** Starts Debian's Chromium, with options for machines without internet access and for running as root. */
 export function browser() {
   const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
     .find(existsSync);
@@ -109,7 +109,7 @@ export function browser() {
   });
 }
 
-/** Opens a page and collects all warnings and errors of the console. `before` runs in the page first. */
+/** Opens a page and collects all console warnings and errors. `before` runs in the page first. */
 export async function open(browser, url, { before, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   const page = await context.newPage();
@@ -123,18 +123,18 @@ export async function open(browser, url, { before, ...options } = {}) {
   return page;
 }
 
-/** Makes the page believe that it is hidden, or shown: headless Chromium has no other tabs. */
+/** Makes the page believe that it is hidden or shown, because headless Chromium has no other tabs. */
 export const hide = (page, hidden) => page.evaluate((hidden) => {
   Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
   Object.defineProperty(document, 'visibilityState', { value: hidden ? 'hidden' : 'visible', configurable: true });
   document.dispatchEvent(new Event('visibilitychange'));
 }, hidden);
 
-/** Waits until the element is in this state. */
+/** Waits until the element is in the given state. */
 export const state = (page, wanted, timeout = 15000) =>
   page.waitForFunction((wanted) => document.querySelector('berry-mse').state === wanted, wanted, { timeout });
 
-/** The state of the video element. */
+/** Returns the state of the video element. */
 export const video = (page) => page.evaluate(() => {
   const video = document.querySelector('berry-mse')?.video ?? document.querySelector('video');
   const quality = video.getVideoPlaybackQuality();
@@ -147,13 +147,14 @@ export const video = (page) => page.evaluate(() => {
   };
 });
 
-/** The frame number on the test card, read from a canvas; null if its parity is wrong. */
+/** Reads the frame number on the test card; null if its parity is wrong. */
 export const frameNumber = (page) => page.evaluate(() => {
   const video = document.querySelector('berry-mse')?.video ?? document.querySelector('video');
   const canvas = document.createElement('canvas');
   Object.assign(canvas, { width: 12, height: 1 });
   const context = canvas.getContext('2d', { willReadFrequently: true });
-  // 12 blocks of 48x48 pixels at (352, 640): white, black, 9 bits, parity (see ci/testcard).
+  // 12 blocks of 48x48 pixels at (352, 640): white, black, 9 bits, parity (see
+  // ci/generate/testcard).
   for (let block = 0; block < 12; block++) {
     context.drawImage(video, 352 + 48 * block + 16, 656, 16, 16, block, 0, 1, 1);
   }

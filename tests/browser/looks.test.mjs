@@ -1,5 +1,5 @@
-// Screenshots of every state in results/: phone and desktop, light and dark. The tests check that nothing
-// extends beyond the screen.
+// Takes screenshots of every state, on phone and desktop, light and dark, and stores them in results/.
+// The test checks that nothing extends beyond the screen.
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -34,7 +34,7 @@ async function shot(page, look, name) {
   await page.screenshot({ path: join(results, `${name}-${look}.png`) });
 }
 
-test('every state, on every screen', async (t) => {
+test('every state fits on every screen', async (t) => {
   const config = '[server]\nmax_connections_per_address = 200\n';
   const card = `${config}[[camera]]\nsource = "test-card"\n`;
   let server = await serve(card);

@@ -2,7 +2,7 @@
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -20,18 +20,18 @@ async function moves(page) {
   const seen = new Set();
   for (let tries = 0; tries < 200 && seen.size < 5; tries++) {
     const number = await frameNumber(page);
-    if (number !== null) seen.add(number); // null: between two frames, or before the first
+    if (number !== null) seen.add(number); // null between two frames and before the first
     await sleep(50);
   }
   assert.ok(seen.size >= 5, `the picture moves: ${[...seen]}`);
 }
 
-test('the test card plays: frames in order, as many as are sent', async (t) => {
+test('the test card plays: all frames that are sent, in order', async (t) => {
   const server = await serve();
   t.after(server.stop);
   const page = await open(browser, server.url);
   await state(page, 'playing');
-  await sleep(2000); // after the start
+  await sleep(2000); // let playback settle
   const sample = async () => ({ at: performance.now(), sent: (await server.status()).cameras[0].frames, ...(await video(page)) });
   const before = await sample();
   const numbers = [];
@@ -45,8 +45,8 @@ test('the test card plays: frames in order, as many as are sent', async (t) => {
   const shown = after.total - before.total;
   t.diagnostic(`sent ${sent}, shown ${shown}, lag ${after.lag.toFixed(3)} s`);
   const seconds = (after.at - before.at) / 1000;
-  assert.ok(sent > 25 * seconds, `30 frames a second for ${seconds} s, not ${sent}`);
-  // Counted at slightly different moments: a second of leeway.
+  assert.ok(sent > 25 * seconds, `30 frames per second for ${seconds} s, not ${sent}`);
+  // The counters are read at slightly different times: allow one second.
   assert.ok(Math.abs(shown - sent) <= 30, `${sent} frames sent, ${shown} shown`);
   assert.ok(Math.abs(after.currentTime - before.currentTime - sent / 30) <= 1);
   // Frame numbers (modulo 300) only increase.
@@ -60,7 +60,7 @@ test('the test card plays: frames in order, as many as are sent', async (t) => {
   await page.screenshot({ path: join(results, 'playing.png') });
 });
 
-test('the frame number on the test card is that of the wall clock', async (t) => {
+test('the frame number on the test card matches the wall clock', async (t) => {
   const server = await serve();
   t.after(server.stop);
   const page = await open(browser, server.url);
@@ -74,7 +74,7 @@ test('the frame number on the test card is that of the wall clock', async (t) =>
     await sleep(73);
   }
   t.diagnostic(`${behind} frames behind the clock`);
-  // A second. Without the clock, it is any number up to 300.
+  // Allows one second. Without synchronization, the difference could be any number up to 300.
   assert.ok(Math.min(...behind) < 30 && behind.every((frames) => frames < 150), `${behind}`);
 });
 
@@ -109,7 +109,7 @@ test('a page for the Go BerryMSE plays unchanged', async (t) => {
   }
 });
 
-test('after a restart of the server, the picture returns', async (t) => {
+test('the picture returns after the server restarts', async (t) => {
   const server = await serve();
   const page = await open(browser, server.url);
   await state(page, 'playing');
@@ -156,10 +156,10 @@ test('the size changes in mid-stream, and playback continues', async (t) => {
   assert.deepEqual(page.complaints, []);
 });
 
-test('a mistake in the configuration is shown, with a link to the settings', async (t) => {
+test('an error in the configuration is shown, with a link to the settings', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const good = join(folder, 'good.toml'); // an appliance keeps the last valid configuration
+  const good = join(folder, 'good.toml'); // the last valid configuration, as an appliance keeps it
   writeFileSync(good, '[[camera]]\nsource = "test-card"\n');
   const server = await serve('[[camera]]\nwidht = 640\n', 0, ['--last-good', good]);
   t.after(server.stop);
@@ -175,6 +175,23 @@ test('a mistake in the configuration is shown, with a link to the settings', asy
   }
 });
 
+test('a camera that is missing since an update is shown, with a link to the settings', async (t) => {
+  const data = mkdtempSync(join(tmpdir(), 'berrymse-'));
+  t.after(() => rmSync(data, { recursive: true, force: true }));
+  mkdirSync(join(data, 'state'));
+  writeFileSync(join(data, 'state/proved-A'), '0.1.0 100\n');
+  writeFileSync(join(data, 'state/cameras-A'),
+    JSON.stringify({ proved: '0.1.0 100', cameras: [{ name: 'front', kind: 'raspberry-pi' }] }));
+  const server = await serve('[[camera]]\nname = "front"\n', 0, ['--data', data, '--slot', 'B']);
+  t.after(server.stop);
+  const page = await open(browser, server.url);
+  await state(page, 'playing');
+  await page.getByRole('alert').getByText('Missing since the update: front.').waitFor();
+  await page.screenshot({ path: join(results, 'missing-camera.png') });
+  rmSync(join(data, 'state/cameras-A'));
+  await page.getByRole('alert').waitFor({ state: 'hidden' });
+});
+
 test('with a password, the page plays after one prompt', async (t) => {
   const server = await serve('[server]\npassword = "berry"\n[[camera]]\nsource = "test-card"\n');
   t.after(server.stop);
@@ -183,10 +200,10 @@ test('with a password, the page plays after one prompt', async (t) => {
   await moves(page);
   const stranger = await open(browser, 'about:blank');
   const answer = await stranger.goto(server.url).catch((error) => error);
-  assert.ok(answer instanceof Error || answer.status() === 401, 'access is denied without it');
+  assert.ok(answer instanceof Error || answer.status() === 401, 'access is denied without a password');
 });
 
-test('of two cameras, the page shows the selected one', async (t) => {
+test('the page shows the selected one of two cameras', async (t) => {
   const play = JSON.stringify(['ffmpeg', '-v', 'error', '-re', '-stream_loop', '-1', '-i', clip,
     '-c', 'copy', '-flush_packets', '1', '-f', 'h264', '-']);
   const server = await serve(
@@ -203,7 +220,7 @@ test('of two cameras, the page shows the selected one', async (t) => {
   await page.screenshot({ path: join(results, 'two-cameras.png') });
 });
 
-test('the element plays on another site only if that is allowed', async (t) => {
+test('the element plays on another site only if the site is allowed', async (t) => {
   let server;
   const page = () => `<!doctype html><link rel="icon" href="data:,">
     <script type="module" src="${server.url}berrymse.js"></script>
@@ -227,13 +244,13 @@ test('everything before the first picture takes at most 16 kB', async (t) => {
   const loaded = await page.evaluate(() => [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
     .map(({ name, transferSize, encodedBodySize, decodedBodySize }) =>
       ({ path: new URL(name).pathname, transferSize, encodedBodySize, decodedBodySize })));
-  // The icon and the status do not delay the picture.
+  // The icon and the status request do not delay the picture.
   const needed = loaded.filter(({ path }) => path !== '/icon.svg' && path !== '/api/status');
   assert.deepEqual(needed.map(({ path }) => path).sort(), ['/', '/berrymse.js', '/page.css', '/page.js']);
   for (const { path, encodedBodySize, decodedBodySize } of needed) {
     assert.ok(encodedBodySize < decodedBodySize, `${path} is compressed`);
   }
-  // Headers are part of it.
+  // The headers count, too.
   const sum = needed.reduce((sum, { transferSize }) => sum + transferSize, 0);
   t.diagnostic(`${sum} bytes: ${needed.map(({ path, transferSize }) => `${path} ${transferSize}`).join(', ')}`);
   assert.ok(sum > 5000 && sum <= 16_000, `${sum}`);

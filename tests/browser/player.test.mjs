@@ -1,8 +1,7 @@
 // <berry-mse>: which frames it shows, and how it recovers. Most tests run against the camera of camera.mjs,
 // which knows when each frame was sent; those that involve the server run against the server.
-//
-// These tests count frames and wait for states. How long something takes depends on what else the machine
-// does: ./ci/bench delay measures it. The policies in virtual time are in unit/policy.test.mjs.
+// These tests count frames and wait for states. They do not measure times, which depend on the load of
+// the machine; ./ci/bench delay does. unit/policy.test.mjs tests the policies in virtual time.
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -18,7 +17,7 @@ let browser, stuff;
 before(async () => { [browser, stuff] = await Promise.all([launch(), material()]); });
 after(async () => { await browser?.close(); });
 
-/** A camera and a page of its element, which plays. `html`, `player`: another page, another script. */
+/** Starts a camera, opens a page with its element, and waits until it plays. `html`, `player`: another page or script. */
 async function play(t, { attributes = '', html = element(attributes), player = stuff.script, before = [],
   name = '127.0.0.1', wait = 'playing', ...options } = {}) {
   const cam = await camera(stuff, { history: 59, pages: pages(html, player), ...options });
@@ -32,17 +31,17 @@ async function play(t, { attributes = '', html = element(attributes), player = s
 
 const get = (page, expression) => page.evaluate(`document.querySelector('berry-mse').${expression}`);
 
-/** A picture that is older is not live, ms: far more than a busy machine adds, far less than any backlog here. */
+/** Maximum age of a live picture, in ms: far more than a busy machine adds, far less than any backlog here. */
 const LIVE_AGE_MS = 500;
 
-/** Waits until a picture that is shown after `moment` (of our clock) is live. Returns how many were shown before. */
+/** Waits for a live picture after `moment` (of this process's clock). Returns the number of pictures shown before it. */
 async function live(page, cam, moment = performance.now()) {
   for (const until = performance.now() + 20_000; performance.now() < until; await sleep(100)) {
     const later = (await rows(page, cam)).filter((row) => row.at > moment);
     const found = later.findIndex((row) => row.age < LIVE_AGE_MS);
     if (found >= 0) return found;
   }
-  throw new Error('it is not live again');
+  throw new Error('playback is not live again');
 }
 
 /** Waits until `condition()` is true. */
@@ -54,7 +53,7 @@ async function until(what, condition) {
 
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
-/** Notes every state. */
+/** Records every state. */
 const states = () => {
   window.states = [];
   document.addEventListener('DOMContentLoaded', () => {
@@ -64,7 +63,7 @@ const states = () => {
   });
 };
 
-/** Ages of the last 60 pictures; those from before the camera was there have none. */
+/** Returns the ages of the last 60 pictures. Pictures of the initial backlog have no age. */
 const ages = async (page, cam) => (await rows(page, cam)).slice(-60).map(({ age }) => age ?? Infinity);
 
 for (const mode of ['run-ahead', 'nudge', 'webcodecs']) {
@@ -79,7 +78,7 @@ for (const mode of ['run-ahead', 'nudge', 'webcodecs']) {
   });
 }
 
-test('a page that plays the backlog as it is stays behind: the measurement can fail', async (t) => {
+test('a page that plays the whole backlog stays behind: the measurement can fail', async (t) => {
   const html = first(readFileSync(new URL('rivals.html', import.meta.url), 'utf8'));
   const { cam, page } = await play(t, { html, wait: null });
   await page.waitForFunction(() => window.shown.length > 120);
@@ -87,7 +86,7 @@ test('a page that plays the backlog as it is stays behind: the measurement can f
   assert.ok(found > 2 * LIVE_AGE_MS, `${found}`);
 });
 
-test('the modules play as they are, from any web server', async (t) => {
+test('the modules play unbundled, from any web server', async (t) => {
   for (const mode of ['run-ahead', 'webcodecs']) {
     const { cam, page } = await play(t, { player: null, attributes: `mode="${mode}"` });
     await live(page, cam);
@@ -100,7 +99,7 @@ test('the modules play as they are, from any web server', async (t) => {
   }
 });
 
-test('its own figures are right', async (t) => {
+test('the reported statistics are correct', async (t) => {
   const { cam, page } = await play(t);
   await page.evaluate(() => {
     window.samples = [];
@@ -115,7 +114,7 @@ test('its own figures are right', async (t) => {
   const measured = (await rows(page, cam)).map(({ age }) => age).filter((age) => age !== undefined);
   assert.ok(stats.age > Math.min(...measured) - 1 && stats.age < Math.max(...measured) + 1,
     `${stats.age} of ${Math.min(...measured)} to ${Math.max(...measured)}`);
-  // Per second, not per tick or per sample.
+  // Rates are per second, not per tick or per sample.
   assert.ok(mean('received') > fps / 1.5 && mean('received') < fps * 1.5, `${mean('received')} of ${fps}`);
   assert.ok(stats.shown > 0 && mean('shown') < fps * 1.5, `${mean('shown')} of ${fps}`);
   assert.ok(mean('bitrate') > 5e5 && mean('bitrate') < 1e7, `${mean('bitrate')}`);
@@ -143,7 +142,7 @@ test('against the server, the age is known', async (t) => {
 });
 
 for (const [name, wanted] of [[host, 'run-ahead'], ['localhost', 'webcodecs']]) {
-  test(`WebCodecs in secure contexts only: ${name}`, async (t) => {
+  test(`WebCodecs is used only in secure contexts: ${name}`, async (t) => {
     const { page } = await play(t, { name, attributes: 'mode="webcodecs"' });
     await page.waitForFunction(() => document.querySelector('berry-mse').stats);
     assert.equal((await get(page, 'stats')).policy, wanted);
@@ -151,7 +150,7 @@ for (const [name, wanted] of [[host, 'run-ahead'], ['localhost', 'webcodecs']]) 
   });
 }
 
-test('60 frames a second on a 60 Hz screen are not played by running ahead', async (t) => {
+test('run-ahead is not used for 60 frames per second on a 60 Hz screen', async (t) => {
   for (const [name, wanted] of [[host, 'nudge'], ['localhost', 'webcodecs']]) {
     const { page } = await play(t, { name, period: 16.7 });
     await page.waitForFunction(() => document.querySelector('berry-mse').stats?.shown > 0);
@@ -160,7 +159,7 @@ test('60 frames a second on a 60 Hz screen are not played by running ahead', asy
   }
 });
 
-test('opened with 59 frames of a long group, it skips them', async (t) => {
+test('skips a backlog of 59 frames when it is opened in a long group', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const command = ['ffmpeg', '-v', 'error', '-re', '-i', longGroup(folder), '-c', 'copy', '-flush_packets', '1', '-f', 'h264', '-'];
@@ -173,14 +172,14 @@ test('opened with 59 frames of a long group, it skips them', async (t) => {
   const shown = await page.evaluate(() => window.shown);
   const first = shown.findIndex(([, , , lag]) => lag < LIVE_AGE_MS / 1000);
   t.diagnostic(`${first} pictures before the first live one, at ${shown[first]?.[0].toFixed(2)} s`);
-  // Played at any rate below 2, the backlog is more than 60 pictures.
+  // At any playback rate below 2, the backlog would take more than 60 pictures.
   assert.ok(first >= 0 && first <= 10, `${shown.map(([, , , lag]) => lag.toFixed(2))}`);
   assert.ok(shown[first][0] > 1.4, `of the newest pictures: ${shown[first][0]} s`);
   assert.deepEqual(page.complaints, []);
 });
 
 for (const mode of ['run-ahead', 'nudge', 'webcodecs']) {
-  test(`after a stall of the network it catches up (${mode})`, async (t) => {
+  test(`catches up after a network stall (${mode})`, async (t) => {
     const { cam, page } = await play(t, { attributes: `mode="${mode}"` });
     await live(page, cam);
     const late = [];
@@ -191,8 +190,8 @@ for (const mode of ['run-ahead', 'nudge', 'webcodecs']) {
       assert.equal(await get(page, 'state'), 'playing');
     }
     t.diagnostic(`late pictures: ${late}`);
-    // 36 frames arrive at once. Played at any rate below 2, it is late for more than 40 pictures, unless there is a
-    // key frame among them.
+    // 36 frames arrive at once. At any playback rate below 2, more than 40 pictures would be late, unless one
+    // of the 36 is a key frame.
     assert.ok(median(late) <= 20, `${late}`);
     assert.equal((await get(page, 'stats')).policy, mode);
     assert.equal((await get(page, 'stats')).reconnects, 0);
@@ -212,7 +211,7 @@ test('a connection that falls silent is replaced', async (t) => {
   assert.equal(cam.viewers.size, 1);
 });
 
-test('the server is killed and started again: so is the picture', async (t) => {
+test('the picture returns after the server is killed and restarted', async (t) => {
   let server = await serve();
   t.after(() => server.stop());
   const page = await open(browser, server.url, { before: states });
@@ -227,10 +226,10 @@ test('the server is killed and started again: so is the picture', async (t) => {
   await page.waitForFunction(() => document.querySelector('berry-mse').stats?.reconnects >= 2);
 });
 
-test('the camera goes and comes again: so does the picture', async (t) => {
+test('the picture returns when the camera disappears and returns', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
-  // Plays while the file is there.
+  // The camera plays while the file exists.
   const file = join(folder, 'plugged-in');
   const ffmpeg = `ffmpeg -v error -re -stream_loop -1 -i ${clip} -c copy -flush_packets 1 -f h264 -`;
   const script = `while [ -e ${file} ]; do ${ffmpeg} & p=$!; while [ -e ${file} ]; do sleep .05; done; kill $p; wait $p; done; exit 1`;
@@ -246,7 +245,7 @@ test('the camera goes and comes again: so does the picture', async (t) => {
   const noted = await page.evaluate(() => window.shown.length);
   await page.waitForFunction((noted) => window.shown.length > noted + 30, noted);
   await state(page, 'playing');
-  assert.equal((await get(page, 'stats')).reconnects, 0, 'the connection stayed');
+  assert.equal((await get(page, 'stats')).reconnects, 0, 'the connection remains');
   assert.deepEqual(page.complaints, []);
 });
 
@@ -271,7 +270,8 @@ for (const mode of ['auto', 'webcodecs']) {
     }
     const { skipped } = await get(page, 'stats');
     t.diagnostic(`${skipped} frames skipped`);
-    // A group has 30 frames: a player that waits for the next key frame loses at least one at each change.
+    // A group has 30 frames: a player that waited for the next key frame would lose a group at each
+    // change.
     assert.ok(skipped < 60, `${skipped}`);
     assert.equal((await get(page, 'stats')).reconnects, 0);
     assert.deepEqual(page.complaints, []);
@@ -281,7 +281,7 @@ for (const mode of ['auto', 'webcodecs']) {
 test('a hidden page disconnects, and is live again when it is shown', async (t) => {
   const { cam, page } = await play(t, { before: [states] });
   await live(page, cam);
-  // A glance at another tab: the connection stays.
+  // A short visit to another tab: the connection remains.
   const [first] = cam.viewers;
   await hide(page, true);
   await sleep(1000);
@@ -291,7 +291,7 @@ test('a hidden page disconnects, and is live again when it is shown', async (t) 
   await hide(page, true);
   await until('it has disconnected', () => cam.viewers.size === 0);
   assert.equal(await get(page, 'state'), 'paused');
-  // Nothing runs meanwhile: no timer, no request.
+  // While the page is hidden, nothing runs: no timer, no request.
   const timers = await page.evaluate(() => new Promise((resolve) => {
     let asked = 0;
     for (const name of ['setTimeout', 'setInterval', 'requestAnimationFrame', 'WebSocket', 'fetch']) {
@@ -304,18 +304,18 @@ test('a hidden page disconnects, and is live again when it is shown', async (t) 
     channel.port2.postMessage(0);
   }));
   assert.equal(timers, 0);
-  // By the page's clock it was five minutes; ./ci/bench soak really waits for them.
+  // Five minutes pass by the page's clock; ./ci/bench soak waits in real time.
   await page.evaluate(() => { const now = Date.now; Date.now = () => now() + 300_000; });
   const moment = performance.now();
   await hide(page, false);
   const late = await live(page, cam, moment);
   t.diagnostic(`${late} late pictures`);
-  assert.ok(late <= 20, `${late}`); // of a backlog of more than 59 frames
+  assert.ok(late <= 20, `${late}`); // far fewer than the backlog of more than 59 frames
   assert.equal(await get(page, 'state'), 'playing');
   assert.deepEqual(page.complaints, []);
 });
 
-test('after the computer was asleep, the connection is replaced', async (t) => {
+test('the connection is replaced after the computer was suspended', async (t) => {
   const { cam, page } = await play(t);
   await live(page, cam);
   const [first] = cam.viewers;
@@ -324,7 +324,7 @@ test('after the computer was asleep, the connection is replaced', async (t) => {
   await live(page, cam);
 });
 
-test('after data that cannot be decoded it restarts, and reports an error', async (t) => {
+test('restarts and reports an error after data that cannot be decoded', async (t) => {
   for (const mode of ['run-ahead', 'webcodecs']) {
     const { cam, page } = await play(t, { attributes: `mode="${mode}"` });
     await page.evaluate(() => {
@@ -343,8 +343,8 @@ test('after data that cannot be decoded it restarts, and reports an error', asyn
   }
 });
 
-test('when the buffer is full, it makes room and plays on', async (t) => {
-  // Once the second group has begun, the first may go.
+test('makes room when the buffer is full, and keeps playing', async (t) => {
+  // Once the second group has begun, the first may be removed.
   const { cam, page } = await play(t, { history: 200, before: [() => {
     const { appendBuffer, remove } = SourceBuffer.prototype;
     window.removed = 0;
@@ -362,25 +362,25 @@ test('when the buffer is full, it makes room and plays on', async (t) => {
   const stats = await get(page, 'stats');
   assert.equal(stats.reconnects, 0);
   const numbers = (await rows(page, cam)).map(({ time }) => time / cam.step);
-  // Running ahead skips a frame now and then; making room must not leave a hole.
+  // Run-ahead occasionally skips a frame; making room must not leave a gap.
   const steps = numbers.slice(11).map((number, n) => number - numbers[n + 10]);
-  assert.ok(Math.max(...steps) < 30, `a hole of ${Math.max(...steps) - 1} frames`);
+  assert.ok(Math.max(...steps) < 30, `a gap of ${Math.max(...steps) - 1} frames`);
   assert.deepEqual(page.complaints, []);
 });
 
-test('a group of pictures longer than the back buffer plays without a hole', async (t) => {
-  const { cam, page } = await play(t, { history: 10, period: 66.7 }); // 20 s from key frame to key frame
+test('a group of pictures longer than the back buffer plays without a gap', async (t) => {
+  const { cam, page } = await play(t, { history: 10, period: 66.7 }); // 20 s between key frames
   await sleep(14_000);
   const numbers = (await rows(page, cam)).filter(({ age }) => age !== undefined).slice(15).map(({ time }) => time / cam.step);
   const steps = numbers.slice(1).map((number, n) => number - numbers[n]);
-  assert.ok(numbers.length > 60 && Math.max(...steps) < 30, `${numbers.length} frames, a hole of ${Math.max(...steps) - 1}`);
+  assert.ok(numbers.length > 60 && Math.max(...steps) < 30, `${numbers.length} frames, a gap of ${Math.max(...steps) - 1}`);
   await live(page, cam);
   assert.deepEqual(page.complaints, []);
   assert.equal((await get(page, 'stats')).reconnects, 0);
 });
 
 test('a policy that skips frames is replaced by the next', async (t) => {
-  // A browser that skips every second frame when it is to play fast.
+  // A browser that skips every second frame during fast playback.
   const skips = () => {
     const { requestVideoFrameCallback } = HTMLVideoElement.prototype;
     HTMLVideoElement.prototype.requestVideoFrameCallback = function (callback) {
@@ -407,7 +407,7 @@ test('a policy that skips frames is replaced by the next', async (t) => {
   }
 });
 
-test('a browser that requires a tap gets a button', async (t) => {
+test('a button is shown if the browser requires a tap', async (t) => {
   const { page } = await play(t, { wait: 'tap', before: [() => {
     const { play } = HTMLMediaElement.prototype;
     HTMLMediaElement.prototype.play = function () {
@@ -419,7 +419,7 @@ test('a browser that requires a tap gets a button', async (t) => {
   await state(page, 'playing');
 });
 
-test('a browser without Media Source Extensions gets a message', async (t) => {
+test('a message is shown in a browser without Media Source Extensions', async (t) => {
   const { page } = await play(t, { wait: 'unsupported', before: [() => {
     for (const name of ['MediaSource', 'ManagedMediaSource', 'VideoDecoder']) delete window[name];
   }] });
@@ -427,7 +427,7 @@ test('a browser without Media Source Extensions gets a message', async (t) => {
   assert.deepEqual(page.complaints, []);
 });
 
-test('ManagedMediaSource (a stand-in for the iPhone\'s) gets data only when it asks for it', async (t) => {
+test('ManagedMediaSource (a stand-in for the iPhone\'s) receives data only when it accepts data', async (t) => {
   const { cam, page } = await play(t, { wait: null, before: [() => {
     const { MediaSource } = window;
     delete window.MediaSource;
@@ -454,13 +454,13 @@ test('ManagedMediaSource (a stand-in for the iPhone\'s) gets data only when it a
   const end = () => get(page, 'video.buffered.end(0)');
   const before = await end();
   await sleep(700);
-  assert.equal(await end(), before, 'nothing is appended meanwhile');
+  assert.equal(await end(), before, 'nothing is appended until then');
   await page.evaluate(() => window.source.set(true));
   await live(page, cam);
   assert.deepEqual(page.complaints, []);
 });
 
-// ---- What a page can ask for ----
+// ---- Public API ----
 
 test('attributes and properties reflect each other', async (t) => {
   const { page } = await play(t, { attributes: 'fit="cover" poster="icon.svg" overlay controls' });
@@ -482,7 +482,7 @@ test('attributes and properties reflect each other', async (t) => {
   assert.deepEqual(page.complaints, []);
 });
 
-test('autoplay="false": it plays, pauses and plays again on request', async (t) => {
+test('with autoplay="false", plays, pauses and resumes on request', async (t) => {
   const { cam, page } = await play(t, { attributes: 'autoplay="false"', wait: 'paused' });
   await sleep(300);
   assert.equal(cam.viewers.size, 0);
@@ -529,10 +529,10 @@ test('snapshots and recordings are valid files', async (t) => {
     assert.deepEqual([probe('picture.jpg').width, probe('picture.jpg').height], [1280, 720]);
     const film = probe(`${mode}.mp4`);
     const frames = Number(film.nb_read_frames);
-    // It waits for a key frame first, of which there is one a second; a second of leeway.
+    // The recording starts at a key frame, of which there is one per second: allow one second.
     assert.ok(frames > 60 && frames < 30 * (bytes.seconds + 1), `${frames} frames in ${bytes.seconds} s`);
     assert.ok(Math.abs(bytes.duration - frames / 30) < 0.1, `${bytes.duration} s, ${frames} frames`);
-    assert.ok(Number(film.start_time) < 0.01, `it starts at ${film.start_time}`);
+    assert.ok(Number(film.start_time) < 0.01, `the recording starts at ${film.start_time}`);
     // Every frame decodes.
     assert.equal(execFileSync('ffmpeg', ['-v', 'error', '-i', file, '-f', 'null', '-'], { stdio: ['ignore', 'ignore', 'pipe'] })?.length ?? 0, 0);
     await page.context().close();
@@ -571,7 +571,7 @@ test('the type declarations name all public members, and nothing else', async (t
   assert.deepEqual([...new Set(named)].sort(), there.sort());
 });
 
-test('on a page of another site it tells why there is no picture', async (t) => {
+test('shows why no picture is available on a page of another site', async (t) => {
   const other = await site((path) => (path === '/' ? html() : undefined));
   t.after(other.stop);
   const origin = `http://${otherHost}:${other.port}`;

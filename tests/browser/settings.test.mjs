@@ -1,5 +1,5 @@
-// The settings page in Chromium, with the real server. Where a test says so, it replaces the responses of
-// /api/update and the report of the radio by its own.
+// The settings page in Chromium, with the real server. Tests whose names mention a stand-in replace the
+// responses of /api/update and /api/wifi.
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -17,14 +17,14 @@ const text = (page, id) => page.locator(`#${id}`).textContent();
 const says = (page, id, words) => page.waitForFunction(
   ([id, words]) => document.getElementById(id).textContent.includes(words), [id, words], { timeout: 15000 });
 
-test('a mistake is shown with its line; a correct configuration takes effect immediately', async (t) => {
+test('an error is shown with its line, and a valid configuration takes effect immediately', async (t) => {
   const server = await serve(CARD);
   t.after(server.stop);
   const page = await open(browser, `${server.url}settings.html`);
   const box = page.locator('#config');
   await page.waitForFunction(() => document.getElementById('config').value.startsWith('# mine'));
   assert.equal(await box.inputValue(), CARD);
-  assert.ok(await page.locator('#save').isDisabled(), 'there is nothing to save');
+  assert.ok(await page.locator('#save').isDisabled(), 'nothing needs to be saved');
 
   await box.fill(`${CARD}widht = 640\n`);
   await page.click('#save');
@@ -44,14 +44,14 @@ test('a mistake is shown with its line; a correct configuration takes effect imm
   await says(page, 'config-state', 'take effect after a restart');
   await says(page, 'reboot-state', 'Restart the device');
   await page.click('#reboot');
-  // Only the appliance can be restarted: the server says so.
+  // Only the appliance can be restarted: the server returns an error.
   await page.waitForFunction(() => document.getElementById('reboot-state').classList.contains('wrong'));
   await page.screenshot({ path: join(results, 'settings.png'), fullPage: true });
   // The browser reports every response with an error status; the page has shown each of them.
   assert.deepEqual(page.complaints.filter((text) => !text.startsWith('Failed to load resource')), []);
 });
 
-test('changes that someone else has saved are not overwritten', async (t) => {
+test('changes saved elsewhere are not overwritten', async (t) => {
   const server = await serve(CARD);
   t.after(server.stop);
   const page = await open(browser, `${server.url}settings.html`);
@@ -78,7 +78,7 @@ test('without RAUC, no update is offered', async (t) => {
   const page = await open(browser, `${server.url}settings.html`);
   await says(page, 'update-state', 'Updates are not available');
   assert.ok(await page.locator('#update-form').isHidden());
-  assert.ok(await page.locator('#open').isVisible(), 'no password is set, and the page says so');
+  assert.ok(await page.locator('#open').isVisible(), 'the page says that no password is set');
 });
 
 test('an upload: progress, success and failure (with a stand-in for RAUC)', async (t) => {
@@ -127,6 +127,62 @@ test('an upload: progress, success and failure (with a stand-in for RAUC)', asyn
   assert.deepEqual(JSON.parse(posted[1].body), { url: 'https://x/y', downgrade: false });
 });
 
+test('cameras that an update has lost, and the way to give them up (with a stand-in for RAUC)', async (t) => {
+  const server = await serve(CARD);
+  t.after(server.stop);
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  const page = await context.newPage();
+  const idle = { available: true, state: 'idle', version: '1.0', slots: [] };
+  const front = { name: 'front', kind: 'raspberry-pi' };
+  const why = 'camera "front": shows the test card; it delivered pictures before the update';
+  let now = { ...idle, version: '2.0', trial: true, missing_cameras: [front] };
+  const posted = [];
+  await page.route('**/api/update', async (route) => {
+    if (route.request().method() === 'POST') {
+      posted.push(JSON.parse(route.request().postData()));
+      now = now.fell_back ? { ...idle, state: 'installed', installing: '2.0' } : idle;
+    }
+    await route.fulfill({ json: now });
+  });
+  // A new system: the old one will return.
+  await page.goto(`${server.url}settings.html`);
+  await says(page, 'lost-text', 'The camera "front" delivered pictures before the update and is missing now. Plug it in. '
+    + 'Otherwise, the previous version will start again');
+  await page.screenshot({ path: join(results, 'lost-camera.png'), fullPage: true });
+  await page.getByRole('button', { name: 'Install without this camera' }).click();
+  await page.locator('#lost').waitFor({ state: 'hidden' });
+  assert.deepEqual(posted, [{ without_cameras: true }]);
+
+  // The old system after the fallback: the camera is missing here, too.
+  now = { ...idle, fell_back: { version: '2.0', why, cameras: ['front'] }, missing_cameras: [front] };
+  await page.reload();
+  await says(page, 'lost-text', 'The camera "front" is missing in the previous version, too, so the update is not the cause.');
+  await says(page, 'fell-back', `Version 2.0 did not work: ${why}.`);
+  await page.screenshot({ path: join(results, 'lost-camera-fallback.png'), fullPage: true });
+  await page.click('#without-cameras');
+  await says(page, 'update-state', 'Version 2.0 is installed. Restart the device to use it.');
+  assert.deepEqual(posted[1], { without_cameras: true });
+  assert.ok(await page.locator('#lost').isHidden());
+
+  // The old system after the fallback: the cameras work here.
+  now = { ...idle, fell_back: { version: '2.0', why, cameras: ['front', 'back'] } };
+  await page.reload();
+  await says(page, 'lost-text', 'The cameras "front" and "back" did not work in the new version.');
+  assert.equal(await text(page, 'without-cameras'), 'Install without these cameras');
+
+  // Unplugged between the installation and the restart.
+  now = { ...idle, state: 'installed', installing: '2.0', missing_cameras: [front] };
+  await page.reload();
+  await says(page, 'lost-text', 'Plug it in before you restart the device');
+
+  // A fallback for another reason.
+  now = { ...idle, fell_back: { version: '2.0', why: 'it did not start' } };
+  await page.reload();
+  await says(page, 'fell-back', 'it did not start');
+  assert.ok(await page.locator('#lost').isHidden());
+});
+
 test('Wi-Fi from a phone (with a stand-in for the radio)', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-wifi-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
@@ -139,8 +195,8 @@ test('Wi-Fi from a phone (with a stand-in for the radio)', async (t) => {
   const phone = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2, locale: 'de-DE' };
   const page = await open(browser, `${server.url}settings.html`, phone);
   await says(page, 'wifi-state', 'own network, BerryMSE-1a2b');
-  assert.equal(await page.locator('#wifi-network').inputValue(), 'Home', 'the strongest');
-  assert.equal(await page.locator('#wifi-country').inputValue(), 'DE', 'from the language of the phone');
+  assert.equal(await page.locator('#wifi-network').inputValue(), 'Home', 'the strongest network');
+  assert.equal(await page.locator('#wifi-country').inputValue(), 'DE', 'from the language setting of the phone');
   assert.ok(await page.locator('#wifi-name').isHidden());
   const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   assert.equal(over, 0, 'nothing extends beyond the screen');
@@ -166,7 +222,8 @@ test('Wi-Fi from a phone (with a stand-in for the radio)', async (t) => {
   assert.equal(await saved(), `${CARD}\n[network]\nwifi = { ssid = "Home", psk = "********", country = "DE" }\n`);
   await page.screenshot({ path: join(results, 'wifi-phone-saved.png') });
 
-  // The device could not join, so the phone is back in its network, and the page shows why.
+  // The device could not join, so the phone is back on the device's network, and the page shows
+  // why.
   radio({ access_point: 'BerryMSE-1a2b', networks, error: 'the password for "Home" is wrong' });
   await page.reload();
   await says(page, 'wifi-state', 'Could not join the network: the password for "Home" is wrong.');

@@ -1,7 +1,8 @@
-// ./ci/bench soak: plays the server's test card for MINUTES (60) and says once a minute how old the picture
-// is and how much memory Chromium's renderers and the page's script take. Fails where the last quarter
-// takes a tenth and 20 MB more than the second, or the age has drifted by more than 20 ms. Then the page is
-// hidden for HIDDEN (5) minutes, frozen as browsers do it, and has to be live within 300 ms of being shown.
+// ./ci/bench soak: plays the server's test card for MINUTES (60), and reports once per minute the age of
+// the picture and the memory use of Chromium's renderers and of the page's script. Fails if the last
+// quarter uses more memory than the second by both 10 % and 20 MB, or if the age has drifted by more than
+// 20 ms. Then hides the page for HIDDEN (5) minutes and freezes it, as browsers do. The page must be live
+// within 300 ms of being shown.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -25,7 +26,7 @@ const tab = await page.context().newCDPSession(page);
 await tab.send('Performance.enable');
 const whole = await browser.newBrowserCDPSession();
 
-/** Memory that the renderers have for themselves, MB. */
+/** Returns the private memory of the renderers, in MB. */
 async function renderers() {
   const { processInfo } = await whole.send('SystemInfo.getProcessInfo');
   const own = ({ id }) => Number(/RssAnon:\s+(\d+)/.exec(readFileSync(`/proc/${id}/status`))?.[1] ?? 0) / 1024;
@@ -47,7 +48,7 @@ for (let minute = 1; minute <= minutes; minute++) {
     + `${row.renderer.toFixed(0).padStart(12)} ${String(row.skipped).padStart(8)}`);
 }
 
-// The hour's page is left alone: nothing there may remember every frame.
+// Uses a new page, because nothing in the page under test may store every frame.
 const other = await open(browser, server.url, { before: notes });
 await state(other, 'playing');
 const life = await other.context().newCDPSession(other);
@@ -71,8 +72,8 @@ writeFileSync(`${results}/soak.json`, JSON.stringify(kept));
 const quarter = (n, key) => median(kept.slice((n * minutes) / 4, ((n + 1) * minutes) / 4).map((row) => row[key]));
 const drift = minutes < 8 ? 0 : quarter(3, 'age') - quarter(1, 'age');
 const grown = minutes < 8 ? 0 : quarter(3, 'renderer') - 1.1 * quarter(1, 'renderer') - 20;
-if (page.complaints.length) console.log(`the console complains: ${page.complaints}`);
-if (drift > 20) console.log(`the age has drifted by ${drift} ms`);
-if (grown > 0) console.log('the memory grows');
-if (away > 300) console.log('that is too late');
+if (page.complaints.length) console.log(`the page logged errors: ${page.complaints}`);
+if (drift > 20) console.log(`failed: the age has drifted by ${drift} ms`);
+if (grown > 0) console.log('failed: the memory use grows');
+if (away > 300) console.log('failed: the page must be live within 300 ms of being shown');
 process.exit(drift > 20 || grown > 0 || away > 300 || page.complaints.length ? 1 : 0);

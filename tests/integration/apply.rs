@@ -1,4 +1,4 @@
-//! `berrymse apply`: how the configuration is applied to a machine, here a folder in place of `/`.
+//! `berrymse apply`: how the configuration is applied to a machine, here a directory in place of `/`.
 
 use crate::support::{Folder, Server, berrymse};
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A folder in place of a machine's `/`.
+/// A directory in place of a machine's `/`.
 struct Machine(Folder);
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE you@home";
@@ -52,7 +52,7 @@ impl Machine {
         std::fs::symlink_metadata(self.0.path(name)).is_ok()
     }
 
-    /// Inode number and change time of every file. A file that is replaced has another number.
+    /// Returns the inode number and change time of every file. Replacing a file changes its inode number.
     fn files(&self) -> BTreeMap<PathBuf, (u64, i64, i64)> {
         fn walk(folder: &Path, files: &mut BTreeMap<PathBuf, (u64, i64, i64)>) {
             for entry in std::fs::read_dir(folder).unwrap() {
@@ -188,7 +188,7 @@ fn reports_an_unknown_time_zone_and_applies_the_rest() {
     assert!(machine.read("run/berrymse/config-error").contains(":3:12: "));
     assert_eq!(machine.read("etc/timezone"), "UTC\n");
     assert_eq!(machine.read("etc/hostname"), "cam\n");
-    // A folder is not a time zone.
+    // A directory is not a time zone.
     machine.configure("[system]\ntimezone = \"Europe\"\n");
     assert!(machine.apply().contains(":2:12: "));
 }
@@ -229,7 +229,7 @@ fn rejects_values_with_line_breaks_and_commands() {
 fn reports_files_that_cannot_be_written_and_writes_the_rest() {
     let machine = Machine::new();
     machine.configure(format!("[system]\nssh_keys = ['{KEY}']\n"));
-    machine.0.write("root", "a file where a folder should be");
+    machine.0.write("root", "a file where a directory should be");
     let (code, said) = machine.try_apply();
     assert_eq!(code, Some(1));
     assert!(said.contains("cannot write ") && said.contains("root/.ssh: "), "{said}");
@@ -251,7 +251,7 @@ fn treats_an_empty_file_as_invalid() {
     }
 }
 
-/// `serve` uses the same fallback as `apply` and reports it in log and status.
+/// `serve` uses the same fallback as `apply`, and reports it in the log and the status.
 #[tokio::test]
 async fn serve_falls_back_to_the_last_good_configuration() {
     let machine = Machine::new();
@@ -276,9 +276,185 @@ async fn serve_falls_back_to_the_last_good_configuration() {
     assert_eq!(
         status["cameras"],
         serde_json::json!([]),
-        "without the password no camera may be shown"
+        "without the password, no camera may be shown"
     );
     assert!(status["config_error"].as_str().unwrap().contains(":2:12: "));
     // The page shows this in place of the picture.
     assert!(status["refusal"].as_str().unwrap().contains("no camera is configured"));
+}
+
+const SHIPPED: &str = include_str!("../../appliance/berrymse.toml");
+
+/// What Raspberry Pi Imager writes beside the shipped configuration.
+const PRESEED: &str = "config_version = \"1.0\"\n\n[system]\nhostname = \"garden\"\n\n[user]\nname = \"me\"\n\
+                       password = \"$y$j9T$very-secret\"\npassword_encrypted = true\ngroups = [\"sudo\"]\n\n\
+                       [ssh]\nenabled = true\npassword_authentication = false\nauthorized_keys = [\n  \
+                       \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE you@home\",\n]\n\n[wlan]\nssid = \"Home\"\n\
+                       password = \"5ec1e75ec1e75ec1e75ec1e75ec1e75ec1e75ec1e75ec1e75ec1e75ec1e75e01\"\n\
+                       password_encrypted = true\nhidden = true\ncountry = \"DE\"\n\n[locale]\n\
+                       keymap = \"de\"\ntimezone = \"Europe/Berlin\"\n";
+
+/// A machine with the shipped configuration and with a file of Raspberry Pi Imager.
+fn preseeded(preseed: impl AsRef<[u8]>) -> Machine {
+    let machine = Machine::new();
+    machine.configure(SHIPPED);
+    machine.0.write("boot/rpi-preseed.toml", preseed);
+    machine
+}
+
+#[test]
+fn takes_over_the_settings_of_raspberry_pi_imager_once() {
+    let machine = preseeded(PRESEED);
+    let (file, copy) = (machine.0.path("boot/rpi-preseed.toml"), machine.0.path("copy"));
+    std::fs::hard_link(&file, &copy).unwrap();
+    let said = machine.apply();
+    let first = format!("berrymse: {}: applied: ", file.display());
+    assert!(said.starts_with(&first) && said.contains("Wi-Fi network"), "{said}");
+    for word in ["`user`: has no effect", "`locale.keymap`: has no effect"] {
+        assert!(
+            said.contains(word) && machine.read("run/berrymse/config-error").contains(word),
+            "{said}"
+        );
+    }
+    assert!(!said.contains("secret") && !said.contains("5ec1e7"), "{said}");
+    assert_eq!(machine.read("etc/hostname"), "garden\n");
+    assert_eq!(machine.read("etc/timezone"), "Europe/Berlin\n");
+    assert_eq!(machine.read("root/.ssh/authorized_keys"), format!("{KEY}\n"));
+    let wifi = machine.read("etc/wpa_supplicant.conf");
+    for line in ["ssid=486f6d65", "scan_ssid=1", "psk=5ec1e7", "key_mgmt=WPA-PSK\n", "country=DE\n"]
+    {
+        assert!(wifi.contains(line), "{wifi}");
+    }
+    let config = machine.read("boot/berrymse.toml");
+    assert!(config.starts_with(&SHIPPED[..1000]) && config.contains("\nhostname = \"garden\"\n"));
+    assert_eq!(machine.read("data/berrymse/berrymse.toml"), config);
+    // The secrets are overwritten before the file is removed.
+    assert!(
+        !machine.has("boot/rpi-preseed.toml") && !machine.has("data/berrymse/berrymse.preseed")
+    );
+    assert_eq!(std::fs::read(copy).unwrap(), vec![0; PRESEED.len()]);
+
+    // The next start changes nothing, and later changes of the user stay.
+    let before = machine.files();
+    assert_eq!(machine.apply(), "");
+    let mut after = machine.files();
+    after.retain(|path, _| before.contains_key(path));
+    for (path, stamp) in after.iter().filter(|(path, _)| path.is_file()) {
+        assert_eq!(stamp, &before[path], "{}", path.display());
+    }
+    machine.configure(config.replace("\"garden\"", "\"kitchen\""));
+    assert_eq!(machine.apply(), "");
+    assert_eq!(machine.read("etc/hostname"), "kitchen\n");
+    // A new file is taken over again.
+    machine.0.write("boot/rpi-preseed.toml", "[system]\nhostname = \"attic\"\n");
+    assert!(machine.apply().ends_with(": applied: host name\n"));
+    assert_eq!(machine.read("etc/hostname"), "attic\n");
+}
+
+/// The states in which a power cut can leave the card while the file is being taken over.
+#[test]
+fn takes_over_the_settings_of_raspberry_pi_imager_despite_power_cuts() {
+    let machine = preseeded(PRESEED);
+    machine.apply();
+    let (taken, marker) = (machine.read("boot/berrymse.toml"), "data/berrymse/berrymse.preseed");
+    let digest = {
+        use sha2::{Digest, Sha256};
+        Sha256::digest(PRESEED).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    // Before the marker was written: everything is repeated, and changes nothing.
+    machine.0.write("boot/rpi-preseed.toml", PRESEED);
+    machine.apply();
+    assert_eq!(machine.read("boot/berrymse.toml"), taken);
+    // After that, while the file was being overwritten, and before the marker was removed.
+    let half = [&[0; 256][..], &PRESEED.as_bytes()[256..]].concat();
+    let zeros = vec![0; PRESEED.len()];
+    for left in [Some(PRESEED.as_bytes()), Some(&half), Some(&zeros), Some(b""), None] {
+        machine.configure(taken.replace("\"garden\"", "\"kitchen\""));
+        machine.0.write(marker, &digest);
+        if let Some(left) = left {
+            machine.0.write("boot/rpi-preseed.toml", left);
+        }
+        assert_eq!(machine.apply(), "", "{left:?}");
+        assert_eq!(machine.read("etc/hostname"), "kitchen\n");
+        assert!(!machine.has("boot/rpi-preseed.toml") && !machine.has(marker), "{left:?}");
+    }
+    // Another file, written elsewhere in the meantime, is no remainder.
+    machine.0.write(marker, &digest);
+    machine.0.write("boot/rpi-preseed.toml", "[system]\nhostname = \"attic\"\n");
+    machine.apply();
+    assert_eq!(machine.read("etc/hostname"), "attic\n");
+    assert!(!machine.has(marker));
+}
+
+#[test]
+fn keeps_everything_if_the_file_of_raspberry_pi_imager_is_broken() {
+    let mut latin1 = PRESEED.as_bytes().to_vec();
+    latin1.extend(b"# \xe4\n");
+    let large = format!("{PRESEED}#{}\n", " ".repeat(1 << 16));
+    for (broken, expected) in [
+        (PRESEED.replace("[wlan]", "[wlan").into_bytes(), ":19:6: "),
+        (latin1, ": not UTF-8"),
+        (large.into_bytes(), ": is larger than 65536 bytes"),
+        (vec![0; 2000], ":1:1: "),
+        (PRESEED.replace("1.0", "2.0").into_bytes(), ":1:18: unknown version"),
+    ] {
+        let machine = preseeded(&broken);
+        let config = format!("{SHIPPED}\n").replace("#password = ", "password = ");
+        machine.configure(&config);
+        let said = machine.apply();
+        let file = machine.0.path("boot/rpi-preseed.toml");
+        assert!(said.contains(&format!("{}{expected}", file.display())), "{said}");
+        assert!(said.contains("None of its settings was applied"), "{said}");
+        assert!(machine.read("run/berrymse/config-error").contains(expected));
+        assert!(!said.contains("secret") && !said.contains("5ec1e7"), "{said}");
+        assert_eq!(machine.read("boot/berrymse.toml"), config);
+        assert_eq!(std::fs::read(file).unwrap(), broken);
+        assert_eq!(machine.read("etc/hostname"), "berrymse\n");
+        assert!(machine.has("etc/network/interfaces"));
+    }
+    let machine = preseeded("");
+    assert!(machine.apply().contains("the file contains no settings"));
+    assert!(!machine.has("boot/rpi-preseed.toml"));
+    // A folder instead of a file.
+    std::fs::create_dir(machine.0.path("boot/rpi-preseed.toml")).unwrap();
+    assert!(machine.apply().contains("is not a file"));
+}
+
+#[test]
+fn takes_over_the_settings_of_raspberry_pi_imager_as_soon_as_it_can() {
+    let machine = preseeded(PRESEED);
+    // Saving fails.
+    let obstacle = machine.0.path("boot/berrymse.toml.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    let (code, said) = machine.try_apply();
+    assert!(code == Some(1) && said.contains("cannot write "), "{code:?} {said}");
+    assert_eq!(machine.read("boot/berrymse.toml"), SHIPPED);
+    assert_eq!(machine.read("boot/rpi-preseed.toml"), PRESEED);
+    std::fs::remove_dir(obstacle).unwrap();
+    // The configuration is invalid.
+    machine.configure("[broken");
+    let said = machine.apply();
+    assert!(said.contains("will be applied at the next start with a valid"), "{said}");
+    assert_eq!(machine.read("boot/berrymse.toml"), "[broken");
+    assert_eq!(machine.read("boot/rpi-preseed.toml"), PRESEED);
+    machine.configure(SHIPPED);
+    machine.apply();
+    assert_eq!(machine.read("etc/hostname"), "garden\n");
+    assert!(!machine.has("boot/rpi-preseed.toml"));
+}
+
+/// Raspberry Pi Imager 1 writes `firstrun.sh` beside every image.
+#[test]
+fn reports_files_that_configure_other_systems() {
+    let machine = Machine::new();
+    machine.configure(SHIPPED);
+    for name in ["firstrun.sh", "wpa_supplicant.conf", "user-data"] {
+        let file = machine.0.write(&format!("boot/{name}"), "secret");
+        let said = machine.apply();
+        let expected = format!("berrymse: {}: has no effect", file.display());
+        assert!(said.starts_with(&expected) && said.contains("rpi-imager-manifest"), "{said}");
+        assert!(machine.read("run/berrymse/config-error").contains(name));
+        std::fs::remove_file(file).unwrap();
+        assert_eq!(machine.apply(), "");
+    }
 }

@@ -1,11 +1,11 @@
-//! `berrymse check`: error, position and remedy for each mistake in a configuration.
+//! `berrymse check`: the error, the position and the remedy for each mistake in a configuration.
 
 use crate::support::{Folder, berrymse};
 use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 
-/// Runs `berrymse check`. Returns exit status and output.
+/// Runs `berrymse check`. Returns the exit status and the output.
 fn check(file: &Path) -> (Option<i32>, String) {
     let output = Command::new(berrymse()).arg("check").arg(file).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -13,7 +13,7 @@ fn check(file: &Path) -> (Option<i32>, String) {
 }
 
 /// An invalid configuration, the position of the error, and a part of the message.
-const BROKEN: [(&str, &str, &str); 39] = [
+const BROKEN: [(&str, &str, &str); 41] = [
     ("[server]\nlisten = \"here\"", "2:10", "for example \"0.0.0.0:2020\""),
     ("[server]\npassword = \"\"", "2:12", "leave the line out"),
     ("[server]\norigins = [\"example.org\"]", "2:11", "https://example.org"),
@@ -54,7 +54,9 @@ const BROKEN: [(&str, &str, &str); 39] = [
         "control character",
     ),
     ("[network]\nwifi = { ssid = \"x\", psk = \"short\", country = \"DE\" }", "2:28", "8 to 63"),
-    ("[network]\nwifi = { ssid = \"x\" }", "2:8", "`country`"),
+    ("[network]\nwifi = { country = \"DE\" }", "2:8", "`ssid`"),
+    ("[network]\nwifi = { ssid = \"x\", ssid_hex = \"78\" }", "2:8", "remove one"),
+    ("[network]\nwifi = { ssid_hex = \"7\" }", "2:21", "pairs of hexadecimal digits"),
     ("[network]\nwifi = { ssid = \"x\", country = \"Germany\" }", "2:32", "\"DE\""),
     ("[update]\ninstall = \"auto\"", "2:11", "`url ="),
     ("[update]\ncheck = \"weekly\"", "2:9", "`daily`"),

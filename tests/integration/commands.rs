@@ -1,4 +1,4 @@
-//! Commands that misbehave next to a camera that works; and the command line of a Raspberry Pi camera.
+//! Misbehaving commands next to a working camera, and the command line of a Raspberry Pi camera.
 
 use crate::support::{Folder, Server, proc_file, wait_until};
 use berrymse::camera::test_card;
@@ -9,7 +9,7 @@ fn camera(name: &str, command: &[&str]) -> String {
     format!("[[camera]]\nname = {name:?}\nsource = {{ command = {command:?} }}\n")
 }
 
-/// Resident memory of a process, in KiB.
+/// Returns the resident memory of a process, in KiB.
 fn resident(pid: u32) -> u64 {
     let status = proc_file(pid, "status");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -63,9 +63,12 @@ async fn distinguishes_command_failures_without_affecting_other_cameras() {
         let said = status["error"].as_str().unwrap();
         assert!(said.contains(error), "{name}: {said}");
         assert!(errors.insert(said.to_string()), "{name}: {said}");
-        let log = server.log();
-        let logged = log.lines().any(|line| line.contains(name) && line.contains(error));
-        assert!(logged, "{name}: not in the log\n{log}");
+        // A thread reads the log, so the line may appear after the status.
+        wait_until(&format!("error of {name} in the log"), async || {
+            let log = server.log();
+            log.lines().any(|line| line.contains(name) && line.contains(error)).then_some(())
+        })
+        .await;
         if name != "frozen" {
             assert_eq!(status["frames"], 0, "{status:#}");
         }
@@ -76,7 +79,7 @@ async fn distinguishes_command_failures_without_affecting_other_cameras() {
     assert_eq!(lines.len(), 10, "{lines:?}");
     assert_eq!(lines[8..], ["line 12", "cannot open the lens"]);
     assert_eq!(server.camera("half").await["output"], serde_json::json!(["half is done"]));
-    // Sixty frames were sent. Only the next one would show that the last is complete.
+    // Sixty frames were sent. Only another frame would show that the last one is complete.
     assert!(server.camera("frozen").await["frames"].as_u64() >= Some(59));
 
     // Gigabytes have been read. At most one access unit of 8 MiB may be in memory, in a buffer that
@@ -95,8 +98,8 @@ async fn distinguishes_command_failures_without_affecting_other_cameras() {
     server.camera_until("dead", "restarts", |camera| camera["restarts"].as_u64() > Some(2)).await;
 }
 
-/// With a FAKE of rpicam-vid, because there is no Raspberry Pi here. This tests the command line and that
-/// the output arrives, and nothing about the real program.
+/// Uses a FAKE rpicam-vid, because no Raspberry Pi is available. This tests the command line and that the
+/// output arrives, but nothing about the real program.
 #[tokio::test]
 async fn passes_the_configuration_to_a_fake_rpicam_vid() {
     let folder = Folder::new();

@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 const SHIPPED: &str = include_str!("../../appliance/berrymse.toml");
 const MAN_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/berrymse.1");
 
-/// A commented-out setting in the shipped file: `#key = …`, without a space after the #.
+/// Returns a commented-out setting in the shipped file: `#key = …`, without a space after the #.
 fn setting(line: &str) -> Option<&str> {
     line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
 }
 
-/// The shipped file with all settings uncommented.
+/// Returns the shipped file with all settings uncommented.
 fn uncommented() -> String {
     SHIPPED.lines().fold(String::new(), |mut text, line| {
         writeln!(text, "{}", setting(line).unwrap_or(line)).unwrap();
@@ -27,15 +27,15 @@ fn uncommented() -> String {
     })
 }
 
-/// All keys of a table, taken from the error message for an unknown key.
+/// Returns all keys of a table, taken from the error message for an unknown key.
 fn keys(table: &str) -> BTreeSet<String> {
     let error = Config::parse(&format!("{table}\nzzzzzzzzzzzz = 1\n"), "").unwrap_err();
     let (_, names) = error.message.split_once("must be one of ").unwrap_or(("", &error.message));
     names.split('`').skip(1).step_by(2).map(String::from).collect()
 }
 
-/// Cross.toml cannot be tested here, because cross needs containers. So it must contain nothing but the
-/// targets.
+/// Builds with Cross.toml cannot be tested here, because cross needs containers. Therefore, the file must
+/// contain nothing but the targets.
 #[test]
 fn cross_toml_lists_the_release_targets() {
     let cross: toml::Table = include_str!("../../Cross.toml").parse().unwrap();
@@ -103,7 +103,7 @@ fn shipped_configuration_documents_every_key() {
     }
 }
 
-/// The section on settings, generated from the tables, keys and comments of the shipped file.
+/// Returns the section on settings, generated from the tables, keys and comments of the shipped file.
 fn settings() -> String {
     let escape = |text: &str| text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
     let mut out = String::from(".SH CONFIGURATION\n");
@@ -175,7 +175,7 @@ fn man_page() -> String {
          .SH SIGNALS\nSIGINT and SIGTERM stop the server. It closes the viewers' connections and \
          terminates the camera programs.\n\
          .SH EXIT STATUS\n0 on success, 1 on an error (reported on standard error), 2 for an invalid \
-         command line.\n\
+         command line, 3 if \\fBberrymse health\\fR finds a camera that delivers no pictures.\n\
          .SH SEE ALSO\ndocs/api.md describes the HTTP API.\n",
     );
     page
@@ -210,7 +210,7 @@ fn shell_completions_are_up_to_date() {
     }
 }
 
-/// Adds the Markdown files below `folder` to `files`, without build results.
+/// Adds the Markdown files below `folder` to `files`, except build results.
 fn markdown_files(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -223,7 +223,7 @@ fn markdown_files(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The lines of a Markdown text that are not in a fenced code block.
+/// Returns the lines of a Markdown text that are not in a fenced code block.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut fenced = false;
     text.lines().filter(move |line| {
@@ -233,7 +233,7 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The anchors of a Markdown text's headings, as GitHub forms them.
+/// Returns the anchors of a Markdown text's headings, as GitHub generates them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut seen = HashMap::new();
     prose(text)
@@ -249,7 +249,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The targets of a Markdown text's links and images, without code spans.
+/// Returns the targets of a Markdown text's links and images, ignoring code spans.
 fn links(text: &str) -> Vec<String> {
     let without_code = |line: &str| line.split('`').step_by(2).collect::<Vec<_>>().join("`");
     let text = prose(text).map(without_code).collect::<Vec<_>>().join("\n");

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_tungstenite::tungstenite::Message;
 
-/// Frames of each clip: two groups of pictures.
+/// Number of frames in each clip: two groups of pictures.
 const FRAMES: u32 = 48;
 const GROUP: &str = "-g 24 -keyint_min 24";
 
@@ -24,7 +24,7 @@ struct Case {
     name: &'static str,
     /// The command of the camera.
     command: Vec<String>,
-    /// The expected pictures: a clip for each run of the same parameter sets.
+    /// The expected pictures: a clip for each series of frames with the same parameter sets.
     parts: Vec<Clip>,
     /// All pictures in one file.
     whole: PathBuf,
@@ -32,7 +32,7 @@ struct Case {
 }
 
 impl Case {
-    /// A clip that ffmpeg plays in real time.
+    /// Creates a case from a clip that ffmpeg plays in real time.
     fn new(name: &'static str, size: (u64, u64), clip: Clip) -> Case {
         let whole = clip.file.clone();
         Case { name, command: play(&whole), whole, parts: vec![clip], size: vec![size] }
@@ -80,7 +80,7 @@ fn cases(folder: &Folder) -> Vec<Case> {
     assert_eq!(nals(&clip.data).filter(|nal| nal[0] & 31 == 9).count(), clip.len());
     cases.push(Case::new("delimiters", small, clip));
 
-    // `-c copy` leaves start codes as they are.
+    // `-c copy` does not change start codes.
     let mut short = vec![];
     for nal in nals(&encode("short-source", "640x480", "").data) {
         short.extend([0, 0, 1]);
@@ -104,7 +104,7 @@ fn cases(folder: &Folder) -> Vec<Case> {
     let clip = Clip::read(folder.write("once.h264", once));
     cases.push(Case::new("sets-once", small, clip));
 
-    // x264 always declares that it does not reorder pictures; many cameras do not.
+    // x264 always declares that it does not reorder pictures; many cameras do not declare it.
     let mut plain = vec![];
     for nal in nals(&encode("plain-source", "640x480", "-profile:v main").data) {
         plain.extend([0, 0, 0, 1]);
@@ -130,7 +130,8 @@ fn cases(folder: &Folder) -> Vec<Case> {
     cases
 }
 
-/// A camera that starts once all viewers are connected and plays once: when restarted, it sends nothing.
+/// Returns a camera that starts once all viewers are connected, and plays once: when restarted, it sends
+/// nothing.
 fn once(folder: &Folder, case: &Case) -> String {
     let script = "[ -e \"$1\" ] && exec sleep 1000; until [ -e \"$2\" ]; do sleep 0.2; done; \
                   : > \"$1\"; shift 2; exec \"$@\"";
@@ -180,7 +181,7 @@ async fn delivers_every_picture_of_real_encoders_with_even_timestamps() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-    // The end of the server also ends the downloads.
+    // Stopping the server also ends the downloads.
     server.terminate();
     assert!(server.ended().await.success());
 
@@ -266,9 +267,9 @@ fn check_packets(file: &Path, frames: &[Frame]) {
 }
 
 /// Asserts that the SPS in the init segment declares that pictures are not reordered, and that it is the
-/// encoder's own if that already does.
+/// encoder's own SPS if that already declares it.
 fn check_sps(name: &str, avcc: &Avcc, clip: &Clip) {
-    let [sps] = &avcc.sequence_parameter_sets[..] else { panic!("{name}: not one SPS") };
+    let [sps] = &avcc.sequence_parameter_sets[..] else { panic!("{name}: no SPS, or several") };
     let restrictions = parse_sps(sps).vui_parameters.unwrap().bitstream_restrictions.unwrap();
     assert_eq!(restrictions.max_num_reorder_frames, 0, "{name}");
     let own = sps_of(&clip.data);
@@ -312,7 +313,7 @@ fn parse_sps(nal: &[u8]) -> SeqParameterSet {
     SeqParameterSet::from_bits(RefNal::new(nal, &[], true).rbsp_bits()).unwrap()
 }
 
-/// Removes the VUI from an SPS of Main profile as written by x264: clears
+/// Removes the VUI from a Main profile SPS written by x264: clears
 /// `vui_parameters_present_flag`, the last element before the VUI (7.3.2.1.1).
 fn without_vui(nal: &[u8]) -> Vec<u8> {
     // These bytes contain no emulation prevention.
@@ -381,7 +382,7 @@ impl Download {
         Download { data, task }
     }
 
-    /// Number of fragments received; the last one may be incomplete.
+    /// Returns the number of fragments received; the last one may be incomplete.
     fn fragments(&self) -> usize {
         let data = self.data.lock().unwrap();
         let mut rest = &data[..];
@@ -393,7 +394,7 @@ impl Download {
         count
     }
 
-    /// Number of pictures received as Annex B; the last one may be incomplete.
+    /// Returns the number of pictures received in Annex B format; the last one may be incomplete.
     fn pictures(&self) -> usize {
         let data = self.data.lock().unwrap();
         // A slice that starts with macroblock 0.
@@ -429,7 +430,7 @@ impl Messages {
         let shared = parts.clone();
         let task = tokio::spawn(async move {
             loop {
-                // Longer than all other limits: the clips must be encoded and played.
+                // Longer than all other limits, because the clips must be encoded and played.
                 match tokio::time::timeout(Duration::from_secs(300), viewer.next()).await.unwrap() {
                     Some(Message::Text(text)) => {
                         let text: Value = serde_json::from_str(&text).unwrap();
@@ -439,8 +440,9 @@ impl Messages {
                     }
                     Some(Message::Binary(data)) => {
                         let mut parts = shared.lock().unwrap();
-                        let part = parts.last_mut().expect("a text message first");
-                        // The first message has the init segment and the group, the others one frame.
+                        let part = parts.last_mut().expect("no text message before the data");
+                        // The first message contains the init segment and the group; the others
+                        // contain one frame each.
                         let starts = part.data.is_empty();
                         let fragments = if starts { split_init(&data).1 } else { &data[..] };
                         let count = frames(fragments).len();

@@ -1,11 +1,12 @@
 //! The layout of `src/`: modules import only from layers below them, and files never import each
-//! other, directly or in a loop. Every `crate::`, `super::` and `self::` path counts, not only `use`
-//! lines. (`pub use` of a child module in its parent is a name, not an import.)
+//! other, directly or in a cycle. Every `crate::`, `super::` and `self::` path counts, not only `use`
+//! lines. (`pub use` of a child module in its parent is a re-export, not an import.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Which top-level modules each of them may import. `main` is not here: it sees only the library.
+/// The top-level modules, each with those that it may import. `main` is not listed, because it sees
+/// only the library.
 const LAYERS: &[(&str, &[&str])] = &[
     ("paths", &[]),
     ("shutdown", &[]),
@@ -58,9 +59,9 @@ struct Source {
 
 #[derive(Default)]
 struct File {
-    /// Paths that it names, absolute, and whether each is a `pub use` of a child.
+    /// Absolute paths that the file names, and whether each is a `pub use` of a child.
     paths: Vec<(Module, bool)>,
-    /// Names that it re-exports, and what they stand for.
+    /// Names that the file re-exports, and the paths that they stand for.
     reexports: BTreeMap<String, Module>,
 }
 
@@ -76,7 +77,7 @@ impl Source {
         Source { files }
     }
 
-    /// The file that defines what `path` names.
+    /// Returns the file that defines the item at `path`.
     fn file_of(&self, path: &[String]) -> Module {
         let depth = (0..=path.len()).rev().find(|&n| self.files.contains_key(&path[..n])).unwrap();
         let (module, rest) = path.split_at(depth);
@@ -95,14 +96,14 @@ impl Source {
         self.files.iter().map(imports_of).collect()
     }
 
-    /// Imports against the rule, in words.
+    /// Describes the imports that violate the rules.
     fn violations(&self) -> Vec<String> {
         let imports = self.imports();
         let mut found = vec![];
         for (from, files) in &imports {
             let Some(layer) = from.first() else { continue };
             let Some((_, below)) = LAYERS.iter().find(|(name, _)| name == layer) else {
-                found.push(format!("{layer} is in no layer"));
+                found.push(format!("{layer} is not listed in LAYERS"));
                 continue;
             };
             for to in files.iter().filter_map(|to| to.first()) {
@@ -157,7 +158,7 @@ fn module_of(name: &str) -> Module {
     if name == "lib" { vec![] } else { name.split('/').map(String::from).collect() }
 }
 
-/// The text without comments, strings and character literals.
+/// Returns the text without comments, strings and character literals.
 fn code_of(text: &str) -> String {
     let mut code = String::new();
     let mut rest = text;
@@ -203,7 +204,7 @@ fn code_of(text: &str) -> String {
     code
 }
 
-/// A statement before its `use`, and the tree behind it.
+/// Splits a statement into the part before `use` and the tree after it.
 fn split_use(statement: &str) -> Option<(&str, &str)> {
     let tree = statement.strip_suffix(';')?;
     let at = tree.rfind("use ")?;
@@ -211,7 +212,7 @@ fn split_use(statement: &str) -> Option<(&str, &str)> {
     starts_word.then(|| (&tree[..at], &tree[at + 4..]))
 }
 
-/// The paths of a use tree, and the name that each gives.
+/// Returns the paths of a use tree, each with the name that it introduces.
 fn leaves(tree: &str) -> Vec<(Module, String)> {
     let tree = tree.trim();
     let Some((prefix, inner)) = tree.split_once('{') else {
@@ -235,7 +236,7 @@ fn leaves(tree: &str) -> Vec<(Module, String)> {
         .collect()
 }
 
-/// The path from the root of the crate; `None` for other crates and local names.
+/// Returns the path from the root of the crate, or `None` for other crates and local names.
 fn absolute(path: &[String], module: &Module, modules: &BTreeSet<&Module>) -> Option<Module> {
     let mut base = module.clone();
     let mut rest = path;
@@ -259,7 +260,7 @@ fn absolute(path: &[String], module: &Module, modules: &BTreeSet<&Module>) -> Op
     Some([&base[..], rest].concat())
 }
 
-/// A loop of files, if there is one.
+/// Returns an import cycle, if there is one.
 fn cycle(imports: &BTreeMap<Module, BTreeSet<Module>>) -> Option<Vec<Module>> {
     fn visit(
         at: &Module,
@@ -282,7 +283,7 @@ fn cycle(imports: &BTreeMap<Module, BTreeSet<Module>>) -> Option<Vec<Module>> {
     imports.keys().find_map(|start| visit(start, imports, &mut vec![], &mut done))
 }
 
-/// Every file in `src/`, without the modules of tests: those may use anything.
+/// Returns the name and the text of every file in `src/`.
 fn source_files() -> Vec<(String, String)> {
     fn walk(folder: &Path, root: &Path, files: &mut Vec<(String, String)>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -301,6 +302,7 @@ fn source_files() -> Vec<(String, String)> {
     files
 }
 
+/// Removes the test module, which may import anything.
 fn without_tests(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap()
 }
@@ -319,14 +321,14 @@ fn modules_import_only_from_layers_below() {
 }
 
 #[test]
-fn files_are_short() {
+fn files_do_not_exceed_the_maximum_length() {
     for (name, text) in source_files() {
         let lines = text.lines().count();
         assert!(lines <= MAX_LINES, "{name} has {lines} lines");
     }
 }
 
-/// Violations of `extra`, a file beside a few good ones.
+/// Returns the violations in `extra`, added to a few valid files.
 fn violations_with(extra: &[(&'static str, &'static str)]) -> Vec<String> {
     let mut files = BTreeMap::from([
         ("lib.rs", ""),
@@ -341,7 +343,7 @@ fn violations_with(extra: &[(&'static str, &'static str)]) -> Vec<String> {
 }
 
 #[test]
-fn the_rule_sees_use_lines_and_paths_inside_functions() {
+fn finds_violations_in_use_lines_and_inside_functions() {
     assert_eq!(violations_with(&[]), [""; 0]);
     for upward in [
         "use crate::http::serve;",
@@ -366,7 +368,7 @@ fn the_rule_sees_use_lines_and_paths_inside_functions() {
 }
 
 #[test]
-fn the_rule_sees_cycles_of_files() {
+fn finds_import_cycles() {
     let direct = [
         ("http/live.rs", "use super::other::f;"),
         ("http/other.rs", "fn f() { super::live::g() }"),
@@ -385,29 +387,29 @@ fn the_rule_sees_cycles_of_files() {
         ("http/other.rs", "use crate::http::live;"),
     ];
     assert!(violations_with(&renamed)[0].starts_with("import cycle: "));
-    assert_eq!(violations_with(&[("strange.rs", "")]), ["strange is in no layer"]);
+    assert_eq!(violations_with(&[("strange.rs", "")]), ["strange is not listed in LAYERS"]);
 }
 
 const ARCHITECTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/architecture.md");
 const LIST_START: &str = "<!-- modules: generated by ci/generate/modules -->\n";
 const LIST_END: &str = "<!-- end -->\n";
 
-/// The first paragraph of a module's documentation, on one line.
+/// Returns the first paragraph of a module's documentation, on one line.
 fn summary(text: &str) -> String {
     let lines = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
     lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// A Markdown table of every file and its purpose.
+/// Returns a Markdown table of every file and its purpose.
 fn module_list() -> String {
     let mut files = source_files();
-    // A folder's mod.rs comes before its other files.
+    // A directory's mod.rs comes before its other files.
     files.sort_by_key(|(name, _)| name.replace("mod.rs", ""));
     let mut table = String::from("| file in `src/` | purpose |\n|---|---|\n");
     for (name, text) in &files {
-        // Links work in rustdoc only.
+        // Links to items work only in rustdoc.
         let summary = summary(text).replace('|', "\\|").replace("[`", "`").replace("`]", "`");
-        assert!(!summary.is_empty(), "{name} does not say what it is");
+        assert!(!summary.is_empty(), "{name} has no module documentation");
         table += &format!("| `{name}` | {summary} |\n");
     }
     table

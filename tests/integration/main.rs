@@ -1,10 +1,11 @@
 //! Tests of the whole program, from outside: each test starts the executable.
 //!
-//! One crate, so that it is linked once. The tests run in threads of one process: none of them changes
-//! the environment, the working folder or signal handlers of the process.
+//! All tests are in one crate, so that it is linked only once. They run in threads of one process, so
+//! they must not change the environment, the working directory or the signal handlers of the process.
 
 mod apply;
 mod boot_files;
+mod cameras;
 mod check;
 mod commands;
 mod docs;

@@ -1,4 +1,4 @@
-//! The host name in the local network (mDNS). Requires an interface with multicast other than `lo`.
+//! The host name on the local network (mDNS). Requires a multicast interface other than `lo`.
 
 use crate::support::{Server, TIMEOUT};
 use mdns_sd::{ServiceDaemon, ServiceEvent};

@@ -20,7 +20,7 @@ async fn cameras_become(server: &Server, names: &[&str]) {
 }
 
 #[tokio::test]
-async fn saves_a_change_verbatim_and_applies_it_at_once() {
+async fn saves_a_change_verbatim_and_applies_it_immediately() {
     let server = Server::start(CARD).await;
     let mut viewer = server.watch("/live").await;
     viewer.text().await;
@@ -118,7 +118,7 @@ async fn masks_passwords_unless_the_client_is_authenticated() {
     let config = std::fs::read_to_string(server.folder.path("berrymse.toml")).unwrap();
     assert_eq!(config, new.replace("********", "very secret"));
 
-    // From now on a password is required.
+    // From now on, a password is required.
     server.started(2).await;
     let get = async |authorization: &str| -> Answer {
         server.ask(server.request("/api/config").header(AUTHORIZATION, authorization)).await
@@ -129,7 +129,7 @@ async fn masks_passwords_unless_the_client_is_authenticated() {
     assert_eq!(get("Basic Om9wZW4gc2VzYW1l").await.text, config); // :open sesame
 }
 
-/// Against clickjacking.
+/// Framing would allow clickjacking.
 #[tokio::test]
 async fn settings_page_forbids_framing() {
     let server = Server::start(CARD).await;
@@ -139,7 +139,10 @@ async fn settings_page_forbids_framing() {
         answer.headers[CONTENT_SECURITY_POLICY].to_str().unwrap().to_string()
     };
     assert!(policy("/settings.html").await.contains("frame-ancestors 'none'"));
-    assert!(policy("/").await.contains("frame-ancestors *"), "other sites may embed the picture");
+    assert!(
+        policy("/").await.contains("frame-ancestors *"),
+        "other sites must be able to embed the video"
+    );
 }
 
 #[tokio::test]
@@ -172,7 +175,7 @@ async fn explains_what_to_do_without_root() {
 #[tokio::test]
 async fn keeps_serving_if_the_new_address_is_unavailable() {
     let server = Server::start("[server]\nlisten = \"127.0.0.1:0\"\n").await;
-    // An address for documentation (RFC 5737), which no machine has.
+    // An address for documentation (RFC 5737), which no machine uses.
     let new = format!("[server]\nlisten = \"203.0.113.7:2020\"\n{CARD}");
     assert_eq!(server.put("/api/config", new).await.status, StatusCode::OK);
     cameras_become(&server, &["card"]).await;
@@ -277,6 +280,7 @@ async fn changes_only_the_wifi_settings_in_the_file() {
     for (broken, says) in [
         ("", "EOF"),
         (r#"{"ssid": "x"}"#, "country"),
+        (r#"{"ssid": "", "country": "DE"}"#, "\"error\":\"invalid network name of 0 bytes"),
         (r#"{"ssid": "x", "psk": "short", "country": "DE"}"#, "8 to 63"),
         (r#"{"ssid": "x", "country": "Germany"}"#, "invalid country"),
     ] {
@@ -284,7 +288,7 @@ async fn changes_only_the_wifi_settings_in_the_file() {
         assert!(answer.status.is_client_error() && answer.text.contains(says), "{}", answer.text);
     }
     assert_eq!(server.get("/api/config").await.text, CARD);
-    // Applied at once, without a reboot.
+    // Applied immediately, without a reboot.
     let answer = server.put("/api/wifi", wish).await;
     assert_eq!(answer.json(), json!({ "reboot": false }), "{}", answer.text);
     let line = "wifi = { ssid = \"Home\", psk = \"very secret\", country = \"DE\" }";
@@ -316,7 +320,11 @@ async fn access_point_redirects_every_host_name_to_the_page() {
         ("nmcheck.gnome.org", "/check_network_status.txt"),
     ];
     for (host, path) in probes {
-        assert_eq!(visit(host, path).await.status, StatusCode::UNAUTHORIZED, "no access point");
+        assert_eq!(
+            visit(host, path).await.status,
+            StatusCode::UNAUTHORIZED,
+            "the access point is closed"
+        );
     }
     folder.write("wifi.json", ACCESS_POINT);
     for (host, path) in probes {
@@ -326,7 +334,11 @@ async fn access_point_redirects_every_host_name_to_the_page() {
     }
     for host in ["10.20.20.1", "berrymse.local", "berrymse"] {
         let answer = visit(host, "/settings.html").await;
-        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "its own names are served as usual");
+        assert_eq!(
+            answer.status,
+            StatusCode::UNAUTHORIZED,
+            "requests for its own names must not be redirected"
+        );
     }
     folder.write("wifi.json", r#"{"joined": "Home", "networks": []}"#);
     assert_eq!(visit(probes[0].0, probes[0].1).await.status, StatusCode::UNAUTHORIZED);

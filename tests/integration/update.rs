@@ -4,7 +4,7 @@
 // A macro of zbus generates public items.
 #![allow(missing_docs)]
 
-use crate::support::{Answer, Folder, Server, TEST_CARD, wait_until};
+use crate::support::{Answer, Folder, Server, TEST_CARD, berrymse, wait_until};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
 use serde_json::{Value as Json, json};
@@ -40,8 +40,10 @@ struct Known {
     progress: (i32, String, i32),
     /// The error that the next installation reports.
     fail: Option<String>,
-    /// Bundles by address.
+    /// Bundles by URL.
     addresses: HashMap<String, String>,
+    /// States of slots that were set, and the slots.
+    marked: Vec<(String, String)>,
     /// Sources and contents of the installed bundles.
     installed: Vec<(String, String)>,
     slots: Vec<(String, Dict)>,
@@ -124,6 +126,13 @@ impl StandIn {
         Ok(known.slots.iter().map(|(name, dict)| (name.clone(), copy(dict))).collect())
     }
 
+    async fn mark(&self, state: String, slot: String) -> (String, String) {
+        let mut known = self.known.lock().unwrap();
+        known.slots[0].1.extend(dict([("boot-status", "good".into())]));
+        known.marked.push((state, slot));
+        ("rootfs.1".into(), "activated slot rootfs.1".into())
+    }
+
     async fn get_primary(&self) -> String {
         "rootfs.0".into()
     }
@@ -190,8 +199,12 @@ impl Bus {
     }
 
     async fn server(&self, config: &str) -> Server {
+        self.server_with(config, &[]).await
+    }
+
+    async fn server_with(&self, config: &str, options: &[&str]) -> Server {
         let data = self.folder.path("");
-        let options = ["--data", data.to_str().unwrap()];
+        let options = [&["--data", data.to_str().unwrap()], options].concat();
         let environment = [("DBUS_SYSTEM_BUS_ADDRESS", self.address.as_str())];
         Server::start_as(config, &options, &environment).await
     }
@@ -287,7 +300,7 @@ async fn installs_an_upload_with_progress_and_deletes_it() {
     let now = update(&server).await;
     assert_eq!((&now["available"], &now["version"]), (&json!(true), &json!("1.5")), "{now}");
     assert_eq!(now["state"], "idle");
-    // Only bootable slots, by their boot names.
+    // Only bootable slots, sorted by boot name.
     let slots: Vec<_> = now["slots"]
         .as_array()
         .unwrap()
@@ -305,7 +318,7 @@ async fn installs_an_upload_with_progress_and_deletes_it() {
     assert_eq!(
         now["slots"].as_array().unwrap().len(),
         2,
-        "RAUC does not report slots during an installation"
+        "the slots must be known even though RAUC does not report them during an installation"
     );
     let answer = server.post("/api/update", new.clone()).await;
     assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
@@ -341,7 +354,7 @@ async fn rejects_older_foreign_and_unsigned_updates() {
     }
     let answer = server.post("/api/update", "").await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text);
-    // A page of another site.
+    // A page on another site.
     let request =
         server.request("/api/update").method("POST").header(ORIGIN, "http://evil.example");
     let answer = server.ask_with(request, bundle("2.0", "berrymse-test")).await;
@@ -377,9 +390,9 @@ async fn reports_failures_of_rauc_with_explanation_and_detail() {
     let now = state_becomes(&server, "failed").await;
     assert!(now["error"].as_str().unwrap().contains("stopped in the middle"), "{now}");
     assert_eq!(now["available"], false);
-    assert!(now["why"].as_str().unwrap().contains("started again"), "{now}");
+    assert!(now["why"].as_str().unwrap().contains("restarted shortly"), "{now}");
 
-    // RAUC exits and is restarted at once: it reports no error and has installed nothing.
+    // RAUC exits and is restarted immediately: it reports no error and has installed nothing.
     let (_rauc, connection) = bus.rauc().await;
     server.post("/api/update", bundle("2.0", "berrymse-test")).await;
     state_becomes(&server, "installing").await;
@@ -408,7 +421,7 @@ async fn deletes_an_interrupted_upload() {
     let now = state_becomes(&server, "failed").await;
     assert!(now["error"].as_str().unwrap().contains("ended early"), "{now}");
     assert!(!bus.upload().exists());
-    // Rejected before any of the body is sent.
+    // An update that is too large is rejected before any of it is sent.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "POST /api/update HTTP/1.1\r\nHost: {}\r\n{CONTENT_LENGTH}: 2000000000\r\n\r\n",
@@ -446,7 +459,7 @@ async fn fetches_updates_only_from_http_addresses() {
     assert_eq!(rauc.known.lock().unwrap().installed[0].0, url);
 }
 
-/// A web server that answers every request with the same text. Returns its address.
+/// Starts a web server that answers every request with the same text. Returns its URL.
 async fn announce(text: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -500,4 +513,138 @@ async fn reports_the_failed_system_after_a_fallback() {
     bus.folder.write("health-error", "camera \"front\": failed\n");
     let now = update(&server).await;
     assert_eq!(now["fell_back"]["why"], "camera \"front\": failed");
+}
+
+/// The root helper of the machine.
+struct Helper {
+    process: Child,
+    socket: PathBuf,
+}
+
+impl Helper {
+    async fn start(folder: &Folder) -> Helper {
+        let socket = folder.path("helper");
+        let mut command = Command::new(berrymse());
+        command.arg("root-helper").arg("--socket").arg(&socket);
+        command.arg("--config").arg(folder.path("boot.toml"));
+        command.arg("--last-good").arg(folder.path("berrymse.toml"));
+        let process = command.stderr(Stdio::null()).spawn().unwrap();
+        wait_until("root helper", async || UnixStream::connect(&socket).ok()).await;
+        Helper { process, socket }
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Slot A recorded a camera before the update: the one that shows the test card now.
+fn record(bus: &Bus) {
+    let _ = std::fs::create_dir(bus.folder.path("state"));
+    bus.folder.write("state/proved-A", "1.5 100\n");
+    let camera = json!({ "name": "card", "kind": "v4l2" });
+    let record = json!({ "proved": "1.5 100", "cameras": [camera] });
+    bus.folder.write("state/cameras-A", record.to_string());
+}
+
+fn recorded(bus: &Bus) -> Json {
+    let text = std::fs::read_to_string(bus.folder.path("state/cameras-A")).unwrap();
+    serde_json::from_str::<Json>(&text).unwrap()["cameras"].clone()
+}
+
+const OPEN: &str = "[[camera]]\nname = \"card\"\n";
+
+#[tokio::test]
+async fn a_lost_camera_is_reported_after_the_fallback_and_can_be_given_up() {
+    let bus = Bus::start().await;
+    let (rauc, _connection) = bus.rauc().await;
+    let helper = Helper::start(&bus.folder).await;
+    let options = ["--slot", "A", "--helper", helper.socket.to_str().unwrap()];
+    let server = bus.server_with(OPEN, &options).await;
+    record(&bus);
+    let give_up = async || post_json(&server, json!({ "without_cameras": true })).await;
+    // Nothing has failed.
+    let answer = give_up().await;
+    assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
+
+    rauc.known.lock().unwrap().slots[0] =
+        slot("rootfs.1", "B", "inactive", "bad", Some(("2.0", "2026-02-01T00:00:00Z")));
+    // The new system failed for another reason.
+    bus.folder.write("health-error", "no pictures: camera \"card\": failed\n");
+    let now = update(&server).await;
+    assert_eq!(
+        (&now["fell_back"]["cameras"], &now["missing_cameras"]),
+        (&json!(null), &json!(null))
+    );
+    let answer = give_up().await;
+    assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
+    // It has lost the camera, which is missing here, too.
+    let lost = "camera \"card\": shows the test card; it delivered pictures before the update";
+    bus.folder.write("health-error", format!("no pictures: berrymse: {lost}\n"));
+    let now = update(&server).await;
+    assert_eq!(now["fell_back"]["cameras"], json!(["card"]), "{now}");
+    assert_eq!(now["missing_cameras"], json!([{ "name": "card", "kind": "v4l2" }]), "{now}");
+    assert_eq!(now["trial"], Json::Null, "{now}");
+
+    // Not for a page of another site.
+    let request =
+        server.request("/api/update").method("POST").header(ORIGIN, "http://evil.example");
+    let request = request.header(CONTENT_TYPE, "application/json");
+    let answer = server.ask_with(request, "{\"without_cameras\": true}").await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert_eq!(recorded(&bus), json!([{ "name": "card", "kind": "v4l2" }]));
+    assert!(rauc.known.lock().unwrap().marked.is_empty());
+
+    let answer = give_up().await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    let now = answer.json();
+    assert_eq!((&now["state"], &now["installing"]), (&json!("installed"), &json!("2.0")), "{now}");
+    assert_eq!((&now["fell_back"], &now["missing_cameras"]), (&Json::Null, &Json::Null), "{now}");
+    assert_eq!(recorded(&bus), json!([]));
+    let marked = rauc.known.lock().unwrap().marked.clone();
+    assert_eq!(marked, [("active".to_string(), "other".to_string())]);
+}
+
+#[tokio::test]
+async fn a_new_system_can_be_kept_although_it_has_lost_a_camera() {
+    let bus = Bus::start().await;
+    let (rauc, _connection) = bus.rauc().await;
+    record(&bus);
+    let give_up = json!({ "without_cameras": true });
+    // Without the helper, which may change the record.
+    let server = bus.server_with(OPEN, &["--slot", "B", "--helper", "/nonexistent"]).await;
+    let answer = post_json(&server, give_up.clone()).await;
+    assert_eq!(answer.status, StatusCode::NOT_IMPLEMENTED, "{}", answer.text);
+    drop(server);
+
+    let helper = Helper::start(&bus.folder).await;
+    let options = ["--slot", "B", "--helper", helper.socket.to_str().unwrap()];
+    let server = bus.server_with(OPEN, &options).await;
+    let health = async || server.get("/healthz/update").await.status;
+    let now = update(&server).await;
+    assert_eq!(now["trial"], true, "{now}");
+    assert_eq!(now["missing_cameras"], json!([{ "name": "card", "kind": "v4l2" }]), "{now}");
+    assert_eq!(health().await, StatusCode::SERVICE_UNAVAILABLE);
+    let answer = post_json(&server, give_up).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    assert_eq!(answer.json()["missing_cameras"], Json::Null);
+    assert_eq!(health().await, StatusCode::OK);
+    assert!(rauc.known.lock().unwrap().marked.is_empty(), "the new system is running already");
+}
+
+#[tokio::test]
+async fn a_camera_that_is_missing_before_the_restart_is_reported() {
+    let bus = Bus::start().await;
+    let (rauc, _connection) = bus.rauc().await;
+    let server = bus.server_with(OPEN, &["--slot", "A"]).await;
+    rauc.go.notify_one();
+    server.post("/api/update", bundle("2.0", "berrymse-test")).await;
+    let now = state_becomes(&server, "installed").await;
+    assert_eq!(now["missing_cameras"], Json::Null, "{now}");
+    record(&bus);
+    let now = update(&server).await;
+    assert_eq!(now["missing_cameras"], json!([{ "name": "card", "kind": "v4l2" }]), "{now}");
 }

@@ -1,4 +1,4 @@
-//! Viewers: start, falling behind, changes of the stream, restarts, access control and shutdown.
+//! Viewers: start, falling behind, stream changes, restarts, access control and shutdown.
 
 use crate::support::{
     Clip, Feed, Folder, Frame, Server, TEST_CARD, Viewer, assert_even, berrymse, decode, describe,
@@ -24,7 +24,7 @@ fn camera(name: &str, source: &str) -> String {
     format!("[[camera]]\nname = {name:?}\nsource = {source}\n")
 }
 
-/// Sends frames of a clip with delimiters at once, and the delimiter that follows them.
+/// Sends frames of a clip that contains delimiters, all at once, and the delimiter that follows them.
 fn burst(feed: &mut Feed, clip: &Clip, range: std::ops::Range<usize>) {
     for n in range {
         // Each delimiter was sent with the frame before it, except the first.
@@ -34,20 +34,20 @@ fn burst(feed: &mut Feed, clip: &Clip, range: std::ops::Range<usize>) {
     }
 }
 
-/// The frame in a message with exactly one.
+/// Returns the frame in a message that contains exactly one.
 fn one_frame(message: &[u8]) -> Frame {
     let frames = frames(message);
     assert_eq!(frames.len(), 1);
     frames[0]
 }
 
-/// Decode time of the last frame in a message.
+/// Returns the decode time of the last frame in a message.
 fn last_time(message: &[u8]) -> u64 {
     let moof = message.windows(4).rposition(|four| four == b"tfdt").unwrap();
     u64::from_be_bytes(message[moof + 8..moof + 16].try_into().unwrap())
 }
 
-/// A request for the time of the server. The response has the same `id`.
+/// Creates a request for the server's time. The response has the same `id`.
 fn time_request(id: u32) -> Message {
     Message::text(format!("{{\"type\":\"time\",\"id\":{id}}}"))
 }
@@ -64,7 +64,7 @@ async fn answers_time_requests() {
     assert_eq!((&answer["type"], &answer["id"]), (&"time".into(), &1.into()));
     assert!(
         answer.get("frame").is_none(),
-        "the answer contains a frame before the first one: {answer}"
+        "the response names a frame before the first one was sent: {answer}"
     );
 
     burst(&mut feed, &clip, 0..5);
@@ -87,15 +87,15 @@ async fn answers_time_requests() {
         assert!(answer["frame"]["published"].as_f64().unwrap() <= now, "{answer}");
         assert!(now > last, "the time does not advance");
         if id > 2 {
-            // The server read its clock twice between the previous request and this answer, so no
-            // more time can have passed, at any load. The clock is in milliseconds.
+            // The server read its clock twice between the previous request and this response, so no
+            // more time can have passed, whatever the load. The times are in milliseconds.
             let most = last_asked.elapsed().as_secs_f64() * 1000.0;
             assert!(now - last <= most + 0.01, "{last} to {now} in {most} ms");
         }
         (last, last_asked) = (now, asked);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Frames arrive between the answers.
+    // Frames arrive between the responses.
     burst(&mut feed, &clip, 5..6);
     assert!(last_time(&viewer.binary().await) > newest);
 }
@@ -113,14 +113,15 @@ async fn status_allows_the_configured_origins() {
     }
 }
 
-/// The test card starts with all frames since its last key frame, at once.
+/// At the start, the test card sends all frames since its last key frame at once.
 #[tokio::test]
 async fn initial_backlog_does_not_raise_the_frame_rate() {
     let server = Server::start("[[camera]]\nsource = \"test-card\"\n").await;
     server
         .camera_until("camera", "a frame rate", |camera| {
             let rate = camera["framerate"].as_f64().unwrap();
-            // The rate is computed from the later of arrival and due time, so load can only lower it.
+            // The rate is computed over the longer of two periods, between arrivals or between due
+            // times, so load can only lower it.
             assert!(rate < 31.0, "{camera}");
             rate > 0.0 && camera["frames"].as_u64() > Some(20)
         })
@@ -139,7 +140,7 @@ async fn new_viewers_get_the_whole_group_of_pictures() {
         burst(&mut feed, &clip, sent..until);
         sent = until;
         server.camera_until("long", "the frames", |camera| camera["frames"] == sent).await;
-        // The camera sends nothing from here on, so no viewer can wait for a frame.
+        // The camera sends nothing more in this round, so viewers receive only the frames kept so far.
         let in_group = (sent - 1) % 300 + 1;
 
         let mut viewer = server.watch("/live").await;
@@ -164,13 +165,13 @@ async fn new_viewers_get_the_whole_group_of_pictures() {
             let data = within("the group", body.frame()).await.unwrap().unwrap();
             file.extend(data.into_data().unwrap());
         }
-        // With another sample entry (avc3) of the same length.
+        // The file has a different sample entry (avc3) of the same length.
         assert_eq!(frames(split_init(&file).1), group);
     }
 }
 
 #[tokio::test]
-async fn video_websocket_serves_pages_of_the_go_berrymse() {
+async fn video_websocket_serves_pages_for_the_go_version() {
     let server = Server::start(TEST_CARD).await;
     let mut viewer = server.watch("/video_websocket").await;
     let first = viewer.binary().await;
@@ -192,7 +193,7 @@ async fn video_websocket_serves_pages_of_the_go_berrymse() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_viewer_resumes_at_a_key_frame_and_others_lose_nothing() {
+async fn slow_viewer_resumes_at_a_key_frame_while_others_lose_nothing() {
     let folder = Folder::new();
     let options = "-vf noise=alls=80:allf=t -b:v 14M -minrate 14M -maxrate 14M -bufsize 2M \
                    -g 15 -keyint_min 15 -x264-params aud=1";
@@ -268,7 +269,7 @@ async fn slow_viewer_resumes_at_a_key_frame_and_others_lose_nothing() {
 #[tokio::test]
 async fn size_change_sends_a_new_init_segment() {
     let folder = Folder::new();
-    // One group of pictures each, so that a late viewer still gets all frames.
+    // Each clip is one group of pictures, so that a late viewer still gets all frames.
     let options = "-g 20 -x264-params aud=1";
     let small = Clip::encode(&folder, "small", "320x240", 20, options);
     let large = Clip::encode(&folder, "large", "640x360", 20, options);
@@ -330,7 +331,7 @@ async fn viewers_stay_connected_while_the_camera_restarts() {
         // Without a pause, so that the last frames arrive together with the end.
         feed.send(&clip.data[half..]);
         feed.close();
-        // Only frames: neither an init segment nor a message about lost frames.
+        // Only frames: neither an init segment nor a message about dropped frames.
         while all.len() < (run + 1) * clip.len() {
             all.push(one_frame(&viewer.binary().await));
         }
@@ -341,8 +342,8 @@ async fn viewers_stay_connected_while_the_camera_restarts() {
             })
             .await;
         assert!(status["error"].as_str().unwrap().contains("ended"), "{status:#}");
-        // A viewer that connects now gets no old picture: the answers to its requests come first. The
-        // second request is sent after the server had the chance to send a picture.
+        // A viewer that connects now gets no old picture: the responses to its requests arrive first.
+        // The second request is sent after the server has had a chance to send a picture.
         let mut late = server.watch("/live").await;
         for id in [1, 2] {
             late.socket.send(time_request(id)).await.unwrap();
@@ -397,7 +398,7 @@ async fn shake(
     within("the handshake", connecting).await.map(|(socket, _)| Viewer { socket })
 }
 
-/// Status and text of a rejected handshake.
+/// Returns the status and the text of a rejected handshake.
 async fn refusal(
     server: &Server,
     path: &str,
@@ -513,7 +514,7 @@ async fn rejects_foreign_origins_and_methods() {
             }
         }
     }
-    // HEAD, also for endless bodies.
+    // HEAD works even for endless bodies.
     for path in ["/", "/api/status", "/live.mp4", "/live.h264"] {
         let answer = server.ask(server.request(path).method(Method::HEAD)).await;
         assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, ""), "{path}");
@@ -522,7 +523,7 @@ async fn rejects_foreign_origins_and_methods() {
 
 // ---- Shutdown ----
 
-/// Two unique arguments for `sleep`.
+/// Returns two unique arguments for `sleep`.
 fn sleeps() -> [String; 2] {
     static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
     let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -566,9 +567,9 @@ async fn sigterm_closes_connections_and_ends_all_processes() {
         };
         assert_eq!(close.code, CloseCode::Away);
     }
-    within("the download's end", download.collect()).await.expect("a whole body");
+    within("end of the download", download.collect()).await.expect("a whole body");
     assert_eq!(server.ended().await.code(), Some(0));
-    // The processes end before the server, so there is no need to wait.
+    // The processes end before the server does, so the test need not wait for them.
     for sleep in &all {
         assert!(processes_with(sleep).is_empty(), "{sleep}");
     }
@@ -583,7 +584,7 @@ async fn sigkill_ends_the_programs_of_the_cameras() {
     wait_for_processes(&[a.clone(), b.clone()], true).await;
     server.kill();
     wait_for_processes(&[b], false).await;
-    // Children of the programs are not ended; end them here.
+    // The children of the programs are still running; end them here.
     for pid in processes_with(&a) {
         let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
     }
@@ -622,7 +623,7 @@ async fn health_reports_failed_cameras() {
     let answer = server.get("/healthz").await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.text.contains("\"gone\"") && !answer.text.contains("card"), "{}", answer.text);
-    // Not the exit status of a server that cannot be reached.
+    // The exit status differs from that for a server that cannot be reached.
     let (code, text) = health(&format!("http://{}", server.address)).await;
     assert_eq!(code, Some(3));
     assert!(text.contains("\"gone\""), "{text}");

@@ -1,8 +1,8 @@
 //! WebSocket according to RFC 6455, and limits: invalid clients, too many clients, slow clients.
 //!
 //! The protocol cases follow the categories of the autobahn-testsuite, as far as they apply to a server
-//! that sends and ignores messages; numbers such as 7.9.1 are those of its cases. Where that suite expects
-//! an echo, pictures must continue here.
+//! that does not echo messages. Numbers such as 7.9.1 are the case numbers of that suite. Where the suite
+//! expects an echo, these tests expect further pictures.
 
 use crate::support::websocket::{frame, header};
 use crate::support::{
@@ -30,10 +30,10 @@ const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
-/// The last ping of each case that must leave the connection open.
+/// Payload of the last ping in each case that must leave the connection open.
 const LAST_PING: &[u8] = b"last ping";
 
-/// A close frame.
+/// Returns a close frame.
 fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
@@ -79,13 +79,14 @@ impl Raw {
         let _ = within("write", self.stream.write_all(bytes)).await;
     }
 
-    /// Reads more; false at the end.
+    /// Reads more data. Returns false at the end of the connection.
     async fn more(&mut self) -> bool {
         let read = self.stream.read_buf(&mut self.buffer);
         within("data from the WebSocket", read).await.unwrap() > 0
     }
 
-    /// The next frame: first byte and payload. Asserts that it is valid for a server. `None` at the end.
+    /// Returns the first byte and the payload of the next frame, or `None` at the end. Asserts that a
+    /// server may send this frame.
     async fn frame(&mut self) -> Option<(u8, Bytes)> {
         loop {
             if let Some((first, header_len, len)) = self.header()
@@ -109,11 +110,12 @@ impl Raw {
         }
     }
 
-    /// First byte, length of the header, length of the payload, if already received.
+    /// Returns the first byte, the length of the header and the length of the payload, if they have been
+    /// received.
     fn header(&self) -> Option<(u8, usize, usize)> {
         let [first, second, rest @ ..] = &self.buffer[..] else { return None };
-        assert_eq!(first & 0xf0, FIN, "FIN is set and no reserved bit");
-        assert_eq!(second & 0x80, 0, "a server does not mask");
+        assert_eq!(first & 0xf0, FIN, "FIN must be set, and reserved bits must not");
+        assert_eq!(second & 0x80, 0, "a server must not mask frames");
         let (size, least) = match second {
             127 => (8, 0x1_0000),
             126 => (2, 126),
@@ -124,7 +126,7 @@ impl Raw {
         Some((*first, 2 + size, len))
     }
 
-    /// The next control frame.
+    /// Returns the next control frame.
     async fn control(&mut self) -> Option<(u8, Bytes)> {
         loop {
             match self.frame().await {
@@ -159,7 +161,7 @@ enum Delivery {
     ByteByByte,
 }
 
-/// Only cases up to this size are sent byte by byte.
+/// Maximum size of the cases that are sent byte by byte, in bytes.
 const MAX_BYTEWISE_LEN: usize = 160;
 
 #[derive(Default)]
@@ -275,7 +277,7 @@ async fn accepts_messages_of_up_to_4096_bytes() {
             let sent = frame(first, &vec![b'*'; len]);
             cases.closed(format!("9: {len} bytes, {first:x}"), sent, 1009);
         }
-        // The length alone is rejected. 0 and 4096 must not be encoded in 64 bits.
+        // The length is rejected before the payload arrives. 0 and 4096 must not be encoded in 64 bits.
         for len in [0u64, 4096, 65536, 1 << 40, i64::MAX as u64, u64::MAX] {
             let sent = [&[first, 0xff][..], &len.to_be_bytes()].concat();
             cases.closed(format!("9: {len} bytes in 64 bits, {first:x}"), sent, 1009);
@@ -360,7 +362,7 @@ async fn rejects_reserved_bits_opcodes_and_fragments() {
     for first in [CONTINUATION, CONTINUATION & !FIN] {
         for payload in [&b""[..], b"of nothing"] {
             let sent = [frame(first, payload), frame(TEXT, b"fine")].concat();
-            cases.closed(format!("5.9: {first:x} of nothing"), sent, 1003);
+            cases.closed(format!("5.9: continuation of nothing, {first:x}"), sent, 1003);
         }
     }
     cases.run("/video_websocket").await;
@@ -431,7 +433,7 @@ async fn answers_a_close_frame_with_its_code_and_closes() {
     cases.closed("7.3.2: half a code", frame(CLOSE, b"\x03"), 1002);
     cases.closed("7.3.4: with a reason", close(1000, "Schluß für heute".as_bytes()), 1000);
     cases.closed("7.3.5: with the longest reason", close(1000, &[b'*'; 123]), 1000);
-    cases.closed("7.3.6: with a longer one", close(1000, &[b'*'; 124]), 1002);
+    cases.closed("7.3.6: with a reason that is too long", close(1000, &[b'*'; 124]), 1002);
     // 7.7.x
     let good = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999];
     for code in good {
@@ -517,7 +519,8 @@ async fn limits_the_number_of_viewers() {
     wait_until("room for a viewer", async || try_watch(&server).await.ok()).await;
 }
 
-/// Reads until the server closes the connection, which it may do before it has read everything.
+/// Reads until the server closes the connection, which it may do before it has read everything that was
+/// sent.
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut received = vec![];
     let read = async { while let Ok(1..) = stream.read_buf(&mut received).await {} };
@@ -560,7 +563,7 @@ async fn limits_the_connections_from_one_address() {
             assert_eq!(headers["connection"], "close");
         }
     };
-    // The server notices with a delay that a client has disconnected, so new clients retry.
+    // The server notices disconnected clients with a delay, so new clients retry.
     let room_for_a_viewer = async || {
         let url = format!("ws://{}/live", server.address);
         wait_until("room for a viewer", async || {
@@ -587,7 +590,7 @@ async fn limits_the_connections_from_one_address() {
     assert_eq!(download.status(), StatusCode::OK);
     let first = room_for_an_idle_one().await;
     full().await;
-    // Any of them makes room for one when it disconnects.
+    // Each of them makes room for another one when it disconnects.
     drop(first);
     let second = room_for_an_idle_one().await;
     full().await;
@@ -626,7 +629,7 @@ async fn closes_incomplete_requests_after_the_timeout() {
     // A second request on the same connection.
     let response = ask(server.address, &format!("{whole}{half}")).await;
     assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{response:?}");
-    // A request that never ends, byte by byte.
+    // A request that never ends, sent byte by byte.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let drip = async {
         stream.write_all(half.as_bytes()).await?;
@@ -695,7 +698,7 @@ fn keep(mut viewer: Viewer, seen: Arc<Mutex<Vec<Frame>>>) -> tokio::task::JoinHa
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn closes_stalled_viewers_and_others_get_every_frame() {
+async fn closes_stalled_viewers_while_others_receive_every_frame() {
     let folder = Folder::new();
     let options = "-vf noise=alls=80:allf=t -b:v 14M -minrate 14M -maxrate 14M -bufsize 2M \
                    -g 15 -keyint_min 15 -x264-params aud=1";
@@ -719,14 +722,14 @@ async fn closes_stalled_viewers_and_others_get_every_frame() {
         within("the handshake", tokio_tungstenite::client_async(url, stream)).await.unwrap();
     server.camera_until("heavy", "three viewers", |camera| camera["viewers"] == 3).await;
 
-    // From now on it does not read. TIMEOUT is four times the server's limit.
+    // From now on, it does not read. TIMEOUT is six times the server's limit for writing.
     server
         .camera_until("heavy", "two viewers", |camera| {
             assert!(others.iter().all(|other| !other.is_finished()), "another viewer failed");
             camera["viewers"] == 2
         })
         .await;
-    // The connection is closed: after the data in flight, the end follows.
+    // The connection is closed, so it ends after the data in flight.
     let mut stream = stalled.into_inner();
     let mut rest = [0; 16 * 1024];
     within("end of the stalled connection", async {
@@ -749,7 +752,7 @@ async fn closes_stalled_viewers_and_others_get_every_frame() {
     }
 }
 
-/// Number of open files and sockets of a process.
+/// Returns the number of open files and sockets of a process.
 fn open_files(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }

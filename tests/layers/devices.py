@@ -19,7 +19,7 @@ class Part(NamedTuple):
 
 
 def settings(*files):
-    """The settings in files with Kconfig syntax: {"USB": "y"}. "# CONFIG_USB is not set" is "n"."""
+    """Returns the settings in files with Kconfig syntax: {"USB": "y"}. "# CONFIG_USB is not set" is "n"."""
     found = {}
     for file in files:
         for name, value, off in re.findall(r"^(?:CONFIG_(\w+)=(.*)|# CONFIG_(\w+) is not set)$", file.read_text(), re.M):
@@ -34,6 +34,9 @@ BOARDS = {
     if "raspberrypi" in file.read_text().splitlines()[0].split()
 }
 
+# Boards for which only the Yocto layer has an image, with their additional fragment.
+YOCTO_BOARDS = {"rpi5": LAYER / "dynamic-layers/raspberrypi/recipes-kernel/linux/files/berrymse-rpi5.cfg"}
+
 # The fragments that each tree merges into the kernel's default configuration.
 FRAGMENTS = {
     "buildroot": [TREE / "board/common/linux.fragment", TREE / "board/common/linux-raspberrypi.fragment"],
@@ -44,10 +47,15 @@ FRAGMENTS = {
 }
 
 
+def fragments(tree, board):
+    """The fragments that a tree merges for a board."""
+    return [*FRAGMENTS[tree], *([YOCTO_BOARDS[board]] if board in YOCTO_BOARDS else [])]
+
+
 def parts():
     table = []
     for line in (ROOT / "appliance/raspberrypi/devices.tsv").read_text().splitlines():
         if line and not line.startswith("#"):
             boards, *rest = line.split("\t")
-            table.append(Part(list(BOARDS) if boards == "all" else boards.split(","), *rest))
+            table.append(Part([*BOARDS, *YOCTO_BOARDS] if boards == "all" else boards.split(","), *rest))
     return table

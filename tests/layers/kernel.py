@@ -1,15 +1,15 @@
 """Configuration and modules of the Raspberry Pi kernel, as built by both trees.
 
-    KERNEL_TREE=FOLDER ./ci/test layers        or, without the other tests:
-    KERNEL_TREE=FOLDER target/layers/venv/bin/python -m pytest tests/layers/kernel.py
+    KERNEL_TREE=DIR ./ci/test layers        or, without the other tests:
+    KERNEL_TREE=DIR target/layers/venv/bin/python -m pytest tests/layers/kernel.py
 
-FOLDER contains a source tree of https://github.com/raspberrypi/linux, at the commit in board/common/common.config
-or a newer one. The fragments are merged into each board's configuration with that kernel's merge_config.sh, once
-like Buildroot (defaults of the board) and once like meta-raspberrypi (--alldefconfig). Then the tests check every
+DIR contains a source tree of https://github.com/raspberrypi/linux, at the commit in board/common/common.config
+or a newer one. That kernel's merge_config.sh merges the fragments into each board's configuration, once as in
+Buildroot (defaults of the board) and once as in meta-raspberrypi (--alldefconfig). Then the tests check every
 row of devices.tsv: the symbol has its value, it builds the driver, and the driver supports the device.
 
-The 64-bit modules in the table are compiled, and BusyBox modprobe must find each by the alias of its device. Takes
-ten minutes. Requires bison, flex, bc, libssl-dev, kmod, gcc-aarch64-linux-gnu and gcc-arm-linux-gnueabihf.
+The 64-bit modules in the table are compiled, and BusyBox modprobe must find each by the alias of its device. This
+takes ten minutes. Requires bison, flex, bc, libssl-dev, kmod, gcc-aarch64-linux-gnu and gcc-arm-linux-gnueabihf.
 """
 
 import functools
@@ -20,12 +20,13 @@ import subprocess
 
 import machine
 import pytest
-from devices import BOARDS, FRAGMENTS, ROOT, parts, settings
+from devices import BOARDS, FRAGMENTS, ROOT, YOCTO_BOARDS, fragments, parts, settings
 
 KERNEL = pathlib.Path(os.environ["KERNEL_TREE"]).resolve()
 COMPILER = {"arm": "arm-linux-gnueabihf-", "arm64": "aarch64-linux-gnu-"}
 # The Yocto layer has no 32-bit image for the Raspberry Pi 4.
 MERGES = [(board, tree) for board in BOARDS for tree in FRAGMENTS if (board, tree) != ("rpi4", "yocto")]
+MERGES += [(board, "yocto") for board in YOCTO_BOARDS]
 
 
 def run(*command, **options):
@@ -34,7 +35,14 @@ def run(*command, **options):
 
 
 def architecture(board):
-    return "arm64" if "BR2_aarch64=y" in BOARDS[board] else "arm"
+    return "arm64" if board in YOCTO_BOARDS or "BR2_aarch64=y" in BOARDS[board] else "arm"
+
+
+def defconfig(board):
+    # As in linux-raspberrypi.inc of meta-raspberrypi.
+    if board == "rpi5":
+        return "bcm2712"
+    return re.search('^BR2_LINUX_KERNEL_DEFCONFIG="(.*)"', BOARDS[board], re.M)[1]
 
 
 def environment(board):
@@ -44,14 +52,13 @@ def environment(board):
 
 def merge(board, tree, out):
     """Writes out/.config."""
-    name = re.search('^BR2_LINUX_KERNEL_DEFCONFIG="(.*)"', BOARDS[board], re.M)[1]
-    base = f"arch/{architecture(board)}/configs/{name}_defconfig"
+    base = f"arch/{architecture(board)}/configs/{defconfig(board)}_defconfig"
     script = ["scripts/kconfig/merge_config.sh", "-O", out]
     if tree == "buildroot":
-        run(*script, "-m", base, *FRAGMENTS[tree], env=environment(board))
+        run(*script, "-m", base, *fragments(tree, board), env=environment(board))
         run("make", "-s", f"O={out}", "olddefconfig", env=environment(board))
     else:
-        run(*script, base, *FRAGMENTS[tree], env=environment(board))
+        run(*script, base, *fragments(tree, board), env=environment(board))
 
 
 @pytest.mark.parametrize("board, tree", MERGES)
@@ -65,13 +72,13 @@ def test_configuration_meets_the_requirements_of_each_part(board, tree, tmp_path
 
 @functools.cache
 def makefiles():
-    """The Makefiles of drivers and network, with continued lines joined."""
+    """Returns the Makefiles of the drivers and the network stack, with continued lines joined."""
     files = [*KERNEL.glob("drivers/**/Makefile"), *KERNEL.glob("net/**/Makefile")]
     return {file: file.read_text(errors="replace").replace("\\\n", " ") for file in files}
 
 
 def folders(part):
-    """The folders in which the part's symbol builds its driver."""
+    """Returns the directories in which the part's symbol builds its driver."""
     rule = re.compile(rf"^obj-\$\(CONFIG_{part.symbol}\)\s*\+?=.*(?<![\w-]){re.escape(part.driver)}\.o\b", re.M)
     return [file.parent for file, text in makefiles().items() if rule.search(text)]
 
@@ -99,7 +106,7 @@ def test_overlays_exist_and_their_devices_are_in_the_table():
         for include in re.findall('#include "(.*)"', text):
             text += (folder / include).read_text()
         added = re.findall('compatible = "((?:sony|ovti|dongwoon|adi|asahi-kasei|rohm|raspberrypi),.*)"', text)
-        # A monochrome variant with the same driver.
+        # A monochrome variant that uses the same driver.
         added = [device for device in added if device != "sony,imx290llr"]
         assert {f"of:{device}" for device in added} <= known, name
 

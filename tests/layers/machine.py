@@ -1,7 +1,7 @@
 """A simulated machine: appliance/root with BusyBox in a chroot, and a /sys that consists of plain files.
 
 The appliance's scripts run with BusyBox mdev and modprobe. Only operations that would affect this machine's
-kernel are replaced: mounting, and the insertion of a module, which is recorded in /kernel/inserted. A module
+kernel are replaced: mounting, and inserting a module, which is recorded in /kernel/inserted instead. A module
 may have a script in /kernel/probe that replaces its driver's probe function and adds devices to /sys.
 """
 
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Unpacked by ./ci/test layers: BusyBox and its C library, in their usual folders.
+# Unpacked by ./ci/test layers: BusyBox and its C library, in their usual directories.
 BUSYBOX = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "layers/busybox"
 AS_ROOT = [] if os.geteuid() == 0 else ["sudo"]
 GROUPS = "root:x:0:\nvideo:x:44:\nberrymse:x:500:\n"
@@ -83,8 +83,9 @@ class Machine:
         (self.root / at / "subsystem").symlink_to(f"/sys/class/{subsystem}")
 
     def command(self, *command, device=None, **environment):
-        """The command line that runs a command in new namespaces, which end with it, and without access to this
-        machine's clock, modules or power. `device`: (a device of this machine, its name in the chroot)."""
+        """Returns the command line that runs a command in new namespaces, which exist as long as the command runs,
+        and without access to this machine's clock, modules or power. `device`: (a device of this machine, its name
+        in the chroot)."""
         variables = [f"{name}={value}" for name, value in {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment}.items()]
         inside = [
             "setpriv", "--bounding-set=-sys_time,-sys_module,-sys_boot,-sys_rawio", "env", "-i", *variables, "chroot", self.root, *command,
@@ -99,7 +100,7 @@ class Machine:
         return done.returncode, done.stdout + done.stderr
 
     def nodes(self):
-        """The device nodes in /dev: {name: (mode, owner, group)}."""
+        """Returns the device nodes in /dev: {name: (mode, owner, group)}."""
         _, listed = self.run("/usr/bin/find", "/dev", "-type", "c", "-exec", "stat", "-c", "%n %a %U %G", "{}", "+")
         rows = (line.split() for line in listed.splitlines())
         return {name.removeprefix("/dev/"): (mode, owner, group) for name, mode, owner, group in rows}

@@ -1,15 +1,15 @@
 """Reads our recipes with BitBake's own library, without OpenEmbedded.
 
 The classes of OpenEmbedded and meta-rauc are not available from PyPI. They are replaced by empty ones and by the
-few variables that our recipes use. So the tests check the contents and the syntax of *our* files. The commands in
-docs/yocto.md check that they work with the real classes.
+few variables that our recipes use. Therefore, the tests check only the contents and the syntax of *our* files. The
+commands in docs/yocto.md check that these files work with the real classes.
 """
 
 import pathlib
 import sys
 import types
 
-# Not included in the wheel; it is only needed to share builds between machines.
+# Not included in the wheel; needed only to share builds between machines.
 for name in ("hashserv", "hashserv.client"):
     sys.modules.setdefault(name, types.ModuleType(name))
 
@@ -25,7 +25,7 @@ FOREIGN_CLASSES = ("bundle", "cargo", "deploy", "image", "native", "nopackages",
 
 
 def config(folder, overrides="", **values):
-    """A data store with the configuration of a build. The empty classes are written to `folder`."""
+    """Returns a data store with the configuration of a build. The empty classes are written to `folder`."""
     for name in FOREIGN_CLASSES:
         at = folder / "classes-recipe" / f"{name}.bbclass"
         at.parent.mkdir(parents=True, exist_ok=True)

@@ -48,12 +48,12 @@ def test_boot_loads_the_driver_of_every_device(pi):
     assert set(pi.read("kernel/inserted").split()) == set(MODULES), said
     # mdev starts before any driver, so that it does not miss the devices that a driver adds.
     assert pi.read("kernel/log").splitlines()[0] == "mdev -d"
-    # Each module is loaded only once, although there are several scans.
+    # Each module is loaded only once, even though there are several scans.
     assert len(pi.read("kernel/inserted").split()) == len(MODULES)
 
 
 def test_coldplug_stops_after_20_scans(pi):
-    """Each loaded driver adds another device, without end."""
+    """Each driver that is loaded adds another device, endlessly."""
     pi.modules({"endless": (["acme:*"], [])})
     pi.device("acme", MODALIAS="acme:0")
     pi.write("usr/sbin/modprobe", "#!/bin/sh\necho >>/kernel/log\nn=$(wc -l </kernel/log)\nmkdir /sys/devices/$n\necho MODALIAS=acme:$n >/sys/devices/$n/uevent\n")
@@ -70,7 +70,7 @@ def test_mdev_loads_the_driver_of_a_new_device(pi):
 
 
 def device_nodes():
-    """The rows of appliance/device-nodes."""
+    """Returns the rows of appliance/device-nodes."""
     lines = (ROOT / "appliance/device-nodes").read_text().splitlines()
     return [line.split() for line in lines if line and not line.startswith("#")]
 
@@ -118,11 +118,11 @@ NODES = {
 }
 
 
-@pytest.mark.parametrize("present", ("at the start", "later"))
+@pytest.mark.parametrize("present", ("at boot", "later"))
 def test_server_may_open_only_its_devices(pi, present):
     for name, (number, subsystem, _) in NODES.items():
         pi.device(f"virtual/{subsystem}/{name.rsplit('/')[-1]}", number, subsystem, DEVNAME=name)
-    if present == "at the start":
+    if present == "at boot":
         pi.run("/usr/bin/busybox", "mdev", "-s")
     else:
         for name, (number, subsystem, _) in NODES.items():
@@ -147,6 +147,8 @@ def test_wifi_power_saving_is_disabled(pi):
 SPEED = 5
 # Delay of a write to a busy card, in seconds of the keeper's time.
 STALL = 10
+# When the system was built.
+BUILT = 1764547200
 # Default timeout of the Raspberry Pi's watchdog, in seconds.
 WATCHDOG = 15
 
@@ -157,11 +159,16 @@ KEEPER_SURROUNDINGS = {
     "fw_printenv": "echo 1",
     # Takes as long as three writes.
     "rauc": f"echo \"rauc $*\" >>/kernel/log\nsleep {3 * STALL}",
-    # The server: healthy at first. Once the slot is marked good, every second check reports an error, so that
-    # there is something to write. With /kernel/gone, it does not answer.
+    # The server: healthy at first. Once the slot is marked good, every other check reports an error, so that
+    # there is something to write. With /kernel/gone, the server does not respond. With /kernel/cameras, a camera
+    # always fails, and the file contains the exit status of the health check since the update.
     "berrymse": """
 if [ "$1" = boot-files ]; then echo boot-files >>/kernel/log; sleep 30; echo "boot files: up to date"; exit; fi
 [ ! -e /kernel/gone ] || exit 1
+case " $* " in
+*" --since-update "*) [ ! -e /kernel/cameras ] || exit "$(cat /kernel/cameras)" ;;
+*) [ ! -e /kernel/cameras ] || exit 3 ;;
+esac
 [ -e /run/berrymse/good ] || exit 0
 if rm /kernel/well 2>/dev/null; then exit 3; else touch /kernel/well; fi""",
     "reboot": "echo reboot >>/kernel/log; exec /usr/bin/busybox sleep 1000",
@@ -176,7 +183,7 @@ class Keeper:
         for name, script in KEEPER_SURROUNDINGS.items():
             pi.write(f"usr/sbin/{name}", f"#!/bin/sh\n{script}\n").chmod(0o755)
         pi.write("proc/cmdline", "rauc.slot=A\n")
-        pi.write("etc/os-release", "IMAGE_VERSION=0.1.0\n")
+        os.utime(pi.write("etc/os-release", "IMAGE_VERSION=0.1.0\n"), (0, BUILT))
         pi.write("run/log/messages", "what happened\n")
         (pi.root / "run/berrymse").mkdir()
         self.master, slave = pty.openpty()
@@ -184,6 +191,10 @@ class Keeper:
         self.tick()
         self.fed = [0.0]
         self.process = subprocess.Popen(pi.command("/usr/lib/berrymse/keeper", device=(os.ttyname(slave), "dev/watchdog")))
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
 
     def now(self):
         return (time.monotonic() - self.started) * SPEED
@@ -211,8 +222,7 @@ class Keeper:
 def keeper(pi):
     keeper = Keeper(pi)
     yield keeper
-    keeper.process.kill()
-    keeper.process.wait()
+    keeper.stop()
 
 
 def test_watchdog_is_fed_while_the_card_is_busy(keeper):
@@ -220,7 +230,7 @@ def test_watchdog_is_fed_while_the_card_is_busy(keeper):
     keeper.run(90, until=good.exists)
     assert good.exists(), keeper.log()
     keeper.run(80)
-    # The state is written nevertheless.
+    # The state is written despite the delays.
     assert keeper.pi.read("data/berrymse/state/health").strip() in ("well", "ill")
     assert keeper.pi.read("data/berrymse/state/proved-A").startswith("0.1.0 ")
     assert keeper.log().count("rauc status mark-good") == 1
@@ -242,16 +252,68 @@ def test_machine_restarts_if_the_server_is_gone_and_saves_the_log(keeper):
     assert keeper.gap() < WATCHDOG, keeper.fed
     assert keeper.pi.read("data/log/messages.A") == "what happened\n"
     assert keeper.pi.read("data/berrymse/health-error").startswith("the server did not answer for 60 s")
-    # Afterwards it is not, so that it resets the machine if the restart hangs.
+    # After that, it is no longer fed, so that it resets the machine if the restart hangs.
     keeper.run(2)
     before = len(keeper.fed)
     keeper.run(2 * WATCHDOG)
     assert len(keeper.fed) == before
 
 
+# A new system in slot A. The exit status of `berrymse health --since-update` (0: the cameras that the old system
+# in slot B recorded deliver pictures, 3: one does not), and what the keeper does. Without this option, the
+# health check always fails: another camera does not deliver.
+@pytest.mark.parametrize("before", ("well", "ill"))
+@pytest.mark.parametrize("since_update, stays", ((0, True), (3, False)))
+def test_new_system_stays_only_with_the_cameras_of_the_old_one(pi, before, since_update, stays):
+    record = pi.write("data/berrymse/state/cameras-B", "{}")
+    pi.write("data/berrymse/state/health", f"{before}\n")
+    pi.write("kernel/cameras", f"{since_update}\n")
+    keeper = Keeper(pi)
+    try:
+        good = pi.root / "run/berrymse/good"
+        keeper.run(150, until=lambda: good.exists() or "reboot" in keeper.log())
+        assert (good.exists(), "reboot" in keeper.log()) == (stays, not stays)
+        # The cameras are required as long as the system is new.
+        keeper.run(150, until=lambda: not record.exists() or "reboot" in keeper.log())
+        assert record.exists() != stays
+    finally:
+        keeper.stop()
+
+
+# Without a record, for example from 0.1.0, and in a system that was marked good before, a camera that failed
+# before the update does not matter.
+@pytest.mark.parametrize("proved, before", ((False, "ill"), (True, "well")))
+def test_failed_cameras_do_not_matter_if_they_failed_before(pi, proved, before):
+    pi.write("data/berrymse/state/health", f"{before}\n")
+    pi.write("kernel/cameras", "3\n")
+    if proved:
+        pi.write("data/berrymse/state/proved-A", f"0.1.0 {BUILT}\n")
+        record = pi.write("data/berrymse/state/cameras-B", "{}")
+    keeper = Keeper(pi)
+    try:
+        good = pi.root / "run/berrymse/good"
+        keeper.run(150, until=lambda: good.exists() or "reboot" in keeper.log())
+        assert good.exists() and "reboot" not in keeper.log()
+        # The page still shows the missing camera.
+        assert not proved or record.exists()
+    finally:
+        keeper.stop()
+
+
+# RAUC calls the script as root, and an error must not prevent the installation.
+@pytest.mark.parametrize("status", (0, 1))
+def test_cameras_are_recorded_before_an_installation(pi, status):
+    conf = (ROOT / "appliance/root/etc/rauc/system.conf").read_text()
+    script = re.search(r"^pre-install=(.*)$", conf, re.M)[1]
+    pi.write("usr/sbin/berrymse", f'#!/bin/sh\necho "$*" >>/kernel/log\nexit {status}\n').chmod(0o755)
+    pi.write("usr/sbin/logger", "#!/bin/sh\ncat >/dev/null\n").chmod(0o755)
+    assert pi.run(script)[0] == 0
+    assert pi.read("kernel/log") == "record-cameras --config /boot/berrymse.toml --last-good /data/berrymse/berrymse.toml\n"
+
+
 def test_raspberry_pi_watchdog_timeout_exceeds_the_delay_of_a_busy_card():
     heartbeat = int(re.fullmatch("bcm2835_wdt.heartbeat=([0-9]+)", (ROOT / "appliance/raspberrypi/arguments").read_text().strip())[1])
-    # The health check, the sleep, and the longest delay of each.
+    # The health check and the sleep take at most 5 s each; each can also be delayed by a write.
     assert heartbeat > 5 + 5 + 2 * STALL
     # The driver sets the hardware timer to the timeout modulo 16 s, and the kernel feeds it every 8 s.
     assert heartbeat % 16 > 12

@@ -1,5 +1,5 @@
-"""Checks of the Buildroot tree that need neither a build nor Buildroot (`ci/image/buildroot check` needs it). The
-tools come from Debian: mkimage, mtools, mkfs, sfdisk, QEMU and a U-Boot for it."""
+"""Checks of the Buildroot tree that need neither a build nor Buildroot itself, unlike `ci/image/buildroot check`. The
+tools come from Debian: mkimage, mtools, mkfs, sfdisk, QEMU and a U-Boot for QEMU."""
 
 import gzip
 import hashlib
@@ -27,7 +27,7 @@ def run(*command, **options):
 
 
 def settings(text):
-    """The settings in a file with Kconfig syntax, including "# X is not set"."""
+    """Returns the settings in a file with Kconfig syntax, including "# X is not set"."""
     lines = [line for line in text.splitlines() if line.startswith(("BR2_", "CONFIG_", "# BR2_", "# CONFIG_"))]
     assert len(set(lines)) == len(lines), sorted(line for line in lines if lines.count(line) > 1)
     return set(lines)
@@ -45,7 +45,7 @@ def test_each_board_has_a_configuration():
 
 @pytest.mark.parametrize("board", BOARDS)
 def test_configuration_matches_its_fragments(board):
-    """savedefconfig makes it minimal and sorted. This test checks that it was regenerated after a change."""
+    """savedefconfig writes a minimal, sorted file. This test checks that the file was regenerated after a change."""
     own = (TREE / f"board/{board}/board.config").read_text()
     shared = own.splitlines()[0].removeprefix("# with: ").split()
     assert shared[0] == "common"
@@ -77,7 +77,7 @@ def test_images_with_wifi_contain_iw():
 
 
 def environment(tmp_path, config=""):
-    """The environment of Buildroot's scripts."""
+    """Returns the environment of Buildroot's scripts."""
     (tmp_path / "config").write_text(config)
     (tmp_path / "host/bin").mkdir(parents=True, exist_ok=True)
     base = {
@@ -93,7 +93,7 @@ def environment(tmp_path, config=""):
 
 def test_root_contains_all_files_of_the_appliance(tmp_path):
     target = tmp_path / "target"
-    # As Buildroot leaves it.
+    # The state in which Buildroot leaves the directory.
     for folder in ("etc/init.d", "etc/dbus-1/system.d", "usr/share/dbus-1", "usr/lib/modules/6.12.61", "tmp", "run"):
         (target / folder).mkdir(parents=True)
     (target / "usr/lib/modules/6.12.61/modules.dep").write_text("kernel/uvcvideo.ko:\n")
@@ -111,7 +111,7 @@ def test_root_contains_all_files_of_the_appliance(tmp_path):
         assert not re.search(r"@[A-Z_0-9]+@", there.read_text()), there
     assert "compatible=berrymse-rpi4-64" in (target / "etc/rauc/system.conf").read_text()
     assert (target / "etc/rauc/keyring.pem").read_text() == (tmp_path / "keys/ca.pem").read_text()
-    assert (target / "etc/berrymse-development").exists(), "the keys are in a build folder"
+    assert (target / "etc/berrymse-development").exists(), "the keys are in a build directory"
     assert not (target / "etc/init.d/S01syslogd").exists()
     assert not (target / "etc/resolv.conf").is_symlink()
 
@@ -123,7 +123,7 @@ def test_root_contains_all_files_of_the_appliance(tmp_path):
 
 
 def checked(root):
-    """The error message of `assemble check` for a root file system."""
+    """Returns the error message of `assemble check` for a root file system."""
     return subprocess.run([ASSEMBLE, "check", root], capture_output=True, text=True).stderr
 
 
@@ -191,7 +191,7 @@ def test_rejects_root_whose_libcamera_finds_no_camera(tmp_path):
 
 
 def test_no_image_with_libcamera_has_udev():
-    """Buildroot builds libcamera with udev support exactly if the image has udev."""
+    """Buildroot builds libcamera with udev support if and only if the image contains udev."""
     for board in BOARDS:
         made = (TREE / f"configs/berrymse_{board}_defconfig").read_text()
         if "LIBCAMERA" in made:
@@ -200,7 +200,7 @@ def test_no_image_with_libcamera_has_udev():
 
 
 def test_both_trees_reject_root_without_modules(tmp_path):
-    """Buildroot runs depmod before post-build.sh, OpenEmbedded after ROOTFS_POSTPROCESS_COMMAND."""
+    """Buildroot runs depmod before post-build.sh; OpenEmbedded runs it after ROOTFS_POSTPROCESS_COMMAND."""
     (tmp_path / "target/etc/init.d").mkdir(parents=True)
     script = TREE / "board/common/post-build.sh"
     done = subprocess.run([script, tmp_path / "target", "rpi4_64"], env=environment(tmp_path), capture_output=True, text=True)
@@ -219,7 +219,7 @@ def overlays():
 
 
 def image(board, at):
-    """Runs post-image.sh with placeholders for firmware, kernel and root: returns (card, slot.txt, config.txt)."""
+    """Runs post-image.sh with placeholders for firmware, kernel and root. Returns (card, slot.txt, config.txt)."""
     images = at / "images"
     (images / "rpi-firmware/overlays").mkdir(parents=True)
     for name in overlays():
@@ -253,7 +253,7 @@ PIS = [board for board in BOARDS if board != "qemu_aarch64"]
 
 @pytest.mark.parametrize("board", PIS)
 def test_raspberry_pi_slots_contain_the_kernel_arguments(board, tmp_path):
-    """In the slot, which is part of every update, and not in cmdline.txt, which is not."""
+    """The arguments are in the slot, which is part of every update, and not in cmdline.txt, which is not."""
     _, slot, _ = image(board, tmp_path)
     assert slot["arguments"] == (ROOT / "appliance/raspberrypi/arguments").read_text().strip()
 
@@ -270,7 +270,7 @@ def test_config_txt_matches_the_camera_of_the_board(board, tmp_path):
     names = [line.split("=")[0] for line in config if line and line[0] not in "#[" and not line.startswith("dtoverlay=")]
     assert len(set(names)) == len(names), config
     assert "enable_uart=1" in config and "dtoverlay=disable-bt" in config
-    # For the Compute Module 4 only; all settings after it are for all boards.
+    # This setting is for the Compute Module 4 only; all settings after it are for all boards.
     start = config.index("[cm4]")
     assert config[start + 1 : start + 3] == ["dtoverlay=dwc2,dr_mode=host", "[all]"]
     assert [line for line in config if line.startswith("[")] == ["[cm4]", "[all]", "[all]"]
@@ -322,7 +322,7 @@ def test_card_matches_the_layout(card):
 
 
 def test_rejects_card_without_an_overlay(card, tmp_path):
-    """The firmware silently ignores a missing overlay, and the camera would not work."""
+    """The firmware would silently ignore a missing overlay, and the camera would not work."""
     boot = tmp_path / "boot"
     run(ASSEMBLE, "boot", boot)
     run(ASSEMBLE, "set", boot)
@@ -350,7 +350,7 @@ def test_card_is_reproducible(card, tmp_path):
 
 
 def u_boot(machine, card, at, until):
-    """Starts U-Boot and returns its output on the serial port, up to a pattern."""
+    """Starts U-Boot. Returns its output on the serial port, up to a pattern."""
     copy, console = at / "copy.img", at / "console"
     run("cp", "--sparse=always", card, copy)
     qemu, processor = {"qemu_arm64": ("aarch64", "cortex-a53"), "qemu_arm": ("arm", "cortex-a15")}[machine]
@@ -365,7 +365,7 @@ def u_boot(machine, card, at, until):
     try:
         text = ""
         for _ in range(600):
-            assert process.poll() is None, "QEMU has ended"
+            assert process.poll() is None, "QEMU has exited"
             text = console.read_text(errors="replace") if console.exists() else ""
             if re.search(until, text, re.S):
                 break
@@ -467,8 +467,8 @@ def test_boot_script_ignores_a_trial_of_the_other_half(card, tmp_path):
 
 def test_bootz_starts_a_32_bit_kernel_in_the_first_128_mib(tmp_path):
     """A zImage decompresses itself to the start of the 128 MiB block in which it lies, and Linux does not use the
-    memory below that block. This kernel prints where it was started on the virtual machine's serial port. Memory
-    starts at 0x40000000."""
+    memory below that block. On the virtual machine's serial port, this kernel prints whether it was started in the
+    first block. Memory starts at 0x40000000."""
     instructions = [0xEA00000E]  # b 0x40
     instructions += [0xE1A00000] * 8 + [0x016F2818, 0, 0x1000] + [0xE1A00000] * 4  # header: magic, start, end
     instructions += [

@@ -19,7 +19,7 @@ from recipes import LAYER, ROOT
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
 RECIPES = sorted(LAYER.rglob("*.bb"))
 APPENDS = sorted(LAYER.rglob("*.bbappend"))
-MACHINES = {"raspberrypi0-wifi", "raspberrypi3-64", "raspberrypi4-64", "qemuarm64"}
+MACHINES = {"raspberrypi0-wifi", "raspberrypi3-64", "raspberrypi4-64", "raspberrypi5", "qemuarm64"}
 KAS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((LAYER / "kas").glob("*.yml"))}
 
 
@@ -30,7 +30,7 @@ def run(*command, **more):
 
 
 def files_of(d):
-    """The files of this repository in SRC_URI, each with its path."""
+    """Returns the files of this repository in SRC_URI, each with its path."""
     folders = [pathlib.Path(folder) for folder in d.getVar("FILESPATH").split(":") if folder]
     for uri in d.getVar("SRC_URI").split():
         if uri.startswith("file://"):
@@ -163,7 +163,7 @@ def test_appends_change_only_our_distribution(path, tmp_path):
 
 
 def test_libcamera_is_built_without_udev(tmp_path):
-    """As in Buildroot, because the images use mdev."""
+    """The images use mdev instead of udev, as in Buildroot."""
     d = recipes.config(tmp_path, "rpi:berrymse-os", DEPENDS="udev gnutls", EXTRA_OEMESON="-Dcam=enabled")
     recipes.append(LAYER / "dynamic-layers/multimedia-layer/recipes-multimedia/libcamera/libcamera_%.bbappend", d)
     assert d.getVar("DEPENDS").split() == ["gnutls"]
@@ -173,7 +173,7 @@ def test_libcamera_is_built_without_udev(tmp_path):
 
 
 def test_files_that_bitbake_checksums_exist(tmp_path):
-    """A change to one of these files repeats the task. BitBake warns about broken links."""
+    """A change to one of these files makes BitBake run the task again. BitBake warns about broken links."""
     d = recipes.config(tmp_path, BERRYMSE_KEYRING="ca.pem")
     image = recipes.read(LAYER / "recipes-core/images/berrymse-image.bb", d)[""]
     recipes.append(LAYER / "classes-recipe/image_types_berrymse.bbclass", image)
@@ -355,7 +355,7 @@ def test_root_contains_the_files_of_the_appliance(tmp_path):
     assert (root / "etc/rauc/keyring.pem").read_text() == "a certificate"
     assert (root / "etc/berrymse-development").exists()
     assert (tmp_path / "squashfs.sort").read_text() == "usr/bin/berrymse -1\n"
-    # The device's clock starts no earlier than the build of this system.
+    # The device's clock must not start before the build time of this system.
     made = int(d.getVar("REPRODUCIBLE_TIMESTAMP_ROOTFS"))
     assert made > 1763000000
 
@@ -400,6 +400,6 @@ def test_unit_is_valid_and_restricted(tmp_path):
     )
     ours = [line for line in said.stderr.splitlines() if "berrymse" in line]
     assert said.returncode == 0 and not ours, said.stderr
-    # 1.8 with the systemd of Debian 12.
+    # The exposure level is 1.8 with the systemd of Debian 12.
     said = run("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=20", unit)
     print(said.splitlines()[-1])

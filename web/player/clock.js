@@ -1,41 +1,41 @@
-// Estimates the server's clock as NTP does: the server's reading is taken to be halfway between question
-// and answer, and the answer with the shortest recent round trip is the most accurate.
-// Pure: all times are passed in, in milliseconds.
+// Estimates the server's clock as NTP does: the server's time is assumed to lie halfway between request
+// and reply, and the reply with the shortest recent round trip is the most accurate. Pure: all times are
+// passed in, in milliseconds.
 
-/** Number of answers, and of published frames, to keep. */
+/** Number of replies, and of published frames, to keep. */
 const HISTORY_LENGTH = 8;
 
 export class Clock {
-  #askedAt = new Map();
-  #answers = [];
+  #sentAt = new Map();
+  #replies = [];
   #count = 0;
   /** Frames whose publication time is known: `{ time, published }`. */
   published = [];
 
-  /** The next question to send. */
-  question(now) {
-    this.#askedAt.set(++this.#count, now);
+  /** Returns the next request to send. */
+  request(now) {
+    this.#sentAt.set(++this.#count, now);
     return JSON.stringify({ type: 'time', id: this.#count });
   }
 
-  /** Number of questions sent so far. */
+  /** Number of requests sent so far. */
   get count() {
     return this.#count;
   }
 
-  /** Processes the server's answer, received at `receivedAt`. */
-  answer({ id, now, frame }, receivedAt) {
-    const askedAt = this.#askedAt.get(id);
-    if (askedAt === undefined) return;
-    this.#askedAt.delete(id);
-    const roundTrip = receivedAt - askedAt;
-    const offset = (askedAt + receivedAt) / 2 - now;
-    this.#answers = [...this.#answers.slice(1 - HISTORY_LENGTH), { roundTrip, offset }];
+  /** Processes the server's reply, received at `receivedAt`. */
+  onReply({ id, now, frame }, receivedAt) {
+    const sentAt = this.#sentAt.get(id);
+    if (sentAt === undefined) return;
+    this.#sentAt.delete(id);
+    const roundTrip = receivedAt - sentAt;
+    const offset = (sentAt + receivedAt) / 2 - now;
+    this.#replies = [...this.#replies.slice(1 - HISTORY_LENGTH), { roundTrip, offset }];
     if (frame) this.published = [...this.published.slice(1 - HISTORY_LENGTH), frame];
   }
 
-  /** The most accurate answer: `offset` is this clock minus the server's. */
+  /** The most accurate reply. `offset` is this clock minus the server's. */
   get best() {
-    return this.#answers.reduce((a, b) => (b.roundTrip < a.roundTrip ? b : a), { roundTrip: Infinity });
+    return this.#replies.reduce((a, b) => (b.roundTrip < a.roundTrip ? b : a), { roundTrip: Infinity });
   }
 }

@@ -10,16 +10,16 @@ const CONNECT_TIMEOUT_MS = [2000, 10000];
 /** A longer gap between two messages means that the network has stalled. */
 const NETWORK_STALL_MS = 250;
 
-/** The delay before reconnecting after `failures` failures in a row. `random` is from 0 to 1. */
+/** Returns the delay before reconnecting after `failures` consecutive failures. `random` is from 0 to 1. */
 export function retryDelay(failures, random) {
   const [first, longest] = RETRY_DELAY_MS;
   return Math.min(first * 2 ** failures, longest) * (0.5 + random);
 }
 
-/** The camera that a stream URL names; '' for the first one. */
+/** Returns the camera name in a stream URL; '' for the first camera. */
 export const cameraName = (url) => decodeURIComponent(url.pathname.match(/\/live\/([^/]+)$/)?.[1] ?? '');
 
-/** The status URL of the server that a stream URL belongs to. */
+/** Returns the status URL of the server in a stream URL. */
 export function statusUrl(url) {
   const status = new URL(cameraName(url) ? '../api/status' : 'api/status', url);
   status.protocol = status.protocol.replace('ws', 'http');
@@ -30,18 +30,18 @@ export class Connection {
   #socket = null;
   #timer = 0;
   #handlers;
-  /** Failures in a row. */
+  /** Number of consecutive failures. */
   failures = 0;
   /** The estimate of the server's clock for this connection. */
   clock = new Clock();
-  /** When the last message arrived. */
+  /** Time at which the last message arrived. */
   lastMessageAt = 0;
   /** Whether the network has stalled. The code that reads it resets it. */
   stalled = false;
 
   /**
-   * `handlers`: `opened()`, `text(object)`, `data(buffer)`, and `lost()`, which is also called after a
-   * timeout.
+   * `handlers` are `opened()`, `text(object)`, `data(buffer)`, and `lost()`, which is also called
+   * after a timeout.
    */
   constructor(handlers) {
     this.#handlers = handlers;
@@ -74,7 +74,7 @@ export class Connection {
       this.lastMessageAt = now;
       if (typeof data !== 'string') return this.#handlers.data(data);
       const message = JSON.parse(data);
-      if (message.type === 'time') this.clock.answer(message, performance.now());
+      if (message.type === 'time') this.clock.onReply(message, performance.now());
       else this.#handlers.text(message);
     };
     socket.onclose = () => this.#handlers.lost();
@@ -90,7 +90,7 @@ export class Connection {
 
   /** Asks for the server's time. */
   askTime() {
-    this.#socket.send(this.clock.question(performance.now()));
+    this.#socket.send(this.clock.request(performance.now()));
   }
 
   close() {

@@ -1,4 +1,4 @@
-// The appearance of <berry-mse>: its style sheet, the control bar, the statistics as text, and downloads.
+// The user interface of <berry-mse>: style sheet, control bar, statistics as text, and downloads.
 
 export const STYLE = `
   :host { display: block; position: relative; overflow: hidden; background: #000; color: #fff;
@@ -57,7 +57,7 @@ export function updateBar(bar, { paused, recording, overlay }, onPress) {
   buttons.overlay.ariaPressed = overlay;
 }
 
-/** The text of the overlay. */
+/** Returns the text of the overlay. */
 export function statisticsText(stats) {
   const ms = (time) => `${time?.toFixed(time < 9.95 ? 1 : 0) ?? '?'} ms`;
   return `age         ${ms(stats.age)}
@@ -69,10 +69,10 @@ policy      ${stats.policy}
 reconnects  ${stats.reconnects}`;
 }
 
-/** How long a downloaded file stays in memory. */
+/** Time that a downloaded file stays in memory. */
 const DOWNLOAD_TIMEOUT_MS = 60000;
 
-/** Downloads `blob` as a file with this extension. */
+/** Downloads `blob` as a file with the given extension. */
 export function download(blob, extension) {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(blob);

@@ -1,4 +1,4 @@
-// A surface: a <video> that is fed through Media Source Extensions, or Managed Media Source on iPhones.
+// A surface: a <video> fed through Media Source Extensions, or through Managed Media Source on iPhones.
 // All surfaces have append(message), change(init text message), live() and close().
 
 import { TIMESCALE, concatenate, mimeType } from './parse.js';
@@ -28,8 +28,8 @@ export class VideoSurface {
   #conditions;
 
   /**
-   * `failed(message)` reports an error, `restart()` asks for a new connection, `conditions()` returns
-   * `step` and `screen` (policy.js).
+   * `failed(message)` reports an error, `restart()` requests a new connection, and `conditions()`
+   * returns `step` and `screen` (see policy.js).
    */
   constructor(video, policy, init, { failed, restart, conditions }) {
     this.#video = video;
@@ -43,7 +43,8 @@ export class VideoSurface {
       this.#buffer.addEventListener('updateend', () => this.#appended());
       this.#appendQueue();
     });
-    // A Managed Media Source says when it wants data. Data that has waited too long is useless.
+    // A Managed Media Source signals when it accepts data. Data that has waited too long is
+    // discarded.
     source.addEventListener('startstreaming', () => (this.#discarded ? restart() : this.#appendQueue()));
     video.onwaiting = () => { if (!video.seeking) this.#pacer.stalled(); };
     video.src = URL.createObjectURL(source);
@@ -85,7 +86,7 @@ export class VideoSurface {
       if (parts.length) buffer.appendBuffer(parts.length > 1 ? concatenate(parts) : parts[0]);
       this.#full = false;
     } catch (error) {
-      // If the buffer is full, make room and try once more.
+      // If the buffer is full, make room and retry once.
       this.#queue.unshift(...parts);
       if (error.name === 'QuotaExceededError' && !this.#full && this.#removeBefore(0)) this.#full = true;
       else this.#failed(`The browser rejected the video data (${error.name}).`);
@@ -94,7 +95,7 @@ export class VideoSurface {
 
   /**
    * Removes data more than `seconds` behind the playback position. Removes only whole groups of pictures:
-   * browsers remove a group up to its end, which for the current group is the live edge.
+   * browsers remove a group up to its end, which is the live edge in the case of the current group.
    */
   #removeBefore(seconds) {
     const old = this.#keys.filter((key) => key <= this.#video.currentTime - seconds);
@@ -110,7 +111,7 @@ export class VideoSurface {
     if (!this.#removeBefore(BACK_BUFFER_S)) this.#appendQueue();
   }
 
-  /** Adjusts position and rate to the live edge. */
+  /** Adjusts the position and the playback rate to stay at the live edge. */
   live() {
     const video = this.#video;
     const { buffered, currentTime, playbackRate } = video;

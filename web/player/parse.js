@@ -36,17 +36,17 @@ export function parseMessage(data) {
   return { data, init, frames };
 }
 
-/** The bytes of a frame within its message: 4-byte lengths and NAL units. */
+/** Returns the bytes of a frame within its message: NAL units, each after its 4-byte length. */
 export const frameBytes = ({ data }, { at, end }) => new Uint8Array(data, at + 108, end - at - 108);
 
-/** A copy of a frame's fragment with a different decode time. */
+/** Returns a copy of a frame's fragment with a different decode time. */
 export function retimedFragment({ data }, { at, end }, time) {
   const copy = data.slice(at, end);
   new DataView(copy).setBigUint64(64, BigInt(time));
   return copy;
 }
 
-/** The content of the `avcC` box of an init segment: the decoder configuration of ISO/IEC 14496-15. */
+/** Returns the content of the `avcC` box of an init segment: the decoder configuration of ISO/IEC 14496-15. */
 export function decoderConfiguration(init) {
   let at = 4;
   while (at < init.length && String.fromCharCode(...init.subarray(at, at + 4)) !== 'avcC') at++;
@@ -65,5 +65,5 @@ export function concatenate(parts) {
   return all;
 }
 
-/** The MIME type that an `init` text message describes. */
+/** Returns the MIME type for an `init` text message. */
 export const mimeType = ({ codec }) => `video/mp4; codecs="${codec}"`;

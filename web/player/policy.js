@@ -1,13 +1,13 @@
-// Decides how to stay at the live edge: which policy suits the browser, at which rate to play, when to
+// Decides how to stay at the live edge: which policy suits the browser, how fast to play, when to
 // seek, and when a policy has failed. Pure: no DOM. Times are in seconds unless a name says otherwise.
 
 /** Lag behind the policy's target above which playback speeds up, or seeks to a newer key frame. */
 const CATCH_UP_LAG = { webkit: 0.08, other: 0.2 };
 /** Lag behind the target above which playback always seeks. */
 const SEEK_LAG = { webkit: 1, other: 3 };
-/** A seek is not worth its cost below this distance. */
+/** Below this distance, a seek is not worth its cost. */
 const MIN_SEEK = 0.08;
-/** Every stall adds to the distance that `nudge` keeps; the sum is limited, and decays. */
+/** Every stall adds slack to the distance that `nudge` keeps; the total is limited, and decays. */
 const SLACK_STEP = 0.02;
 const MAX_SLACK = 0.2;
 const SLACK_DECAY_TIME = 20;
@@ -15,20 +15,21 @@ const MAX_RATE = 16;
 /** Smaller changes to the playback rate are not applied. */
 const MIN_RATE_CHANGE = 0.01;
 
-/** `run-ahead` needs to be this much faster than the camera. */
+/** Minimum playback rate of `run-ahead`. */
 const MIN_RUN_AHEAD_RATE = 1.2;
-/** Slightly less than one frame per refresh: at exactly one, and at a rate of 2, some frames are skipped. */
+/** Less than one frame per refresh, and less than 2: at those rates, browsers skip some frames. */
 const runAheadRate = (step, screen) => Math.min(1.75, (0.87 * step) / screen);
 
 /**
- * `rate` is the playback rate, `edge` the target distance to the end of the buffer. Both take an object:
- * `step` is the time between frames, `screen` the time between screen refreshes, `behind` the lag behind
- * the target right after data was appended, and `slack` the additional distance after stalls.
+ * `rate` returns the playback rate, `edge` the target distance from the end of the buffer. Both take an
+ * object: `step` is the time between frames, `screen` the time between screen refreshes, `behind` the
+ * lag behind the target right after data was appended, and `slack` the additional distance after stalls.
  *
- * WebKit restarts its pipeline for every rate other than 1 and for every seek: both are avoided there.
+ * WebKit restarts its pipeline at every change of the rate and at every seek, so in WebKit the rate
+ * stays at 1, and seeks are avoided where possible.
  */
 export const POLICIES = {
-  // Plays faster than the camera, so it waits for each frame and shows it immediately.
+  // Plays faster than the camera delivers: waits for each frame and shows it immediately.
   'run-ahead': {
     surface: 'mse',
     suits: ({ step, screen, webkit }) => !webkit && runAheadRate(step, screen) >= MIN_RUN_AHEAD_RATE,
@@ -46,16 +47,17 @@ export const POLICIES = {
   webcodecs: { surface: 'webcodecs', suits: () => true },
 };
 
-/** In order of preference. */
+/** The policies in order of preference. */
 const PREFERENCE = ['run-ahead', 'webcodecs', 'nudge'];
 
-/** Whether this is WebKit (Safari, all browsers on iPhone and iPad, WebKitGTK). */
+/** Returns whether a browser is based on WebKit (Safari, all browsers on iPhone and iPad, WebKitGTK). */
 export const isWebKit = (userAgent) => !/Chrom(e|ium)|Gecko\//.test(userAgent);
 
 /**
- * The name of the policy to use, or undefined if none can play: `mode` if it names a policy that can
- * play, otherwise the next in order of preference after `abandoned` others have failed. `canPlay(name)`
- * returns whether the browser supports a policy.
+ * Returns the name of the policy to use, or undefined if the browser supports none. This is `mode` if
+ * it names a supported policy. Otherwise, it is the first suitable policy in order of preference,
+ * after skipping the `abandoned` policies that have failed. `canPlay(name)` returns whether the
+ * browser supports a policy.
  */
 export function choosePolicy(mode, abandoned, canPlay, conditions) {
   if (POLICIES[mode] && canPlay(mode)) return mode;
@@ -63,7 +65,7 @@ export function choosePolicy(mode, abandoned, canPlay, conditions) {
   return names[Math.min(abandoned, names.length - 1)];
 }
 
-/** Seconds from one refresh of the screen to the next, from 21 consecutive animation frames (ms). */
+/** Returns the time between screen refreshes, in seconds, from the times of 21 animation frames, in ms. */
 export function refreshPeriod(times) {
   const steps = times.slice(1).map((time, n) => time - times[n]).sort((a, b) => a - b);
   return Math.min(1 / 24, Math.max(1 / 360, steps[10] / 1000));
@@ -87,9 +89,9 @@ export class Pacer {
   }
 
   /**
-   * The position to seek to and the rate to set; null means no change. `start` and `end` are the bounds of
-   * the buffer, `key` is the time of its newest key frame, and `ready` is whether the current frame has been
-   * decoded.
+   * Returns the position to seek to and the rate to set; null means no change. `start` and `end` are the
+   * bounds of the buffer, `key` is the time of its newest key frame, and `ready` indicates whether the
+   * current frame has been decoded.
    */
   adjust({ start, end, currentTime, rate: current, key, ready, step, screen }) {
     const webkit = this.#webkit;
@@ -109,9 +111,9 @@ export class Pacer {
       if (Math.abs(behind) > MIN_SEEK) seek = end - edge;
       if (webkit && this.#started) this.#addSlack();
     } else if (behind > CATCH_UP_LAG[engine] / 2 && !webkit) {
-      // Covers most of the distance before the next frame arrives.
+      // This rate covers most of the distance before the next frame arrives.
       rate = Math.max(rate, Math.min(MAX_RATE, 1 + (0.7 * behind) / step));
-      // The network was the cause, and more slack does not help against that.
+      // The network caused the delay, and more slack does not prevent that.
       if (late) this.#slack = Math.max(0, this.#slack - SLACK_STEP);
     }
     this.#started = true;
@@ -123,12 +125,12 @@ export class Pacer {
   }
 }
 
-/** Ticks before a trial starts, and its length. */
+/** Number of ticks before a trial starts, and its length in ticks. */
 const WARM_UP_TICKS = 2;
 const TRIAL_TICKS = 10;
-/** Fraction of the received frames that must be shown. */
+/** Minimum fraction of the received frames that must be shown. */
 const MIN_SHOWN = 0.9;
-/** Failed trials in a row after which a policy is abandoned. */
+/** Number of consecutive failed trials after which a policy is abandoned. */
 const MAX_FAILED_TRIALS = 2;
 
 /** Checks whether a policy shows enough of the received frames. */
@@ -137,15 +139,16 @@ export class Trial {
   #failed = 0;
   #before = null;
 
-  /** Restarts from zero, after a change of policy or a gap. */
+  /** Restarts the trial, after a change of policy or a gap. */
   reset() {
     this.#ticks = null;
     this.#failed = 0;
   }
 
   /**
-   * Call it at regular intervals, with the frames `received` and `shown` so far. `interrupted` restarts the
-   * trial: set it if the network has stalled or nothing is playing. Returns true once the policy has failed.
+   * Call this method at regular intervals, with the numbers of frames `received` and `shown` so far.
+   * `interrupted` restarts the trial: set it if the network has stalled or nothing is playing. Returns true
+   * once the policy has failed.
    */
   tick({ received, shown }, interrupted) {
     if (this.#ticks === null || interrupted) {

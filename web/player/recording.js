@@ -1,4 +1,4 @@
-// Records the received frames, from the next key frame on, as one fragmented MP4 file. No DOM.
+// Records the received frames, starting at the next key frame, as one fragmented MP4 file. No DOM.
 
 import { TIMESCALE, retimedFragment } from './parse.js';
 
@@ -25,7 +25,7 @@ export class Recording {
       const kind = `${codec} ${width}x${height}`;
       // Most players support only one init segment per file, so the file ends when the parameters change.
       if (this.#kind && this.#kind !== kind) return void this.stop();
-      // The server has restarted, and its times start over: continue the file at its end.
+      // If the server has restarted, its times start over: continue at the end of the file.
       if (frames.length && frames.at(-1).time < this.#lastTime) this.#shift = this.#lastTime = null;
       if (!this.#kind) this.#parts.push(init.slice());
       this.#kind = kind;

@@ -5,7 +5,7 @@ import { TIMESCALE } from './parse.js';
 
 /** Number of shown frames to keep until their publication times become known. */
 const MAX_SHOWN_FRAMES = 128;
-/** Browsers round media times to microseconds: times closer than this, in ticks, are treated as equal. */
+/** Browsers round media times to microseconds. Times that differ by less than this, in ticks, are equal. */
 const TIME_TOLERANCE = 90;
 
 export class Statistics {
@@ -21,7 +21,7 @@ export class Statistics {
   #before = null;
   #age = null;
 
-  /** `count` frames have been shown since the last call; the newest at `at`, `time` seconds into the stream. */
+  /** Counts `count` newly shown frames. The newest, `time` seconds into the stream, was shown at `at`. */
   frameShown(time, at, count) {
     this.shown += count;
     this.#frames = [...this.#frames.slice(1 - MAX_SHOWN_FRAMES), { time, at }];
@@ -33,7 +33,7 @@ export class Statistics {
     this.#before = null;
   }
 
-  /** Rates since the last sample, totals, and the age and round trip from `clock`; null for the first sample. */
+  /** Returns rates since the last sample, totals, age and round trip; null for the first sample. */
   sample(now, clock) {
     const { received, shown, bytes } = this;
     const before = this.#before;

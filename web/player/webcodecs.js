@@ -1,4 +1,4 @@
-// A surface: a <canvas> that is fed by WebCodecs. Every frame is decoded on arrival, and the newest is drawn.
+// A surface: a <canvas> drawn with WebCodecs. Every frame is decoded on arrival, and the newest is drawn.
 
 import { TIMESCALE, decoderConfiguration, frameBytes } from './parse.js';
 
@@ -17,7 +17,7 @@ export class CanvasSurface {
   #shown;
   #failed;
 
-  /** `failed(message)` reports an error, `shown(time, at, count)` a frame that was drawn. */
+  /** `failed(message)` reports an error, and `shown(time, at, count)` reports drawn frames. */
   constructor(canvas, init, { failed, shown }) {
     this.#canvas = canvas;
     this.#context = canvas.getContext('2d', { alpha: false, desynchronized: true });

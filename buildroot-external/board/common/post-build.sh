@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Adds the files in appliance/ to the root file system. Buildroot calls this script with the folder of the
-# root file system and the name of the board, after all packages and before it creates the image.
+# Adds the files in appliance/ to the root file system. Buildroot calls this script with the directory of
+# the root file system and the name of the board, after building all packages and before creating the
+# image.
 set -euo pipefail
 target=$1 board=$2
 # shellcheck source=buildroot-external/board/common/lib.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Creates the card image and the update bundle from Buildroot's output. Buildroot calls this script with the
-# images folder and the name of the board. The results are in images/:
+# images directory and the name of the board. The results are in images/:
 #
 #   sdcard.img, .img.xz, .img.bmap   the card: for dd, for Raspberry Pi Imager, for bmaptool
 #   berrymse-BOARD-VERSION.raucb     the update
@@ -19,7 +19,7 @@ mkdir "$work/slot"
 cp -r "$TARGET_DIR/usr/share/berrymse/boot" "$work/boot"
 cp "$repository/appliance/berrymse.toml" "$work/boot"
 
-# A slot: the kernel, and slot.txt, which tells U-Boot how to start it.
+# A slot: the kernel, and slot.txt, which tells U-Boot how to boot it.
 kernel=Image.gz
 [ -e "$images/$kernel" ] || kernel=zImage
 cp "$images/$kernel" "$work/slot/${kernel,,}"

@@ -4,7 +4,7 @@
 #
 ################################################################################
 
-# The source is the repository that contains this tree, without files that
+# The source is the repository that contains this tree, excluding files that
 # were built or downloaded there. To build a release instead, set
 # BERRYMSE_VERSION, _SITE and _SITE_METHOD = http in local.mk or here, and
 # add a hash file.
@@ -26,7 +26,7 @@ BERRYMSE_CARGO_ENV = \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS="1" \
 	CARGO_PROFILE_RELEASE_PANIC="abort"
 
-# Buildroot vendors the crates when it downloads a tarball, but not for a folder.
+# Buildroot vendors the crates when it downloads a tarball, but not for a directory.
 ifeq ($(BERRYMSE_SITE_METHOD),local)
 define BERRYMSE_VENDOR
 	mkdir -p $(@D)/.cargo $(BR_CARGO_HOME)

@@ -1,4 +1,4 @@
-SUMMARY = "Development keys to sign updates for images that are built here"
+SUMMARY = "Development keys for signing updates of images built in this build directory"
 DESCRIPTION = "A certificate authority and a signer, created once in BERRYMSE_DEVELOPMENT_KEYS \
 (kas/development-keys.yml)."
 LICENSE = "MIT"

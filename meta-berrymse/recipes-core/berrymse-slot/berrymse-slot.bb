@@ -1,4 +1,4 @@
-SUMMARY = "Boot slot of the appliance: the kernel and how U-Boot starts it"
+SUMMARY = "Boot slot of the appliance: the kernel, and how U-Boot boots it"
 DESCRIPTION = "A FAT file system with kernel and slot.txt, which appliance/boot.cmd reads. Part of every update."
 LICENSE = "MIT"
 DEPENDS = "dosfstools-native mtools-native"
@@ -8,8 +8,8 @@ inherit deploy nopackages
 INHIBIT_DEFAULT_DEPS = "1"
 PACKAGE_ARCH = "${MACHINE_ARCH}"
 
-# Kernel arguments in addition to those from U-Boot. They are part of every update, while a Raspberry Pi's
-# cmdline.txt is not changed by updates.
+# Kernel arguments in addition to those from U-Boot. They are part of every update; updates do not change
+# a Raspberry Pi's cmdline.txt.
 BERRYMSE_ARGUMENTS ?= ""
 BERRYMSE_ARGUMENTS:rpi ?= "bcm2835_wdt.heartbeat=79"
 BERRYMSE_ARGUMENTS:qemuarm64 ?= "quiet"
@@ -33,7 +33,7 @@ do_compile() {
             printf 'kernel=zimage\nstart=bootz\n' > $slot/slot.txt
             ;;
         *)
-            bbfatal "KERNEL_IMAGETYPE is ${KERNEL_IMAGETYPE}: boot.cmd starts Image, Image.gz and zImage"
+            bbfatal "KERNEL_IMAGETYPE is ${KERNEL_IMAGETYPE}: boot.cmd can boot only Image, Image.gz and zImage"
             ;;
     esac
     if [ -n "${BERRYMSE_ARGUMENTS}" ]; then

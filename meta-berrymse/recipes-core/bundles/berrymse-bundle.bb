@@ -7,8 +7,8 @@ PV = "${BERRYMSE_VERSION}"
 
 inherit bundle
 
-# Names, formats and slots as in appliance/root/etc/rauc/system.conf. RAUC_CERT_FILE and RAUC_KEY_FILE sign the
-# bundle.
+# Names, formats and slots match appliance/root/etc/rauc/system.conf. RAUC_CERT_FILE and RAUC_KEY_FILE sign
+# the bundle.
 RAUC_BUNDLE_COMPATIBLE = "berrymse-${MACHINE}"
 RAUC_BUNDLE_VERSION = "${PV}"
 RAUC_BUNDLE_DESCRIPTION = "BerryMSE ${PV}"
@@ -31,7 +31,7 @@ BUNDLE_ARGS += ' --mksquashfs-args="-comp zstd -b 64k -no-progress"'
 
 python () {
     if not d.getVar('RAUC_KEY_FILE') or not d.getVar('RAUC_CERT_FILE'):
-        raise bb.parse.SkipRecipe("no signing key: set RAUC_KEY_FILE and RAUC_CERT_FILE (docs/yocto.md, Keys), "
+        raise bb.parse.SkipRecipe("no signing key: set RAUC_KEY_FILE and RAUC_CERT_FILE (docs/yocto.md, Use your own keys), "
                                   "or add kas/development-keys.yml")
 }
 do_bundle[depends] += "${@'berrymse-development-keys:do_keys' if d.getVar('BERRYMSE_DEVELOPMENT_KEYS') else ''}"

@@ -40,7 +40,7 @@ IMAGE_INSTALL:append:rpi = " \
     linux-firmware-rpidistro-bcm43456 \
     ${@bb.utils.contains('BBFILE_COLLECTIONS', 'multimedia-layer', '${BERRYMSE_LIBCAMERA}', '', d)} \
 "
-# rpicam-vid. The 32-bit Zero uses the camera through the firmware instead.
+# rpicam-vid. The 32-bit Zero accesses the camera through the firmware instead.
 BERRYMSE_LIBCAMERA = "libcamera-apps"
 BERRYMSE_LIBCAMERA:raspberrypi0-wifi = ""
 
@@ -57,14 +57,14 @@ def berrymse_time(d):
     asked = subprocess.run(['git', '-C', tree, 'log', '-1', '--format=%ct'], capture_output=True, text=True)
     if asked.returncode == 0:
         return asked.stdout.strip()
-    # Not a clone, or owned by another user: the time of Cargo.lock.
+    # If this is not a clone, or another user owns it: the time of Cargo.lock.
     return str(int(os.stat(os.path.join(tree, 'Cargo.lock')).st_mtime))
 
 BERRYMSE_COMPATIBLE ?= "berrymse-${MACHINE}"
 
 python () {
     if not d.getVar('BERRYMSE_KEYRING'):
-        raise bb.parse.SkipRecipe("no keyring for updates: set BERRYMSE_KEYRING (docs/yocto.md, Keys), "
+        raise bb.parse.SkipRecipe("no keyring for updates: set BERRYMSE_KEYRING (docs/yocto.md, Use your own keys), "
                                   "or add kas/development-keys.yml")
 }
 
@@ -80,7 +80,7 @@ berrymse_appliance() {
     rm -f ${IMAGE_ROOTFS}${sysconfdir}/resolv.conf ${IMAGE_ROOTFS}${sysconfdir}/fstab
     install -d ${IMAGE_ROOTFS}${sysconfdir}/network
 
-    # Through a temporary folder, because the files belong to the user who cloned the repository.
+    # Uses a temporary directory, because the files belong to the user who cloned the repository.
     appliance=${WORKDIR}/appliance
     rm -rf $appliance
     ${BERRYMSE_TREE}/appliance/assemble root $appliance ${BERRYMSE_COMPATIBLE} ${PV} ${BERRYMSE_KEYRING}
@@ -96,7 +96,7 @@ berrymse_appliance() {
         touch ${IMAGE_ROOTFS}${sysconfdir}/berrymse-development
     fi
 
-    # The executable comes last, so that the files before it keep their place and updates need not fetch them.
+    # The executable comes last, so that the files before it do not move and updates need not fetch them.
     echo "${bindir}/berrymse -1" | sed 's|^/||' > ${WORKDIR}/squashfs.sort
 }
 
@@ -111,6 +111,7 @@ BERRYMSE_PARTS ?= ""
 BERRYMSE_PARTS:raspberrypi0-wifi ?= "rpi0w"
 BERRYMSE_PARTS:raspberrypi3-64 ?= "rpi0_2w_rpi3_64"
 BERRYMSE_PARTS:raspberrypi4-64 ?= "rpi4_64"
+BERRYMSE_PARTS:raspberrypi5 ?= "rpi5"
 do_rootfs[file-checksums] += " \
     ${BERRYMSE_TREE}/appliance/assemble:True \
     ${BERRYMSE_TREE}/appliance/boot.cmd:True \

@@ -13,7 +13,7 @@ use crate::camera::v4l2::{controls, encoder};
 use crate::config;
 use v4l2r::{Format, PlaneLayout, QueueDirection};
 
-/// The camera is reopened after this many consecutive damaged frames.
+/// Number of consecutive damaged frames after which the camera is reopened.
 const MAX_DAMAGED_FRAMES: u32 = 100;
 
 /// Captures from a camera that delivers H.264, until `stop` is set.

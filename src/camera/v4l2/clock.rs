@@ -7,8 +7,8 @@ use std::time::Duration;
 /// encoder are several frames old; the timestamps of vivid are two frames in the future.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
-/// Selects the capture time of each frame: the driver's timestamp, or the time of arrival from the
-/// first implausible timestamp on.
+/// Selects the capture time of each frame: the driver's timestamp until the first implausible one,
+/// and the time of arrival from then on.
 #[derive(Default)]
 pub struct Clock {
     use_arrival: bool,
@@ -16,9 +16,9 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Returns the capture time of a frame with the driver's timestamp `time` that arrives at
-    /// `now`, both on the monotonic clock. Also returns the reason when timestamps turn out to be
-    /// implausible.
+    /// Returns the capture time of a frame that has the driver's timestamp `time` and arrived at
+    /// `now`, both on the monotonic clock. At the first implausible timestamp, also returns what is
+    /// wrong with it.
     pub(crate) fn time(
         &mut self,
         time: Option<Duration>,

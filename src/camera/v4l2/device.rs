@@ -1,7 +1,9 @@
-//! A V4L2 camera as a source. After it was unplugged, it is found again even under another number.
+//! A V4L2 camera as a source. A camera that is unplugged and plugged in again is found even if its
+//! device number has changed.
 
 use crate::camera::Stop;
 use crate::camera::error::SourceError;
+use crate::camera::kind::CameraKind;
 use crate::camera::source::{Output, Source};
 use crate::camera::v4l2::capture::{h264, raw};
 use crate::camera::v4l2::find::Kind;
@@ -15,8 +17,8 @@ pub(crate) struct Device {
     /// The configured node.
     path: PathBuf,
     config: config::Camera,
-    /// Identity of the camera once it has been opened. The camera may return under a different
-    /// number.
+    /// Identity of the camera once it has been opened. The camera may return with a different
+    /// device number.
     known: Option<Identity>,
 }
 
@@ -34,8 +36,8 @@ impl Device {
     }
 
     /// Returns the current node of the camera. A persistent name (a udev link) is used as is. A
-    /// numbered node stands for the camera that was first opened there, identified by its serial
-    /// number, or else by its port, or else by its name and bus address. If no node matches, the
+    /// numbered node stands for the camera that was last opened, identified by its serial number,
+    /// otherwise by its port, otherwise by its name and bus address. If no node matches, the
     /// configured node is used.
     fn path(&self) -> PathBuf {
         let numbered = self.path.to_string_lossy().starts_with("/dev/video");
@@ -62,6 +64,7 @@ impl Source for Device {
         let path = self.path();
         let node = Node::open(&path)?;
         let kind = find::kind(&node);
+        output.set_kind(Some(CameraKind::of_card(&node.capability.card)));
         self.known = Some(Identity {
             links: find::links(&path),
             name: node.capability.card.clone(),

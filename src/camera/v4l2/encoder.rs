@@ -30,10 +30,10 @@ use v4l2r::{Format, PixelFormat, PlaneLayout, QueueDirection, ioctl};
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Minimum size of the buffer for a coded frame, in bytes per pixel. Key frames of noisy pictures
-/// at high bit rates are that large.
+/// at high bit rates can be this large.
 const CODED_BYTES_PER_PIXEL: f64 = 0.5;
 
-/// Finds an H.264 encoder for a format of `camera`.
+/// Finds an H.264 encoder that accepts one of the formats of `camera`.
 ///
 /// # Errors
 ///
@@ -70,13 +70,13 @@ pub trait Sink {
     ///
     /// # Errors
     ///
-    /// Fails if the pipeline must stop.
+    /// The pipeline must stop.
     fn picture(&mut self, data: &[u8], filled: &Filled) -> Result<bool, SourceError>;
     /// Records a lost picture.
     fn damaged(&mut self, reason: &'static str);
-    /// Returns whether a new viewer would start earlier with a key frame, and resets the request.
+    /// Returns whether a key frame would let a new viewer start earlier, and resets the request.
     fn key_frame_wanted(&mut self) -> bool;
-    /// Takes a note for the user.
+    /// Records a note for the user.
     fn note(&mut self, note: String);
 }
 
@@ -97,7 +97,7 @@ pub struct Pipeline {
 /// How a run ended.
 enum End {
     Stopped,
-    /// The encoder does not accept the camera's buffers, for this reason.
+    /// The encoder does not accept the camera's buffers. Contains the reason.
     NotShared(String),
 }
 
@@ -117,7 +117,7 @@ impl Pipeline {
         let Some(pixelformat) = common_format(&camera, &encoder) else {
             return Err(find(&camera).err().unwrap_or_else(|| SourceError::Unusable {
                 device: encoder.path.clone(),
-                reason: "the encoder accepts no format of the camera".into(),
+                reason: "the encoder accepts none of the camera's formats".into(),
             }));
         };
         let (width, height) = (config.width, config.height);
@@ -154,7 +154,7 @@ impl Pipeline {
             return Err(SourceError::Unusable {
                 device: encoder.path.clone(),
                 reason: format!(
-                    "the encoder does not accept {pixelformat} in {width}x{height}, but {} in {}x{}",
+                    "the encoder does not accept {pixelformat} at {width}x{height}; it offers {} at {}x{}",
                     to.pixelformat, to.width, to.height
                 ),
             });
@@ -259,11 +259,11 @@ impl Pipeline {
     }
 }
 
-/// The buffers between camera, encoder and sink.
+/// The buffers between the camera, the encoder and the sink.
 struct Flow<'a> {
     pipeline: &'a Pipeline,
     pictures: Queue<'a>,
-    /// Descriptors of the camera's buffers, if the encoder reads them; otherwise empty.
+    /// Descriptors of the camera's buffers if the encoder reads them; otherwise empty.
     shared: Vec<Vec<(OwnedFd, usize)>>,
     input: Queue<'a>,
     coded: Queue<'a>,

@@ -1,15 +1,19 @@
-//! Finds V4L2 devices and determines their kind.
+//! Finds V4L2 devices and determines their kinds.
 
 use crate::camera::v4l2::holders::entries;
 use crate::camera::v4l2::node::{H264, Node, Role};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use v4l2r::QueueDirection;
 
-/// Directories of udev's persistent names: by serial number, and by port.
+/// Directories in which udev creates persistent names: by serial number, and by port.
 const LINK_DIRECTORIES: [&str; 2] = ["/dev/v4l/by-id", "/dev/v4l/by-path"];
 
-/// Uncompressed formats for encoders, starting with those of 12 bits per pixel.
+/// Names of nodes that appear together with a camera, without their numbers.
+const NODE_NAMES: [&str; 3] = ["video", "media", "v4l-subdev"];
+
+/// Uncompressed formats for encoders, in order of preference: 12 bits per pixel, then 16.
 pub const RAW_FORMATS: [&[u8; 4]; 6] = [b"NV12", b"YU12", b"NM12", b"YM12", b"YUYV", b"UYVY"];
 
 /// The kind of a device.
@@ -20,7 +24,7 @@ pub enum Kind {
     H264,
     /// A camera that delivers raw pictures only.
     Raw,
-    /// An encoder from raw pictures to H.264.
+    /// An encoder that converts raw pictures to H.264.
     Encoder,
     /// Any other device.
     Other,
@@ -36,6 +40,17 @@ pub fn paths() -> Vec<PathBuf> {
         .collect();
     found.sort();
     found.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Returns all nodes that appear together with a camera: of video devices, media controllers and
+/// sensors.
+pub fn nodes() -> BTreeSet<PathBuf> {
+    let is_node = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let number = NODE_NAMES.iter().find_map(|kind| name.strip_prefix(kind));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    entries(Path::new("/dev")).filter(|path| is_node(path)).collect()
 }
 
 /// Returns the persistent names of a node (udev links), starting with those by serial number.

@@ -20,7 +20,7 @@ pub(crate) fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Returns the other programs that have a node open. Unless this process runs as root, it sees only
-/// programs of its own user.
+/// the programs of the same user.
 pub fn holders(path: &Path) -> Vec<OpenBy> {
     let Ok(device) = fs::metadata(path).map(|data| data.rdev()) else { return vec![] };
     let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();

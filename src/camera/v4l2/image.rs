@@ -1,11 +1,11 @@
-//! Copies a picture between the memory layouts of two drivers. No I/O.
+//! Copies a picture between the memory layouts of two drivers, without I/O.
 //!
-//! Linux Media Infrastructure userspace API, "YUV formats". Drivers differ in the length of a line
-//! and in the number of lines of a plane. Only the visible part is copied.
+//! Linux Media Infrastructure userspace API, "YUV formats". Drivers differ in the length of a row
+//! and in the number of rows in a plane. Only the visible part is copied.
 
 use v4l2r::{Format, PixelFormat};
 
-/// Returns the components of a picture: bytes per row, and number of rows.
+/// Returns the size of each component of a picture: bytes per row, and number of rows.
 pub fn components(format: PixelFormat, width: u32, height: u32) -> Vec<(usize, usize)> {
     let (width, height) = (width as usize, height as usize);
     match &format.to_fourcc() {
@@ -31,7 +31,7 @@ fn locations(format: &Format) -> Vec<(usize, usize, usize)> {
         if is_multiplanar {
             return (n, 0, line(n).max(*row));
         }
-        // The lines of a smaller component are proportionally shorter.
+        // The rows of a smaller component are proportionally shorter.
         let stride = (line(0) * row / first).max(*row);
         let at = offset;
         offset += stride * rows;
@@ -76,8 +76,8 @@ mod tests {
     }
 
     #[test]
-    fn adapts_to_longer_lines_and_more_rows() {
-        // From 4x2 with lines of 4 bytes to 4x4 with lines of 6 bytes.
+    fn adapts_to_longer_and_additional_rows() {
+        // From 4x2 with rows of 4 bytes to 4x4 with rows of 6 bytes.
         let from = format(b"NV12", (4, 2), &[4]);
         let to = format(b"NV12", (4, 4), &[6]);
         let source = b"abcdefghUVUV";

@@ -144,7 +144,7 @@ impl Device {
     }
 }
 
-/// Selects 1280x720, or else the largest smaller size, or else the first size.
+/// Selects 1280x720 if available, otherwise the largest smaller size, otherwise the first size.
 fn best_size(sizes: &[Mode]) -> Option<&Mode> {
     let exact = sizes.iter().filter(|mode| mode.up_to.is_none());
     let below = exact.filter(|mode| mode.width <= 1280 && mode.height <= 720);
@@ -153,8 +153,8 @@ fn best_size(sizes: &[Mode]) -> Option<&Mode> {
         .or_else(|| sizes.iter().find(|mode| mode.up_to.is_none()))
 }
 
-/// Selects 30 frames per second, or else the highest lower frame rate, or else the lowest frame
-/// rate.
+/// Selects 30 frames per second if available, otherwise the next lower frame rate, otherwise the
+/// lowest frame rate.
 fn best_framerate(rates: &[f64]) -> Option<u32> {
     let whole = || rates.iter().map(|rate| rate.round() as u32).filter(|rate| *rate > 0);
     whole().filter(|rate| *rate <= 30).max().or_else(|| whole().min())

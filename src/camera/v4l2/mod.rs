@@ -6,8 +6,8 @@
 //!                                   (DMA-BUF, or one copy)
 //! ```
 //!
-//! A camera's thread waits for the driver in poll(2). It copies each buffer once, into the
-//! fragment, and returns it to the driver immediately.
+//! A camera's thread waits for the driver in poll(2). The thread copies each buffer once, into the
+//! fragment, and returns the buffer to the driver immediately.
 
 pub mod capture;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! A queue of buffers that are exchanged with a driver.
+//! A queue of buffers exchanged with a driver.
 //!
 //! Linux Media Infrastructure userspace API, "Streaming I/O". The buffers are either mapped when
 //! the queue is created, or belong to another driver (DMA-BUF).
@@ -20,7 +20,7 @@ use v4l2r::{QueueType, ioctl};
 /// scheduled late (66 ms at 30 frames per second).
 pub const BUFFER_COUNT: u32 = 4;
 
-/// A queue of a device. When it is dropped, the stream stops and the buffers are freed.
+/// A device's buffer queue. Dropping it stops the stream and frees the buffers.
 pub struct Queue<'a> {
     node: &'a Node,
     kind: QueueType,
@@ -58,7 +58,7 @@ pub struct Content<'a> {
 }
 
 impl<'a> Queue<'a> {
-    /// Allocates about `count` buffers and maps them. The driver may change the number.
+    /// Allocates `count` buffers and maps them. The driver may allocate more or fewer.
     ///
     /// # Errors
     ///
@@ -266,7 +266,7 @@ impl Drop for Queue<'_> {
     }
 }
 
-/// Returns the descriptors as numbers, which are valid as long as `planes` exists.
+/// Returns the descriptors as numbers. They are valid as long as `planes` exists.
 pub fn raw_descriptors(planes: &[(OwnedFd, usize)]) -> Vec<(RawFd, usize)> {
     planes.iter().map(|(fd, len)| (fd.as_raw_fd(), *len)).collect()
 }
@@ -279,7 +279,7 @@ mod tests {
     /// The request codes contain the sizes (ioctl_list(2)): VIDIOC_QBUF is 0xc058560f on 64-bit
     /// machines and 0xc044560f on 32-bit machines, so its structure has 0x58 or 0x44 bytes.
     #[test]
-    fn structures_have_the_layout_of_the_kernel() {
+    fn structures_match_the_kernel_layout() {
         let is_64_bit = cfg!(target_pointer_width = "64");
         let size = |name: &str, actual: usize, on_64: usize, on_32: usize| {
             assert_eq!(actual, if is_64_bit { on_64 } else { on_32 }, "{name}");

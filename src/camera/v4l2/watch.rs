@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 /// A running camera is reopened if it delivers no picture for this long, or for the duration of 5
-/// frames if that is longer. No camera exposes a frame for that long.
+/// frames if that is longer. No camera has such a long exposure time.
 const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Waits up to `time` for one of the nodes or for `stop`. Returns the poll(2) events of each node.
@@ -26,8 +26,8 @@ pub fn wait(nodes: &[&Node], stop: &Stop, time: Duration) -> Vec<PollFlags> {
     polls[..nodes.len()].iter().map(PollFd::revents).collect()
 }
 
-/// Checks the poll(2) events of a node for errors. `idle` means that no buffer was returned whose
-/// state would explain the error, so the device is queried.
+/// Checks the poll(2) events of a node for errors. `idle` means that the driver returned no buffer
+/// whose state would explain the error, so the device is queried.
 ///
 /// # Errors
 ///
@@ -47,7 +47,7 @@ pub fn check_poll(node: &Node, ready: &[PollFlags], idle: bool) -> Result<(), So
 
 /// Detects cameras that stop delivering pictures without an error.
 pub struct StallTimer {
-    /// Time of the last picture, or of the start.
+    /// Time of the last picture, or of the creation of the timer.
     last: Instant,
     /// Current timeout.
     timeout: Duration,

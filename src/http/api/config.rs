@@ -1,7 +1,8 @@
-//! `/api/config` and `/api/reboot`: the configuration file, and a restart of the machine.
+//! `/api/config` and `/api/reboot`: read and save the configuration file, and restart the machine.
 //!
-//! Only this machine's own page and programs other than browsers may use them. Web sites in
-//! `origins` may show the stream, but never change anything. Two rules apply to all clients:
+//! Only this machine's own page and clients other than browsers may use these paths. Web sites in
+//! `origins` may show the stream, but can neither read nor change the configuration. Two rules
+//! apply to all clients:
 //!
 //! - A server without a password shows `********` in place of each password in the file. Saving
 //!   `********` keeps the password.
@@ -53,7 +54,7 @@ pub(in crate::http) async fn reboot(
 
 fn get(context: &Context) -> Result<Response, ApiError> {
     let text = Config::read(&context.settings.file).map_err(|error| {
-        let hint = "saving a configuration here creates or replaces it";
+        let hint = "save a configuration here to create or replace it";
         ApiError::new(StatusCode::NOT_FOUND, format!("{error}; {hint}"))
     })?;
     let etag = Settings::tag(&text);
@@ -80,7 +81,8 @@ async fn put(context: &Context, headers: &HeaderMap, mut body: Body) -> Result<R
     Ok(saved(change.await?))
 }
 
-/// Returns the reply to a change that was saved. `reboot` states whether it requires a restart.
+/// Returns the reply to a change that has been saved. `reboot` states whether the change requires a
+/// restart of the machine.
 pub(in crate::http) fn saved(reboot: bool) -> Response {
     warp::reply::json(&json!({ "reboot": reboot })).into_response()
 }

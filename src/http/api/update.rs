@@ -1,8 +1,9 @@
-//! `/api/update`: reports the state of updates, and starts an update.
+//! `/api/update`: reports the state of updates, checks for a newer version and starts an update.
 
 use crate::http::access::requester;
 use crate::http::body::{self, Body, BodyError};
 use crate::http::context::Context;
+use crate::http::lost::SinceUpdate;
 use crate::http::reply::ApiError;
 use crate::update::announcement::is_web_address;
 use crate::update::updater::{Permit, Updater};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use warp::Reply;
 use warp::reply::Response;
 
-/// Maximum size of a bundle, in bytes. Slots are not larger.
+/// Maximum size of a bundle, in bytes. No slot is larger.
 const MAX_BUNDLE: u64 = 1024 * 1024 * 1024;
 
 /// Space that must remain free after an upload, in bytes.
@@ -25,7 +26,7 @@ const MIN_FREE_BYTES: u64 = 16 * 1024 * 1024;
 /// Maximum size of a JSON request, in bytes.
 const MAX_REQUEST: usize = 16 * 1024;
 
-/// Request header that allows an upload to be older than the running system.
+/// Request header that permits an upload older than the running system.
 const DOWNGRADE_HEADER: &str = "berrymse-downgrade";
 
 /// The JSON body of a `POST`.
@@ -38,7 +39,12 @@ struct Request {
     downgrade: bool,
     /// Whether to only check for a newer version.
     check: bool,
+    /// Whether to only allow the new system to lose cameras.
+    without_cameras: bool,
 }
+
+/// Error message while an update is in progress.
+const BUSY: &str = "another update is being installed: wait until it finishes";
 
 /// `GET /api/update`, `POST /api/update`
 pub(in crate::http) async fn update(
@@ -53,8 +59,9 @@ pub(in crate::http) async fn update(
         Method::POST => post(&context, &headers, body).await?,
         _ => return Err(ApiError::Method("GET, HEAD, POST")),
     };
-    let report = warp::reply::json(&context.updater.report().await);
-    Ok(warp::reply::with_status(report, status).into_response())
+    let mut report = context.updater.report().await;
+    SinceUpdate::new(&context).add_to(&mut report);
+    Ok(warp::reply::with_status(warp::reply::json(&report), status).into_response())
 }
 
 async fn post(
@@ -81,14 +88,17 @@ async fn post(
             Err(error) => Err(ApiError::new(StatusCode::BAD_GATEWAY, error.to_string())),
         };
     }
-    let busy = "another update is being installed: wait until it has finished";
-    let permit = updater.begin().ok_or(ApiError::new(StatusCode::CONFLICT, busy))?;
+    if request.without_cameras {
+        allow_missing_cameras(context).await?;
+        return Ok(StatusCode::OK);
+    }
+    let permit = updater.begin().ok_or(ApiError::new(StatusCode::CONFLICT, BUSY))?;
     if json {
         match request.url {
             Some(url) if is_web_address(&url) => Updater::install(permit, url, request.downgrade),
             _ => {
                 permit.give_back();
-                let message = "no URL of a bundle: send {\"url\": \"https://…\"}";
+                let message = "missing or invalid bundle URL: send {\"url\": \"https://…\"}";
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
             }
         }
@@ -100,6 +110,34 @@ async fn post(
     Ok(StatusCode::ACCEPTED)
 }
 
+/// Allows the new system to lose cameras. If the old one runs again because of them, makes the boot
+/// loader start the new one again after a restart.
+async fn allow_missing_cameras(context: &Context) -> Result<(), ApiError> {
+    let updater = &context.updater;
+    if updater.is_busy() {
+        return Err(ApiError::new(StatusCode::CONFLICT, BUSY));
+    }
+    let since = SinceUpdate::new(context);
+    if since.missing.is_empty() && since.lost.is_empty() {
+        let message = "no camera is missing since the last update: nothing has been changed";
+        return Err(ApiError::new(StatusCode::CONFLICT, message));
+    }
+    let failed = updater.report().await.fell_back.filter(|_| !since.lost.is_empty());
+    context.settings.require_no_cameras().await?;
+    log::info!("the update may lose cameras, as requested over the network");
+    if let Some(failed) = failed {
+        let result = updater.retry(&failed).await;
+        result.map_err(|error| {
+            let message = format!(
+                "cannot start the new system again: {error}: install the update again, it may now \
+                 lose cameras"
+            );
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+        })?;
+    }
+    Ok(())
+}
+
 async fn read_request(body: &mut Body) -> Result<Request, ApiError> {
     let text = body::read(body, MAX_REQUEST).await?;
     serde_json::from_slice(&text).map_err(|error| {
@@ -107,7 +145,7 @@ async fn read_request(body: &mut Body) -> Result<Request, ApiError> {
     })
 }
 
-/// Receives an upload. If that fails, the reason is also recorded with the permit.
+/// Receives an upload. If this fails, the reason is also recorded through the permit.
 async fn receive(
     permit: Permit,
     updater: &Updater,
@@ -131,7 +169,7 @@ enum UploadError {
     Empty,
     /// The bundle exceeds [`MAX_BUNDLE`].
     TooLarge,
-    /// There is not enough free space. Holds the free space, in bytes.
+    /// The free space is insufficient. Holds the required and the free space, in bytes.
     NoSpace { size: u64, free: u64 },
     /// The body could not be read.
     Body(BodyError),
@@ -152,7 +190,7 @@ impl std::fmt::Display for UploadError {
                 size >> 20,
                 free >> 20
             ),
-            UploadError::Body(error) => write!(f, "the upload ended early: {error}"),
+            UploadError::Body(error) => write!(f, "cannot receive the upload: {error}"),
             UploadError::Write(error, file) => write!(f, "cannot write {file}: {error}"),
         }
     }
@@ -217,11 +255,11 @@ async fn write_upload(
     }
 }
 
-/// Creates a file. Returns it and the free space of its file system, in bytes.
+/// Creates or replaces a file. Returns it and the free space on its file system, in bytes.
 fn create(path: &Path) -> io::Result<(File, u64)> {
     let _ = std::fs::remove_file(path);
-    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-        std::fs::create_dir(folder)?;
+    if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
+        std::fs::create_dir(directory)?;
     }
     let file = File::create_new(path)?;
     let stat = rustix::fs::fstatvfs(&file)?;

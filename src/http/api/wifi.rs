@@ -1,10 +1,10 @@
 //! `/api/wifi`: the wireless network, for a phone that has joined the access point. Also redirects
-//! the requests that phones send to check for Internet access (captive portal detection) to the
-//! page.
+//! the requests with which phones check for Internet access (captive portal detection) to the
+//! settings page.
 
 use super::config::saved;
 use crate::config::edit::with_wifi;
-use crate::config::{Config, Wifi};
+use crate::config::{Config, ConfigError, Ssid, Wifi};
 use crate::http::access::requester;
 use crate::http::body::{self, Body};
 use crate::http::context::Context;
@@ -37,8 +37,8 @@ fn report(context: &Context) -> Option<Value> {
     serde_json::from_slice::<Value>(&text).ok().filter(Value::is_object)
 }
 
-/// Redirects a request for another host to the page while the access point is open, when all names
-/// resolve to this machine. Operating systems show the page to the user.
+/// Redirects a request for another host to the settings page while the access point is open. All
+/// host names then resolve to this machine. Operating systems then show the page to the user.
 pub(in crate::http) fn captive(
     context: &Context,
     method: &Method,
@@ -50,7 +50,7 @@ pub(in crate::http) fn captive(
         return None;
     }
     report(context)?.get("access_point")?.as_str()?;
-    let mut response = plain(StatusCode::FOUND, "this is the access point of BerryMSE");
+    let mut response = plain(StatusCode::FOUND, "this is the BerryMSE access point");
     let page = HeaderValue::try_from(format!("http://{ADDRESS}/settings.html")).ok()?;
     response.headers_mut().insert(LOCATION, page);
     Some(response)
@@ -77,8 +77,10 @@ fn state(context: &Context) -> Value {
     report["host"] = host_name().into();
     let configured = Config::load(&context.settings.file).ok().and_then(|file| file.network.wifi);
     if let Some(wifi) = configured {
-        report["ssid"] = wifi.ssid.into();
-        report["country"] = wifi.country.into();
+        report["ssid"] = wifi.ssid.to_string().into();
+        if let Some(country) = wifi.country {
+            report["country"] = country.into();
+        }
     }
     report
 }
@@ -91,7 +93,8 @@ async fn put(context: &Context, mut body: Body) -> Result<Response, ApiError> {
         let message = "BerryMSE manages no wireless network on this machine";
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, message));
     }
-    let wifi = Wifi { ssid, psk, country };
+    let ssid = Ssid::new(ssid).map_err(|error| ApiError::Invalid(ConfigError::new(error, None)))?;
+    let wifi = Wifi { ssid, psk, country: Some(country) };
     let cameras = context.configs();
     let change = context.settings.change(None, &cameras, |old| with_wifi(old, &wifi));
     Ok(saved(change.await?))

@@ -1,5 +1,5 @@
 //! DNS server of the access point (RFC 1035): every name resolves to this machine. A phone that checks
-//! for Internet access therefore reaches the page, and opens it automatically.
+//! for Internet access therefore reaches the page and opens it automatically.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -113,7 +113,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn accepts_any_message(message in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn responses_are_short(message in proptest::collection::vec(any::<u8>(), 0..600)) {
             let got = answer(&message, HERE);
             // Hardly longer than the query: useless for amplification attacks.
             prop_assert!(got.is_none_or(|got| got.len() <= message.len() + 16));

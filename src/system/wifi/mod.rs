@@ -1,5 +1,5 @@
-//! The wireless network of the appliance. Joins the configured network. Without a configuration, opens
-//! an access point so that a phone can reach the page and configure a network.
+//! The wireless network of the appliance: joins the configured network or, if none is configured,
+//! opens an access point so that a phone can reach the page and configure a network.
 //!
 //! ```text
 //!            ┌── not configured, no cable for 20 s ─────────────────┐
@@ -10,10 +10,10 @@
 //!                               └── settings saved, or 3 min idle ──┘
 //! ```
 //!
-//! The access point has no password, because everyone who reads the manual would know it. It is
+//! The access point has no password, because anyone who reads the manual would know it. It is
 //! therefore available for the initial setup only: it does not open if the wired interface has had
-//! a link since startup, or if the configured network has been joined before. An attacker therefore
-//! cannot cause it to open by jamming the network or switching off the router.
+//! a link since startup, or if the configured network has been joined before. An attacker cannot
+//! make it open by jamming the network or switching off the router.
 
 mod captive_dns;
 pub(crate) mod files;
@@ -48,15 +48,15 @@ pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 20, 20, 1);
 /// Maximum time for the wired link to come up after startup.
 const LINK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Maximum time to find a network, authenticate and get an address. That takes a few seconds, or
-/// longer if the router is also starting.
+/// Maximum time to find a network, authenticate and get an address. This takes a few seconds, or
+/// longer if the router is also booting.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Time after which an unused access point closes, so that the configured network is tried again.
 /// The router may not have been ready at the first attempt.
 const ACCESS_POINT_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Time for the page to receive the reply to its request before the access point closes.
+/// Time for the page to receive the response to its request before the access point closes.
 const REPLY_GRACE: Duration = Duration::from_secs(2);
 
 /// Maximum time for a scan of all channels.
@@ -107,7 +107,7 @@ struct Report {
 enum JoinEnd {
     /// The configuration has changed, or the interface has disappeared.
     Changed,
-    /// The network cannot be joined and has never been joined before.
+    /// The network cannot be joined, and has not been joined before.
     Failed,
 }
 
@@ -189,7 +189,7 @@ impl WifiManager {
 
     /// Joins the configured network and stays connected.
     fn join(&mut self, wifi: &Wifi) -> Result<JoinEnd> {
-        let ssid = &wifi.ssid;
+        let ssid = &wifi.ssid.to_string();
         let mut succeeded = self.has_succeeded(wifi);
         let mut supplicant = Supplicant::start(&files::wpa_supplicant(wifi))?;
         self.report.joining = Some(ssid.clone());
@@ -235,8 +235,8 @@ impl WifiManager {
             }
             if (is_final && !succeeded) || last_joined.elapsed() > JOIN_TIMEOUT {
                 let found = scan_results(&supplicant.control.request("SCAN_RESULTS")?);
-                let error =
-                    mismatch(&found, ssid, wifi.psk.is_some()).unwrap_or_else(|| message.clone());
+                let error = mismatch(&found, ssid, wifi.psk.as_deref());
+                let error = error.unwrap_or_else(|| message.clone());
                 if self.report.error.as_ref() != Some(&error) {
                     self.log_to_console(&error);
                     self.report.error = Some(error);
@@ -279,7 +279,7 @@ impl WifiManager {
     /// phone has been connected for `timeout`.
     fn open(&mut self, timeout: Option<Duration>) -> Result<()> {
         let name = name_of(&std::fs::read_to_string(format!("/sys/class/net/{RADIO}/address"))?);
-        let country = self.network.wifi.as_ref().map(|wifi| wifi.country.as_str());
+        let country = self.network.wifi.as_ref().and_then(|wifi| wifi.country.as_deref());
         let mut supplicant = Supplicant::start(&files::access_point(&name, country))?;
         // Most devices cannot scan while they operate as an access point.
         self.report.networks = supplicant.scan().unwrap_or_else(|error| {
@@ -319,7 +319,7 @@ impl WifiManager {
                 }
             }
             let changed = self.poll_inputs();
-            // The user saved the same network again, to try it once more.
+            // The user saved the same network again to retry it.
             let retry = written != self.written && self.network.wifi.is_some();
             written = self.written;
             if changed || retry {
@@ -480,6 +480,7 @@ impl Supplicant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Ssid;
     use std::os::unix::net::UnixDatagram;
 
     #[test]
@@ -487,6 +488,16 @@ mod tests {
         assert_eq!(name_of("dc:a6:32:01:1a:2b\n"), "BerryMSE-1a2b");
         assert_eq!(name_of(""), "BerryMSE-");
     }
+
+    /// Another digest would make an updated device forget that it has joined its network.
+    #[test]
+    fn keeps_the_fingerprints_of_earlier_versions() {
+        let wifi = |ssid: Ssid| Wifi { ssid, psk: Some("a secret".into()), country: None };
+        let text = fingerprint(&wifi(Ssid::new("Café \"5\"").unwrap()));
+        assert_eq!(text, "163db9d9ed23c2e38f83e23d6c0db1f9f08d13844bedd57deca0a9ef3ba5173e");
+        assert_ne!(fingerprint(&wifi(Ssid::from_hex("ff").unwrap())), text);
+    }
+
     #[test]
     fn scans_with_wpa_supplicant_commands() {
         let folder = std::env::temp_dir().join(format!("berrymse-scan-{}", std::process::id()));

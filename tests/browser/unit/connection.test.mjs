@@ -2,7 +2,7 @@ import { beforeEach, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { Connection, cameraName, retryDelay, statusUrl } from '../../../web/player/connection.js';
 
-/** Timers that wait to be started by `pass`. */
+/** Timers that `pass` fires. */
 let timers;
 let sockets;
 let now;
@@ -14,7 +14,8 @@ beforeEach(() => {
 let id = 0;
 globalThis.setTimeout = (call, ms) => { timers.set(++id, { call, at: now + ms }); return id; };
 globalThis.clearTimeout = (timer) => { timers.delete(timer); };
-performance.now = () => now;
+// Node.js 18 does not allow performance.now to be replaced.
+Object.defineProperty(globalThis, 'performance', { value: { now: () => now } });
 globalThis.WebSocket = class {
   static OPEN = 1;
   readyState = 0;
@@ -31,7 +32,7 @@ function pass(ms) {
   for (const [timer, { call, at }] of timers) if (at <= now && timers.delete(timer)) call();
 }
 
-/** A connection, and the names of the handlers that were called. */
+/** Returns a connection, and the names of the handlers that were called. */
 function connect() {
   const calls = [];
   const connection = new Connection({
@@ -44,12 +45,12 @@ function connect() {
   return { connection, calls, socket: sockets.at(-1) };
 }
 
-test('delays between reconnects grow to a limit, and are spread by half', () => {
+test('reconnect delays grow to a limit, and vary by half', () => {
   assert.deepEqual([0, 1, 2, 3, 50].map((failures) => retryDelay(failures, 0.5)), [250, 500, 1000, 1000, 1000]);
   assert.deepEqual([retryDelay(9, 0), retryDelay(9, 1)], [500, 1500]);
 });
 
-test('it asks for the time once it is open, and passes messages on', () => {
+test('requests the time once open, and forwards messages', () => {
   const { connection, calls, socket } = connect();
   assert.deepEqual([connection.active, connection.open], [true, false]);
   socket.open();
@@ -65,7 +66,7 @@ test('it asks for the time once it is open, and passes messages on', () => {
   assert.ok(!calls.includes('lost'), 'an open connection has no time limit');
 });
 
-test('an attempt has 2 s, every fourth 10 s', () => {
+test('an attempt times out after 2 s, every fourth after 10 s', () => {
   const { connection, calls } = connect();
   const attempts = [];
   for (let n = 0; n < 8; n++) {
@@ -80,7 +81,7 @@ test('an attempt has 2 s, every fourth 10 s', () => {
   assert.deepEqual(attempts, [2000, 2000, 2000, 10000, 2000, 2000, 2000, 10000]);
 });
 
-test('a closed connection says nothing more', () => {
+test('a closed connection calls no handlers', () => {
   const { connection, calls, socket } = connect();
   connection.close();
   assert.deepEqual([socket.readyState, socket.onclose, socket.onmessage], [3, null, null]);
@@ -107,7 +108,7 @@ test('a gap between messages is a network stall', () => {
   }
 });
 
-test('camera name and status URL of a stream URL', () => {
+test('derives camera name and status URL from a stream URL', () => {
   for (const [stream, name, status] of [
     ['ws://cam:2020/live', '', 'http://cam:2020/api/status'],
     ['wss://cam/live/front%20door', 'front door', 'https://cam/api/status'],

@@ -1,6 +1,6 @@
-// Makes messages with the byte layout of docs/api.md, with arbitrary content.
+// Creates messages with the byte layout in docs/api.md and arbitrary content.
 
-/** A fragment of one frame: `time` and `duration` in ticks. */
+/** Returns a fragment with one frame. `time` and `duration` are in ticks. */
 export function fragment({ time, duration = 3000, key = false, bytes = [1, 2, 3] }) {
   const data = Buffer.alloc(108 + bytes.length);
   data.writeUInt32BE(100, 0);
@@ -22,11 +22,11 @@ const box = (type, ...content) => {
   return Buffer.concat([head, body]);
 };
 
-/** An init segment whose decoder configuration is `configuration`. */
+/** Returns an init segment with the given decoder configuration. */
 export const init = (configuration = [1, 0x42, 0xc0, 0x1f]) =>
   Buffer.concat([box('ftyp', Buffer.from('iso5')), box('moov', box('avcC', Buffer.from(configuration)))]);
 
-/** The message that consists of these parts. */
+/** Returns a message that consists of the given parts. */
 export function message(...parts) {
   const all = Buffer.concat(parts);
   return all.buffer.slice(all.byteOffset, all.byteOffset + all.length);

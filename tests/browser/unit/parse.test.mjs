@@ -19,7 +19,7 @@ test('a message is split into its init segment and its frames', () => {
   assert.deepEqual([...frameBytes(parsed, parsed.frames[1])], [7]);
 });
 
-test('a message without an init segment, and an empty one', () => {
+test('accepts a message without an init segment, and an empty message', () => {
   assert.equal(parseMessage(message(fragment({ time: 0 }))).init, null);
   assert.deepEqual(parseMessage(new ArrayBuffer(0)).frames, []);
 });
@@ -36,7 +36,7 @@ test('the decoder configuration is the content of avcC', () => {
   assert.deepEqual([...decoderConfiguration(segment)], [1, 2, 3, 4, 5]);
 });
 
-test('a fragment is copied with another time', () => {
+test('a fragment is copied with a different time', () => {
   const parsed = parseMessage(message(fragment({ time: 5 }), fragment({ time: 6, bytes: [9] })));
   const copy = retimedFragment(parsed, parsed.frames[1], 1234);
   const { frames: [frame] } = parseMessage(copy);

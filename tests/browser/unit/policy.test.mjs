@@ -7,9 +7,10 @@ import {
 } from '../../../web/player/policy.js';
 
 /**
- * Plays `seconds` of a camera in steps of 1 ms. `backlog` frames are there at the start; `stalls` are
- * periods [from, to) in which the network delivers nothing, in seconds. Frames since `key` have no other
- * key frame. Returns how many frames the picture was behind at each arrival, and what was adjusted.
+ * Plays `seconds` of a camera in steps of 1 ms. Playback starts with a backlog of `backlog` frames.
+ * `stalls` are periods [from, to) in which the network delivers nothing, in seconds. `groups` is the
+ * time between key frames, in seconds. Returns how many frames the picture was behind at each arrival,
+ * and what was adjusted.
  */
 function simulate(policy, { webkit = false, backlog = 0, stalls = [], seconds = 10, fps = 30, groups = 10 } = {}) {
   const step = 1 / fps;
@@ -49,13 +50,13 @@ function simulate(policy, { webkit = false, backlog = 0, stalls = [], seconds = 
 }
 
 for (const policy of ['run-ahead', 'nudge']) {
-  test(`${policy}: opened with 59 frames of backlog, it seeks once and is live at the next frame`, () => {
+  test(`${policy}: with a backlog of 59 frames, seeks once and is live at the next frame`, () => {
     const { behind, seeks } = simulate(policy, { backlog: 59 });
     assert.equal(seeks, 1);
     assert.ok(Math.max(...behind.slice(1)) < 4, `${behind.slice(0, 5)}`);
   });
 
-  test(`${policy}: after half a second without network, it is live within 10 frames`, () => {
+  test(`${policy}: live within 10 frames after half a second without network`, () => {
     // The 15 frames arrive at once; no key frame is among them, so there is nothing to seek to.
     const { behind, seeks } = simulate(policy, { backlog: 59, stalls: [[4, 4.5]] });
     const burst = behind.findIndex((frames, n) => n > 1 && frames > 10);
@@ -63,23 +64,23 @@ for (const policy of ['run-ahead', 'nudge']) {
     const live = behind.slice(burst).findIndex((frames) => frames < 4);
     assert.ok(live > 0 && live <= 10, `${behind.slice(burst, burst + 15)}`);
     assert.equal(seeks, 1);
-    assert.ok(Math.max(...behind.slice(burst + live)) < 5, 'and stays live');
+    assert.ok(Math.max(...behind.slice(burst + live)) < 5, 'the picture stays live');
   });
 
-  test(`${policy}: after 5 seconds without network, it seeks`, () => {
+  test(`${policy}: seeks after 5 seconds without network`, () => {
     const { behind, seeks } = simulate(policy, { backlog: 59, stalls: [[2, 7]] });
     assert.equal(seeks, 2);
     assert.ok(behind.at(-1) < 4);
   });
 }
 
-test('run-ahead: every frame but the first is waited for', () => {
+test('run-ahead: waits for every frame but the first', () => {
   const { behind, waits } = simulate('run-ahead');
-  assert.ok(behind.slice(30).every((frames) => Math.abs(frames - 1) < 1e-6), 'it has played all it had');
+  assert.ok(behind.slice(30).every((frames) => Math.abs(frames - 1) < 1e-6), 'all received frames have been played');
   assert.ok(waits > 290, `${waits}`);
 });
 
-test('nudge: it keeps its distance, and does not run dry', () => {
+test('nudge: keeps its distance, and does not run out of data', () => {
   const { behind, waits } = simulate('nudge');
   const settled = behind.slice(60);
   assert.ok(Math.min(...settled) > 1.5 && Math.max(...settled) < 3, `${Math.min(...settled)} to ${Math.max(...settled)}`);
@@ -99,7 +100,7 @@ test('nudge: stalls add to the distance, which decays', () => {
   assert.ok(rate() > after);
 });
 
-test('WebKit: never another rate than 1; it seeks where others play faster', () => {
+test('WebKit: the rate is always 1, and it seeks instead of playing faster', () => {
   const { rates, seeks, behind } = simulate('nudge', { webkit: true, backlog: 59, stalls: [[4, 4.5]], groups: 1 });
   assert.deepEqual(rates, []);
   assert.ok(seeks >= 2, `${seeks}`);
@@ -113,7 +114,7 @@ test('WebKit: no seek before the first frame', () => {
   assert.ok(pacer.adjust({ ...at, ready: true }).seek > 1.9);
 });
 
-test('the policy is chosen by frame rate, refresh rate, engine and what has failed', () => {
+test('the policy depends on frame rate, refresh rate, engine and failed policies', () => {
   const all = () => true;
   const only = (...names) => (name) => names.includes(name);
   const slow = { step: 1 / 30, screen: 1 / 60, webkit: false };
@@ -136,14 +137,14 @@ test('the policy is chosen by frame rate, refresh rate, engine and what has fail
   }
 });
 
-test('run-ahead plays at most 1.75 times as fast', () => {
+test('run-ahead: the rate is at most 1.75', () => {
   const { rate } = POLICIES['run-ahead'];
   assert.ok(Math.abs(rate({ step: 1 / 30, screen: 1 / 60 }) - 1.74) < 1e-9);
   assert.equal(rate({ step: 1 / 15, screen: 1 / 60 }), 1.75);
   assert.equal(rate({ step: 1 / 60, screen: 1 / 60 }), 1.2);
 });
 
-test('the refresh period is a median between 24 and 360 Hz', () => {
+test('the refresh period is the median, limited to 24 to 360 Hz', () => {
   const times = (period) => Array.from({ length: 21 }, (_, n) => n * period);
   assert.equal(refreshPeriod(times(20)), 0.02);
   assert.equal(refreshPeriod([...times(20).slice(0, 20), 5000]), 0.02);
@@ -151,7 +152,7 @@ test('the refresh period is a median between 24 and 360 Hz', () => {
   assert.equal(refreshPeriod(times(0)), 1 / 360);
 });
 
-test('engines are told apart', () => {
+test('browser engines are distinguished', () => {
   for (const [agent, webkit] of [
     ['Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36', false],
     ['Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0', false],
@@ -162,7 +163,7 @@ test('engines are told apart', () => {
   }
 });
 
-/** Runs `seconds` of a trial in which `part` of 30 frames a second is shown; interruptions by tick. */
+/** Runs up to `ticks` ticks in which the fraction `part` of the frames is shown. Returns the tick of failure, or -1. */
 function run(trial, counts, ticks, part, interrupted = () => false) {
   for (let n = 0; n < ticks; n++) {
     counts.received += 15;
@@ -172,22 +173,22 @@ function run(trial, counts, ticks, part, interrupted = () => false) {
   return -1;
 }
 
-test('a policy fails after two trials in a row with too few frames', () => {
+test('a policy fails after two consecutive trials with too few frames', () => {
   const counts = () => ({ received: 0, shown: 0 });
-  // The first tick starts it, two warm up, then two trials of ten.
+  // One tick to start, two to warm up, then two trials of ten ticks each.
   assert.equal(run(new Trial(), counts(), 100, 0.8), 22);
   assert.equal(run(new Trial(), counts(), 1000, 0.95), -1);
-  // Only interrupted ones: none is complete.
+  // Every trial is interrupted, so none is complete.
   assert.equal(run(new Trial(), counts(), 1000, 0.5, (n) => n % 10 === 0), -1);
   const trial = new Trial();
   const mixed = counts();
   assert.equal(run(trial, mixed, 13, 0.8), -1);
-  assert.equal(run(trial, mixed, 10, 1), -1, 'a good one in between');
+  assert.equal(run(trial, mixed, 10, 1), -1, 'a successful trial in between');
   assert.equal(run(trial, mixed, 10, 0.8), -1);
   assert.equal(run(trial, mixed, 10, 0.8), 9);
 });
 
-test('a reset forgets the failed trial', () => {
+test('a reset discards the failed trial', () => {
   const trial = new Trial();
   const counts = { received: 0, shown: 0 };
   assert.equal(run(trial, counts, 13, 0.5), -1);

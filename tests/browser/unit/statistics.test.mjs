@@ -4,7 +4,7 @@ import { Statistics } from '../../../web/player/statistics.js';
 
 const clock = { best: { roundTrip: 8, offset: 1000 }, published: [] };
 
-test('rates are those between two samples, totals those since the start', () => {
+test('rates cover the time between two samples, and totals the time since the start', () => {
   const statistics = new Statistics();
   assert.equal(statistics.sample(0, clock), null);
   statistics.received += 60;
@@ -15,12 +15,12 @@ test('rates are those between two samples, totals those since the start', () => 
   assert.deepEqual(sample, { age: null, roundTrip: 8, shown: 25, received: 30, bitrate: 1e6,
     skipped: 10, dropped: 3, reconnects: 0 });
   statistics.received += 30;
-  statistics.frameShown(2, 2500, 31); // one late frame of before
+  statistics.frameShown(2, 2500, 31); // includes one late frame of the previous interval
   const next = statistics.sample(3000, clock);
   assert.deepEqual([next.received, next.shown, next.skipped], [30, 31, 10]);
 });
 
-test('after a reconnect, rates start again and totals go on', () => {
+test('after a reconnect, rates restart and totals continue', () => {
   const statistics = new Statistics();
   statistics.sample(0, clock);
   statistics.received += 30;
@@ -30,7 +30,7 @@ test('after a reconnect, rates start again and totals go on', () => {
   assert.equal(statistics.received, 30);
 });
 
-test('the age is from publication to display, by the server\'s clock', () => {
+test('the age is the time from publication to display, on the server\'s clock', () => {
   const statistics = new Statistics();
   const known = { ...clock, published: [{ time: 90_000, published: 500 }, { time: 900_000, published: 900 }] };
   statistics.sample(0, known);
@@ -40,7 +40,7 @@ test('the age is from publication to display, by the server\'s clock', () => {
   assert.equal(statistics.sample(2000, known).age, 12, 'the last known age remains');
 });
 
-test('the round trip is unknown without an answer', () => {
+test('the round trip is unknown without a reply', () => {
   const statistics = new Statistics();
   const unknown = { best: { roundTrip: Infinity }, published: [] };
   statistics.sample(0, unknown);

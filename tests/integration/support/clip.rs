@@ -33,7 +33,8 @@ pub struct Decoded {
 
 /// Decodes a file with ffmpeg.
 pub fn decode(file: &Path) -> Decoded {
-    // framecrc writes a line for each picture; with passthrough, exactly those that were decoded.
+    // framecrc writes a line for each picture. With passthrough, these are exactly the pictures that
+    // were decoded.
     let options = ["-v", "warning", "-i"];
     let end = ["-fps_mode", "passthrough", "-f", "framecrc", "-"];
     let arguments = options.map(Path::new).into_iter().chain([file]).chain(end.map(Path::new));
@@ -54,7 +55,7 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// Encodes ffmpeg's test picture with x264. `options` are ffmpeg's, for the output.
+    /// Encodes ffmpeg's test picture with x264. `options` are ffmpeg output options.
     pub fn encode(folder: &Folder, name: &str, size: &str, frames: u32, options: &str) -> Clip {
         let file = folder.path(&format!("{name}.h264"));
         let source = format!("testsrc2=size={size}:rate=30");
@@ -89,12 +90,12 @@ impl Clip {
         Clip { file, data, units }
     }
 
-    /// Number of access units.
+    /// Returns the number of access units.
     pub fn len(&self) -> usize {
         self.units.len()
     }
 
-    /// Access unit `n` of the clip played in a loop.
+    /// Returns access unit `n` of the clip, played in a loop.
     pub fn unit(&self, n: usize) -> &[u8] {
         &self.data[self.units[n % self.units.len()].clone()]
     }

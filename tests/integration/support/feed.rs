@@ -21,7 +21,7 @@ impl Feed {
         Feed { path, writer: None }
     }
 
-    /// The value of `source` in the configuration.
+    /// Returns the value of `source` in the configuration.
     pub fn source(&self) -> String {
         format!("{{ command = [\"cat\", {:?}] }}", self.path)
     }
@@ -30,10 +30,10 @@ impl Feed {
     pub fn send(&mut self, bytes: &[u8]) {
         let path = &self.path;
         let writer = self.writer.get_or_insert_with(|| {
-            // Open for reading as well, so that open does not wait for a reader.
+            // Open the pipe for reading, too, because open would otherwise wait for a reader.
             let mut pipe = OpenOptions::new().read(true).write(true).open(path).unwrap();
             let (sender, receiver) = mpsc::channel::<Vec<u8>>();
-            // In a thread, because writing blocks while the pipe is full.
+            // Write in a thread, because writing blocks while the pipe is full.
             std::thread::spawn(move || {
                 while let Ok(bytes) = receiver.recv() {
                     pipe.write_all(&bytes).unwrap();
@@ -49,7 +49,7 @@ impl Feed {
         writer.send(bytes.to_vec()).unwrap();
     }
 
-    /// Sends frames of a clip, 30 per second or slightly fewer.
+    /// Sends frames of a clip, at slightly less than 30 frames per second.
     pub async fn play(&mut self, clip: &Clip, range: std::ops::Range<usize>) {
         for n in range {
             self.send(clip.unit(n));
@@ -57,7 +57,7 @@ impl Feed {
         }
     }
 
-    /// Ends the command. Bytes sent afterwards are for the next one.
+    /// Ends the command. Bytes that are sent later go to the next command.
     pub fn close(&mut self) {
         self.writer = None;
     }

@@ -1,7 +1,7 @@
-//! Shared by the tests: a running server, viewers, simulated cameras, MP4 and ffmpeg.
+//! Code that the tests share: a running server, viewers, simulated cameras, MP4 and ffmpeg.
 //!
-//! No test measures time. Tests wait for a condition, with [`TIMEOUT`] as the limit, because the machine
-//! may be busy.
+//! No test depends on how fast this machine is, because the machine may be busy. Tests wait for a
+//! condition, with [`TIMEOUT`] as the limit.
 
 mod clip;
 mod feed;
@@ -25,10 +25,10 @@ use std::time::Duration;
 /// The configuration of a camera that shows the test card.
 pub const TEST_CARD: &str = "[[camera]]\nname = \"card\"\nsource = \"test-card\"\n";
 
-/// How long to wait for a condition. Only a fault takes this long.
+/// Maximum time to wait for a condition. Only a failing test waits this long.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a condition is checked.
+/// Interval between checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Returns `future`'s result. Panics with `what` after [`TIMEOUT`].
@@ -39,7 +39,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Calls `look` until it returns something.
+/// Calls `look` until it returns a value.
 pub async fn wait_until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     within(what, async {
         loop {
@@ -52,7 +52,7 @@ pub async fn wait_until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
     .await
 }
 
-/// A temporary folder, removed on drop.
+/// A temporary directory, removed on drop.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -64,12 +64,12 @@ impl Folder {
         Folder(path)
     }
 
-    /// A path in the folder.
+    /// Returns a path in the directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    /// Writes a file in the folder.
+    /// Writes a file in the directory.
     pub fn write(&self, name: &str, data: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, data).unwrap();
@@ -83,7 +83,7 @@ impl Drop for Folder {
     }
 }
 
-/// Reads `/proc/<pid>/<file>`. Empty if the process has ended.
+/// Reads `/proc/<pid>/<file>`. Returns an empty text if the process has ended.
 pub fn proc_file(pid: u32, file: &str) -> String {
     let mut text = vec![];
     if let Ok(mut file) = File::open(format!("/proc/{pid}/{file}")) {
@@ -92,7 +92,7 @@ pub fn proc_file(pid: u32, file: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The processes with this argument.
+/// Returns the IDs of the processes that have this argument.
 pub fn processes_with(argument: &str) -> Vec<u32> {
     let folders = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = folders.filter_map(|folder| folder.file_name().to_str()?.parse().ok());

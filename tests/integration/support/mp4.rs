@@ -26,7 +26,7 @@ fn boxes(mut file: &[u8]) -> Vec<(String, &[u8])> {
     boxes
 }
 
-/// Decodes a box with mp4-atom. The box must be used up.
+/// Decodes a box with mp4-atom. Panics if bytes are left over.
 fn atom<T: Decode>(mut bytes: &[u8]) -> T {
     let atom = T::decode(&mut bytes).unwrap();
     assert!(bytes.is_empty());
@@ -72,7 +72,7 @@ pub fn split_init(file: &[u8]) -> (Moov, &[u8]) {
     (atom(moov), &file[ftyp.len() + moov.len()..])
 }
 
-/// Asserts that sequence numbers and decode times have neither gaps nor steps back.
+/// Asserts that sequence numbers and decode times have no gaps and never go back.
 pub fn assert_even(frames: &[Frame]) {
     for pair in frames.windows(2) {
         assert_eq!(pair[0].sequence + 1, pair[1].sequence, "{pair:?}");

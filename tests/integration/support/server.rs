@@ -1,4 +1,4 @@
-//! The real program, serving.
+//! The executable, running as a server.
 
 use super::{Folder, POLL_INTERVAL, TIMEOUT, Viewer, wait_until, within};
 use bytes::Bytes;
@@ -26,8 +26,8 @@ pub struct Server {
     pub folder: Folder,
 }
 
-/// The path of the program. The variable BERRYMSE overrides it, for example with a build for another
-/// machine, run by an emulator.
+/// Returns the path of the executable. The environment variable BERRYMSE overrides it, for example to run
+/// a build for another machine in an emulator.
 pub fn berrymse() -> PathBuf {
     std::env::var_os("BERRYMSE").map_or(env!("CARGO_BIN_EXE_berrymse").into(), PathBuf::from)
 }
@@ -50,7 +50,7 @@ impl Server {
         let mut child = Command::new(berrymse())
             .args(["serve", "--config"])
             .arg(&file)
-            // A configuration with its own address is used as it is.
+            // If the configuration contains an address, that address is used.
             .args(if config.contains("listen =") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
             .args(options)
             .env_remove("BERRYMSE_LOG")
@@ -84,7 +84,7 @@ impl Server {
         self.child.id()
     }
 
-    /// The log so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
     }
@@ -97,12 +97,12 @@ impl Server {
         .await;
     }
 
-    /// A GET request for `path` with the usual headers.
+    /// Creates a GET request for `path` with the usual headers.
     pub fn request(&self, path: &str) -> hyper::http::request::Builder {
         Request::get(path).header(HOST, self.address.to_string())
     }
 
-    /// Sends a request. The body of the response is still to be read.
+    /// Sends a request. Returns the response without waiting for its body.
     pub async fn send(&self, request: hyper::http::request::Builder) -> Response<Incoming> {
         self.send_with(request, Empty::<Bytes>::new()).await
     }
@@ -157,19 +157,19 @@ impl Server {
         self.ask_with(self.request(path).method("POST"), body).await
     }
 
-    /// `/api/status`
+    /// Gets `/api/status`.
     pub async fn status(&self) -> Value {
         serde_json::from_str(&self.get("/api/status").await.text).unwrap()
     }
 
-    /// The status of one camera.
+    /// Returns the status of one camera.
     pub async fn camera(&self, name: &str) -> Value {
         let mut status = self.status().await;
         let cameras = status["cameras"].as_array_mut().unwrap();
         cameras.iter_mut().find(|camera| camera["name"] == name).unwrap().take()
     }
 
-    /// Waits until the status of a camera is `good`.
+    /// Waits until `good` accepts the status of a camera.
     pub async fn camera_until(
         &self,
         name: &str,
@@ -218,7 +218,7 @@ impl Drop for Server {
         if std::thread::panicking() {
             eprintln!("---- log of the server ----\n{}", self.log());
         }
-        // SIGTERM first: it also ends the programs of the cameras.
+        // Send SIGTERM first, because it also ends the programs of the cameras.
         if matches!(self.child.try_wait(), Ok(None)) {
             self.terminate();
             let end = Instant::now() + Duration::from_secs(10);

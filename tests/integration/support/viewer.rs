@@ -14,12 +14,13 @@ pub struct Viewer {
 }
 
 impl Viewer {
-    /// The next message that is neither ping nor pong. `None` after the end of the connection.
+    /// Returns the next message that is neither a ping nor a pong, or `None` after the end of the
+    /// connection.
     pub async fn next(&mut self) -> Option<Message> {
         next_message(&mut self.socket).await
     }
 
-    /// The next message, which must be text with JSON.
+    /// Returns the next message, which must be text with JSON.
     pub async fn text(&mut self) -> Value {
         match self.next().await {
             Some(Message::Text(text)) => serde_json::from_str(&text).unwrap(),
@@ -27,7 +28,7 @@ impl Viewer {
         }
     }
 
-    /// The next message, which must be binary.
+    /// Returns the next message, which must be binary.
     pub async fn binary(&mut self) -> Bytes {
         match self.next().await {
             Some(Message::Binary(data)) => data,
@@ -36,7 +37,7 @@ impl Viewer {
     }
 }
 
-/// The next message of a WebSocket that is neither ping nor pong. `None` at its end.
+/// Returns the next message of a WebSocket that is neither a ping nor a pong, or `None` at its end.
 pub async fn next_message<S>(socket: &mut WebSocketStream<S>) -> Option<Message>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -54,7 +55,7 @@ where
     within("a message", message).await
 }
 
-/// A message in a form suitable for the output of a test.
+/// Describes a message briefly, for the output of a test.
 pub fn describe(message: &Option<Message>) -> String {
     match message {
         Some(Message::Binary(data)) => format!("{} bytes", data.len()),

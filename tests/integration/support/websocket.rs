@@ -1,6 +1,6 @@
 //! WebSocket frames as a client sends them (RFC 6455, 5.2), valid and invalid.
 
-/// A frame, masked as required from clients. `first`: FIN, reserved bits, opcode.
+/// Returns a frame, masked as clients must. `first`: FIN, reserved bits, opcode.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [7, 77, 177, 27];
     let mut frame = header(first, payload.len());
@@ -10,7 +10,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The header of an unmasked frame.
+/// Returns the header of an unmasked frame.
 pub fn header(first: u8, len: usize) -> Vec<u8> {
     match len {
         0..=125 => vec![first, len as u8],

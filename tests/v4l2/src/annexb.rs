@@ -14,7 +14,7 @@ impl Clip {
     }
 }
 
-/// Returns the start of each NAL unit: positions of the start code and of the header byte.
+/// Returns the start of each NAL unit: the positions of the start code and of the header byte.
 fn starts(stream: &[u8]) -> Vec<(usize, usize)> {
     let mut starts = vec![];
     let mut at = 0;

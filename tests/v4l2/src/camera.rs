@@ -1,9 +1,9 @@
 //! A simulated USB camera, controlled by the test. The kernel driver uvcvideo treats it as a real
 //! camera.
 //!
-//! One thread answers the requests of the host; the other produces pictures in time. They share
-//! [`State`], protected by a lock. Answers are written while the lock is held, so that a request
-//! that is being unlinked is either answered before or not at all.
+//! One thread answers the host's requests; the other produces pictures when they are due. They
+//! share [`State`], protected by a lock. Answers are written while the lock is held, so that a
+//! request that is unlinked is answered either before that or not at all.
 
 use crate::usbip::{self, Command, ECONNRESET, EPIPE};
 use crate::uvc::{self, BULK_IN, Choice, Format, Model, Request};
@@ -19,30 +19,30 @@ const END_OF_FRAME: u8 = 2;
 const ERROR: u8 = 0x40;
 const END_OF_HEADER: u8 = 0x80;
 
-/// A change of a camera's state.
+/// A change to a camera's state.
 pub type Change = fn(&mut State);
 
-/// The faults of the camera, and its current state. By default there are no faults.
+/// The faults of the camera, and its current state. By default, there are no faults.
 #[derive(Default)]
 pub struct State {
     /// The camera sends no pictures and reports no error.
     pub stalled: bool,
-    /// Number of the next pictures to mark as damaged.
+    /// Number of upcoming pictures to mark as damaged.
     pub damaged: u32,
-    /// Number of the next pictures to send without data after the header.
+    /// Number of upcoming pictures to send without data after the header.
     pub empty: u32,
     /// The endpoint is halted: every request is answered with EPIPE until the host clears the halt.
     pub halted: bool,
     /// The camera refuses to start streams, so that the host gets EIO.
     pub refuses: bool,
-    /// Actual frame interval, in 100 ns, regardless of the negotiated one.
+    /// Actual frame interval, in units of 100 ns, regardless of the negotiated one.
     pub own_interval: Option<u32>,
     /// A change to apply before the picture with this number.
     pub change: Option<(usize, Change)>,
     /// Index of the clip to send, regardless of the negotiated size.
     pub own_clip: Option<usize>,
 
-    /// The parameters negotiated last.
+    /// The most recently negotiated parameters.
     pub probe: Option<Choice>,
     /// The parameters of the running stream.
     pub stream: Option<Choice>,
@@ -56,9 +56,9 @@ pub struct State {
     brightness: u16,
     /// Pending requests for pictures: number and length.
     requests: VecDeque<(u32, usize)>,
-    /// Payloads still to be sent, each a picture with its header.
+    /// Payloads that have not been sent completely, each a picture with its header.
     payloads: VecDeque<Vec<u8>>,
-    /// Number of bytes already sent of the first payload.
+    /// Number of bytes of the first payload that have been sent.
     done: usize,
     gone: bool,
 }
@@ -99,7 +99,7 @@ impl Camera {
         Camera { port, shared, threads: threads.into() }
     }
 
-    /// Accesses the state of the camera, to change or to read it.
+    /// Calls `access` with the state of the camera, to read or change it.
     pub fn with_state<T>(&self, access: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.shared.lock();
         let result = access(&mut state);
@@ -120,17 +120,17 @@ impl Drop for Camera {
     }
 }
 
-/// Ignores an error that shows that the host has closed the connection.
+/// Ignores the error that results when the host has closed the connection.
 fn unless_closed(result: std::io::Result<()>) {
     if let Err(error) = result {
         assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "USB/IP: {error}");
     }
 }
 
-/// Answers the requests of the host.
+/// Answers the host's requests.
 fn answer_requests(shared: &Shared) {
     let mut socket = &shared.socket;
-    while let Some(command) = usbip::read(&mut socket).expect("the host speaks USB/IP") {
+    while let Some(command) = usbip::read(&mut socket).expect("invalid data from the host") {
         let mut state = shared.lock();
         match command {
             Command::Unlink { number, victim } => {

@@ -6,14 +6,14 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// How long to wait for a condition, in the guest's time, which passes quickly while the guest is
-/// idle. Only a fault takes this long.
+/// Maximum time to wait for a condition, on the guest's clock, which runs fast while the guest is
+/// idle. Only a failing test waits this long.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often a condition is checked.
+/// Interval between checks of a condition.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Calls `look` until it returns something. Panics with `what` after [`TIMEOUT`].
+/// Calls `look` until it returns a value. Panics with `what` after [`TIMEOUT`].
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_at_most(TIMEOUT, what, look)
 }
@@ -25,7 +25,7 @@ pub fn wait_at_most<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Op
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(Instant::now() < end, "{what}: not within {limit:?}");
+        assert!(Instant::now() < end, "{what}: did not happen within {limit:?}");
         std::thread::sleep(POLL_INTERVAL);
     }
 }
@@ -70,8 +70,8 @@ pub fn run(name: &str, arguments: &[&str]) -> String {
 pub struct Module(&'static str);
 
 impl Module {
-    /// Loads a module, and the modules it depends on, from those that `ci/stage/v4l2` has added to
-    /// the guest.
+    /// Loads a module and its dependencies from the modules that `ci/stage/v4l2` has added to the
+    /// guest.
     pub fn load(name: &'static str, parameters: &[&str]) -> Module {
         let folder = Path::new("/modules");
         let needed = fs::read_to_string(folder.join(name)).unwrap();

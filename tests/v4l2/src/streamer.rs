@@ -15,7 +15,7 @@ const LOG: &str = "/tmp/berrymse.log";
 /// Number of log lines to print after a failure.
 const LOG_LINES: usize = 12;
 
-/// The running streamer. Terminated on drop. If the test has failed, its log is printed.
+/// The running streamer. Terminated on drop. If the test has failed, the end of the log is printed.
 pub struct Streamer(Child);
 
 impl Streamer {
@@ -31,8 +31,8 @@ impl Streamer {
         Streamer::spawn(&["--config", CONFIG, "-vv"])
     }
 
-    /// Reads the delay of each frame, from the driver's buffer to the viewers' sockets, from the
-    /// log.
+    /// Returns the delay of each frame from the driver's buffer to the viewers' sockets, as recorded
+    /// in the log.
     pub fn frame_times() -> Vec<Duration> {
         let nanoseconds = |line: &str| {
             let (_, rest) = line.split_once("fragment out after ")?;
@@ -49,9 +49,10 @@ impl Streamer {
     fn spawn(arguments: &[&str]) -> Streamer {
         let log = File::create(LOG).unwrap();
         let arguments = [&["--listen", ADDRESS], arguments].concat();
-        let mut streamer =
-            Streamer(program("berrymse", &arguments).stderr(log).spawn().expect("berrymse starts"));
-        wait_for("the streamer's start", || {
+        let mut streamer = Streamer(
+            program("berrymse", &arguments).stderr(log).spawn().expect("cannot start berrymse"),
+        );
+        wait_for("start of the streamer", || {
             let ended = streamer.0.try_wait().unwrap();
             assert!(ended.is_none(), "the streamer ended: {}", Streamer::log());
             TcpStream::connect(ADDRESS).ok()
@@ -69,7 +70,7 @@ impl Streamer {
         status["cameras"][0].take()
     }
 
-    /// Waits until the status of the camera is `good`. Returns the status and the time it took.
+    /// Waits until `good` accepts the camera's status. Returns the status and the time waited.
     pub fn until(&self, what: &str, mut good: impl FnMut(&Value) -> bool) -> (Value, Duration) {
         let start = Instant::now();
         loop {
@@ -77,7 +78,10 @@ impl Streamer {
             if good(&camera) {
                 return (camera, start.elapsed());
             }
-            assert!(start.elapsed() < TIMEOUT, "{what}: not within {TIMEOUT:?}: {camera}");
+            assert!(
+                start.elapsed() < TIMEOUT,
+                "{what}: did not happen within {TIMEOUT:?}: {camera}"
+            );
             std::thread::sleep(POLL_INTERVAL);
         }
     }
@@ -113,7 +117,7 @@ impl Drop for Streamer {
             let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
             println!("    end of the streamer's log:\n    {}", last.join("\n    "));
         }
-        // A regular shutdown, so that it is tested as well.
+        // Shut down with SIGTERM, so that this is tested as well.
         let _ = program("kill", &[&self.0.id().to_string()]).status();
         let end = Instant::now() + TIMEOUT;
         while matches!(self.0.try_wait(), Ok(None)) {

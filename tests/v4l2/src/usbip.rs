@@ -99,7 +99,7 @@ const FREE: &str = "004";
 
 /// Returns whether a port is free.
 fn is_free(port: u32) -> bool {
-    let status = fs::read_to_string(format!("{VHCI}/status")).expect("vhci_hcd is loaded");
+    let status = fs::read_to_string(format!("{VHCI}/status")).expect("vhci_hcd is not loaded");
     status.lines().any(|line| {
         let words: Vec<_> = line.split_whitespace().collect();
         words[..1] == ["hs"] && words[1].parse() == Ok(port) && words[2] == FREE
@@ -108,7 +108,7 @@ fn is_free(port: u32) -> bool {
 
 /// Plugs in the device at the other end of `socket`.
 pub fn attach(port: u32, socket: &UnixStream) {
-    // The controller releases a port with a delay.
+    // The controller releases ports with a delay.
     let end = Instant::now() + Duration::from_secs(10);
     while !is_free(port) {
         assert!(Instant::now() < end, "port {port} of vhci_hcd does not become free");
@@ -116,10 +116,11 @@ pub fn attach(port: u32, socket: &UnixStream) {
     }
     // The number of the device is arbitrary.
     let words = format!("{port} {} {} {HIGH_SPEED}", socket.as_raw_fd(), port + 1);
-    fs::write(format!("{VHCI}/attach"), words).expect("vhci_hcd takes a device");
+    fs::write(format!("{VHCI}/attach"), words).expect("vhci_hcd rejected the device");
 }
 
 /// Unplugs the device in a port.
 pub fn detach(port: u32) {
-    fs::write(format!("{VHCI}/detach"), port.to_string()).expect("vhci_hcd drops a device");
+    fs::write(format!("{VHCI}/detach"), port.to_string())
+        .expect("vhci_hcd cannot unplug the device");
 }

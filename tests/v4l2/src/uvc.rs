@@ -15,7 +15,7 @@ const ENDPOINT: u8 = 5;
 const ASSOCIATION: u8 = 11;
 const CS_INTERFACE: u8 = 0x24;
 
-/// The video class and its subclasses: control, streaming, collection of both.
+/// The video class and its subclasses: control, streaming, and the collection of both.
 const VIDEO: u8 = 14;
 const CONTROL: u8 = 1;
 const STREAMING: u8 = 2;
@@ -36,10 +36,10 @@ pub const BULK_IN: u32 = 1;
 /// Size of a bulk packet at high speed, in bytes.
 const PACKET_LEN: u16 = 512;
 
-/// Descriptors identify formats by GUIDs, which consist of the FourCC and these bytes.
+/// Descriptors identify a format by a GUID, which consists of the FourCC and these bytes.
 const GUID: [u8; 12] = [0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71];
 
-/// Supported frame intervals, in 100 ns: 30, 15 and 10 frames per second.
+/// Supported frame intervals, in units of 100 ns: 30, 15 and 10 frames per second.
 pub const INTERVALS: [u32; 3] = [333_333, 666_666, 1_000_000];
 
 /// Size of raw pictures, in pixels. Small, because the streamer rejects them.
@@ -77,7 +77,7 @@ pub struct Choice {
     pub format: Format,
     /// Index of the frame size, from 0.
     pub size: usize,
-    /// Frame interval, in 100 ns.
+    /// Frame interval, in units of 100 ns.
     pub interval: u32,
 }
 
@@ -236,9 +236,9 @@ fn formats(model: &Model) -> Vec<u8> {
     bytes
 }
 
-/// Appends a frame descriptor. For uncompressed formats it contains the size of a picture before
-/// the default interval; for frame-based formats, the length of a line (0) after the number of
-/// intervals.
+/// Appends a frame descriptor. For uncompressed formats, it contains the size of a picture before
+/// the default interval. For frame-based formats, it contains the length of a line (0) after the
+/// number of intervals.
 fn frame(to: &mut Vec<u8>, kind: u8, index: usize, size: (u16, u16), bytes: &[u8]) {
     let rates: Vec<u8> = INTERVALS.into_iter().flat_map(u32::to_le_bytes).collect();
     let line: &[u8] = if bytes.is_empty() { &[0; 4] } else { &[] };
@@ -296,7 +296,7 @@ impl Setup {
 pub enum Request {
     /// Answer with these bytes.
     Answer(Vec<u8>),
-    /// Accept without an answer or an action.
+    /// Accept the request, which requires no data and no action.
     Done,
     /// Negotiate parameters.
     Probe,
@@ -321,7 +321,7 @@ pub fn request(setup: Setup, model: &Model, probe: Choice, brightness: u16) -> R
             let [kind, index] = setup.value.to_be_bytes();
             descriptor(kind, index, model).map_or(Request::Unknown, Request::Answer)
         }
-        // GET_STATUS, of device, interface, endpoint
+        // GET_STATUS of the device, an interface or an endpoint
         (0x80..=0x82, 0) => Request::Answer(vec![0, 0]),
         // GET_CONFIGURATION, GET_INTERFACE
         (0x80, 8) => Request::Answer(vec![1]),

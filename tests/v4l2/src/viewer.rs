@@ -1,4 +1,4 @@
-//! A viewer over WebSocket that checks the received data, independent of the code under test.
+//! A WebSocket viewer that checks the received data, independent of the code under test.
 
 use crate::annexb::{is_slice, nal_type};
 use serde_json::Value;
@@ -32,7 +32,7 @@ pub struct Picture {
     pub time: u64,
 }
 
-/// An event of a viewer.
+/// An event that a viewer receives.
 #[derive(Debug)]
 pub enum Event {
     /// The stream starts, or continues with new parameters.
@@ -70,7 +70,7 @@ impl Viewer {
         let head = String::from_utf8(head).unwrap();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         let (sender, events) = channel();
-        // Ends when the server closes or the viewer is dropped.
+        // Ends when the server closes the connection or the viewer is dropped.
         std::thread::spawn(move || {
             watch(socket, &sender);
             let _ = sender.send(Event::Closed);
@@ -78,7 +78,7 @@ impl Viewer {
         Viewer { events }
     }
 
-    /// Waits for the next event. `None` after the time limit.
+    /// Waits for the next event. Returns `None` after the time limit.
     pub fn next(&self, limit: Duration) -> Option<Event> {
         match self.events.recv_timeout(limit) {
             Ok(event) => Some(event),
@@ -87,7 +87,7 @@ impl Viewer {
         }
     }
 
-    /// Waits for the next picture. Also returns the parameters, if it was preceded by new ones.
+    /// Waits for the next picture. Also returns the parameters if new ones preceded the picture.
     pub fn picture(&self, limit: Duration) -> (Option<Value>, Picture) {
         let mut init = None;
         loop {
@@ -149,7 +149,7 @@ fn message(socket: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
         }
     };
     let head = read(2)?;
-    assert_eq!(head[0] & 0xf0, 0x80, "a whole message");
+    assert_eq!(head[0] & 0xf0, 0x80, "a fragment or a reserved bit");
     let len = match head[1] {
         126 => u16::from_be_bytes(read(2)?.try_into().unwrap()).into(),
         127 => u64::from_be_bytes(read(8)?.try_into().unwrap()),
@@ -208,7 +208,7 @@ fn nals(mut sample: &[u8]) -> Vec<Vec<u8>> {
     nals
 }
 
-/// Returns the NAL units of an access unit that a viewer must receive.
+/// Returns those NAL units of an access unit that a viewer must receive.
 pub fn visible(unit: &[u8]) -> Vec<&[u8]> {
     let mut nals = crate::annexb::nal_units(unit);
     nals.retain(|nal| is_slice(nal) || nal_type(nal) == SEI);

@@ -20,13 +20,13 @@ pub const ALL: &[Scenario] = &[
     ("h264: an unsupported size", other_size),
     ("h264: an unsupported frame rate", other_rate),
     ("h264: an incorrect frame rate", ignored_rate),
-    ("h264: a change of the size within the stream", mid_stream),
+    ("h264: a size change within the stream", mid_stream),
     ("h264: damaged pictures that the driver drops", dropped),
     ("h264: damaged pictures that the driver delivers", damaged),
     ("h264: empty pictures", empty),
     ("h264: a stall without an error", stall),
-    ("h264: a camera that never delivers", silent),
-    ("h264: a halt of the endpoint", halt),
+    ("h264: a camera that never delivers a picture", silent),
+    ("h264: an endpoint halt", halt),
     ("h264: the camera refuses to start", refused),
     ("h264: unplugged and plugged in again", replug),
     ("h264: plugged in again with another size", replug_smaller),
@@ -36,23 +36,23 @@ pub const ALL: &[Scenario] = &[
     ("h264: unplugged and plugged in again 200 times", cycles),
 ];
 
-/// Maximum time from the return of a camera to its first picture.
+/// Maximum time from a camera's return to its first picture.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(2);
 
 /// Maximum time until the status reports that a camera has been unplugged.
 const UNPLUG_LIMIT: Duration = Duration::from_secs(1);
 
-/// A configuration with this camera and further settings.
+/// Returns a configuration with this camera and further settings.
 fn config(source: &Path, settings: &str) -> String {
     format!("[[camera]]\nname = \"front\"\nsource = \"{}\"\n{settings}", source.display())
 }
 
-/// The usual configuration: 1280x720 at 30 frames per second.
+/// Returns the usual configuration: 1280x720 at 30 frames per second.
 fn usual_config(source: &Path) -> String {
     config(source, "width = 1280\nheight = 720\nframerate = 30\n")
 }
 
-/// The path of the camera in by-id, which does not depend on the port.
+/// Returns the path of the camera in by-id, which does not depend on the port.
 fn by_id(serial: &str) -> std::path::PathBuf {
     link("by-id", &format!("_{serial}-video-index0"))
 }
@@ -66,7 +66,7 @@ fn watch(source: &Path) -> (Streamer, Viewer) {
     (streamer, viewer)
 }
 
-/// Returns the number of the access unit in a clip whose bytes are equal to those of a picture.
+/// Returns the index of the access unit in a clip that is identical to a picture.
 fn number(lab: &Lab, clip: usize, nals: &[Vec<u8>]) -> usize {
     let units = &lab.front.clips[clip].units;
     units
@@ -90,10 +90,10 @@ fn test_card(lab: &Lab) {
 }
 
 fn all_pictures(lab: &Lab) {
-    // The camera sends its first picture when there is a viewer.
+    // The camera sends its first picture only after a viewer has connected.
     let camera = Camera::plug_with(&lab.front, 0, |camera| camera.stalled = true);
     let streamer = Streamer::start_verbose(&usual_config(&by_id("FRONT")));
-    wait_for("the streamer's start of the camera", || {
+    wait_for("start of the camera's stream", || {
         camera.with_state(|camera| camera.stream.is_some()).then_some(())
     });
     let viewer = Viewer::new();
@@ -103,8 +103,8 @@ fn all_pictures(lab: &Lab) {
     for (count, unit) in lab.front.clips[0].units.iter().enumerate() {
         let (init, picture) = viewer.picture(TIMEOUT);
         assert_eq!(init.is_some(), count == 0);
-        assert!(picture.nals == visible(unit), "picture {count} differs from the sent one");
-        // Even durations, for 30 frames per second.
+        assert!(picture.nals == visible(unit), "picture {count} differs from the one sent");
+        // The durations are even: 30 frames per second.
         let step = time.map_or(3000, |before| picture.time - before);
         assert!((2990..=3010).contains(&step), "duration of picture {count}: {step}/90000 s");
         time = Some(picture.time);
@@ -120,7 +120,7 @@ fn all_pictures(lab: &Lab) {
     assert_eq!((&status["restarts"], &status["damaged"]), (&0.into(), &0.into()), "{status:#}");
     assert_eq!((&status["width"], &status["height"]), (&1280.into(), &720.into()), "{status:#}");
     camera.with_state(|camera| assert_eq!(camera.starts, 1));
-    // At its end, the streamer stops the camera's stream.
+    // When the streamer exits, it stops the camera's stream.
     drop(streamer);
     camera.with_state(|camera| assert_eq!(camera.stream, None));
     let mut delays = Streamer::frame_times();
@@ -184,7 +184,7 @@ fn busy(lab: &Lab) {
     let node = node("FRONT");
     let arguments = ["--device", node.to_str().unwrap(), "--stream-mmap", "--stream-count=1000000"];
     let mut other = program("v4l2-ctl", &arguments).stderr(Stdio::null()).spawn().unwrap();
-    wait_for("stream of the other program", || {
+    wait_for("the other program's stream", || {
         camera.with_state(|camera| (camera.sent > 3).then_some(()))
     });
     let streamer = Streamer::start(&usual_config(&name));
@@ -224,7 +224,7 @@ fn ignored_rate(lab: &Lab) {
         seconds(0, 149),
         seconds(150, 299)
     );
-    // The actual frame rate takes effect after twelve pictures.
+    // The server adopts the actual frame rate after twelve pictures.
     assert!((9.4..=10.2).contains(&seconds(0, 149)));
     assert!((9.8..=10.2).contains(&seconds(150, 299)));
     let status = streamer.camera();
@@ -267,13 +267,13 @@ impl Drop for NoDrop {
     }
 }
 
-/// Applies a change before picture 40 that damages pictures 40 to 42. None of these may be
-/// delivered. All pictures before them, and from the next key frame on, must be delivered without a
-/// restart.
+/// Before picture 40, applies a change that damages pictures 40 to 42. These must not be delivered.
+/// All pictures before them, and all pictures from the next key frame on, must be delivered without
+/// a restart.
 fn loses_only_three_pictures(lab: &Lab, change: Change) {
     let camera = Camera::plug_with(&lab.front, 0, |camera| camera.stalled = true);
     let streamer = Streamer::start(&usual_config(&by_id("FRONT")));
-    wait_for("the streamer's start of the camera", || {
+    wait_for("start of the camera's stream", || {
         camera.with_state(|camera| camera.stream.is_some()).then_some(())
     });
     let viewer = Viewer::new();
@@ -313,13 +313,13 @@ fn stall(lab: &Lab) {
     let (status, took) = streamer.until("not streaming", |camera| camera["state"] != "streaming");
     println!("    reported after {took:?}: {}", status["error"]);
     assert!(took < Duration::from_secs(4));
-    // Long enough for retries.
+    // Long enough for several retries.
     std::thread::sleep(Duration::from_secs(10));
     viewer.skip();
     camera.with_state(|camera| camera.stalled = false);
     let start = Instant::now();
     viewer.picture(Duration::from_secs(5));
-    println!("    a picture {:?} after the stall", start.elapsed());
+    println!("    first picture {:?} after the stall", start.elapsed());
     streamer.until_streaming();
 }
 
@@ -328,7 +328,7 @@ fn silent(lab: &Lab) {
     let streamer = Streamer::start(&usual_config(&by_id("FRONT")));
     let (status, took) = streamer.until_error(&["no picture"]);
     println!("    reported after {took:?}: {}", status["error"]);
-    // The streamer tries again, and can still be terminated (tested by its drop).
+    // The streamer tries again, and can still be terminated (tested when it is dropped).
     wait_for("another start", || camera.with_state(|camera| (camera.starts > 1).then_some(())));
 }
 
@@ -345,7 +345,7 @@ fn halt(lab: &Lab) {
     });
     viewer.skip();
     viewer.picture(TIMEOUT);
-    println!("    a picture {:?} after the halt", start.elapsed());
+    println!("    first picture {:?} after the halt", start.elapsed());
     // The driver reports the halt only by returning empty buffers with errors.
     assert!(start.elapsed() < RECOVERY_LIMIT);
     let (status, _) = streamer.until_streaming();
@@ -374,12 +374,11 @@ fn unplug(camera: Camera, streamer: &Streamer) {
     assert!(start.elapsed() < UNPLUG_LIMIT);
 }
 
-/// Waits for the first picture after the return of a camera. Returns the parameters, if they are
-/// new.
+/// Waits for the first picture after a camera has returned. Returns the parameters if they are new.
 fn recover(viewer: &Viewer) -> Option<serde_json::Value> {
     let start = Instant::now();
     let (init, _) = viewer.picture(RECOVERY_LIMIT);
-    println!("    a picture {:?} after the return of the camera", start.elapsed());
+    println!("    first picture {:?} after the camera returned", start.elapsed());
     assert!(start.elapsed() < RECOVERY_LIMIT);
     init
 }
@@ -418,7 +417,7 @@ fn other_node(lab: &Lab) {
     let camera = Camera::plug(&lab.front, 0);
     let (streamer, viewer) = watch(&by_id("FRONT"));
     let before = node("FRONT");
-    // The open file prevents the reuse of the node's number.
+    // The open file keeps the kernel from reusing the node's number.
     let held = File::open(&before).unwrap();
     unplug(camera, &streamer);
     viewer.skip();
@@ -484,5 +483,5 @@ fn cycles(lab: &Lab) {
         sizes[0]
     );
     assert_eq!(early.1, late.1, "open files");
-    assert!(late.0 <= early.0 + 256, "{} KiB more", late.0 - early.0);
+    assert!(late.0 <= early.0 + 256, "the memory grew by {} KiB", late.0 - early.0);
 }

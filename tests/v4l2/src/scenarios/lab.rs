@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 pub const ALL: &[Scenario] = &[
     ("lab: v4l2-ctl finds the camera, its H.264 formats and its links", names),
-    ("lab: v4l2-ctl reads 300 access units without changes", reads),
+    ("lab: v4l2-ctl reads 300 unchanged access units", reads),
     ("lab: the camera is busy for a second reader", busy),
     ("lab: v4l2-compliance", compliance),
     ("lab: vicodec encodes pictures from vivid (FWHT)", vicodec),
@@ -66,7 +66,7 @@ fn busy(lab: &Lab) {
     let node = node.to_str().unwrap();
     let arguments = ["--device", node, "--stream-mmap", "--stream-count=100000"];
     let mut first = program("v4l2-ctl", &arguments).stderr(Stdio::null()).spawn().unwrap();
-    wait_for("stream of the first reader", || {
+    wait_for("the first reader's stream", || {
         camera.with_state(|camera| (camera.sent > 3).then_some(()))
     });
     let second = output("v4l2-ctl", &["--device", node, "--stream-mmap", "--stream-count=1"]);
@@ -76,7 +76,7 @@ fn busy(lab: &Lab) {
     assert!(stderr.contains("Device or resource busy"), "{stderr}");
 }
 
-/// Failures of the driver itself are printed, but do not fail the scenario.
+/// Failures of the driver itself are printed but do not fail the scenario.
 fn compliance(lab: &Lab) {
     let _camera = Camera::plug(&lab.front, 0);
     let node = node("FRONT");
@@ -89,7 +89,7 @@ fn compliance(lab: &Lab) {
     assert!(report.contains("Total for uvcvideo device"), "{report}");
 }
 
-/// Tests the interface of an encoder. Browsers do not support this codec.
+/// Tests the interface of an encoder with FWHT, which browsers do not support.
 fn vicodec(_: &Lab) {
     let _vivid =
         Module::load("vivid", &["n_devs=1", "node_types=0x1", "num_inputs=1", "input_types=0"]);

@@ -2,8 +2,8 @@
 //!
 //! The kernel has no virtual H.264 encoder. vicodec implements the same interface
 //! ("Memory-to-Memory Stateful Video Encoder Interface") but encodes FWHT, which browsers do not
-//! support and the streamer therefore rejects. So these tests run the streamer's `Pipeline`
-//! directly. They cover the path of the pictures through an encoder, but not H.264.
+//! support and the streamer therefore rejects. These tests run the streamer's `Pipeline` directly.
+//! They cover the path of the pictures through an encoder, but not H.264.
 
 use crate::camera::Camera;
 use crate::guest::{Module, TIMEOUT, link, node, run};
@@ -49,7 +49,7 @@ fn other_encoder(_: &Lab) {
     println!("    message: {}", status["error"]);
 }
 
-/// Layout of the pictures of a driver.
+/// Memory layout of a driver's pictures.
 #[derive(PartialEq, Eq)]
 enum Planes {
     Single,
@@ -65,7 +65,7 @@ struct Devices {
 
 impl Devices {
     fn new(camera: Planes, encoder: Planes) -> Devices {
-        // Only a webcam.
+        // One webcam and no other devices.
         let webcam = ["n_devs=1", "node_types=0x1", "num_inputs=1", "input_types=0"];
         let planes = if camera == Multi { "multiplanar=2" } else { "multiplanar=1" };
         let vivid = Module::load("vivid", &[&webcam[..], &[planes]].concat());
@@ -203,7 +203,7 @@ fn passes_through(camera: Planes, encoder: Planes, height: u32) {
         times.push(time);
         ahead.push(time.saturating_sub(at));
     }
-    // 15 per second, within some milliseconds: no picture is missing or repeated.
+    // 15 per second, give or take some milliseconds: no picture is missing or repeated.
     for pair in times.windows(2) {
         let step = (pair[1] - pair[0]).as_millis();
         assert!((30..100).contains(&step), "{step} ms");
@@ -212,7 +212,7 @@ fn passes_through(camera: Planes, encoder: Planes, height: u32) {
     assert!((19 * 66 - 30..19 * 67 + 30).contains(&total), "{total} ms");
     // Make sure that the test covers capture times in the future.
     let (min, max) = (ahead.iter().min().unwrap(), ahead.iter().max().unwrap());
-    println!("    capture times of vivid are {min:?} to {max:?} in the future");
+    println!("    vivid's capture times are {min:?} to {max:?} in the future");
     assert!(*max > Duration::from_millis(20));
     run.stop.set();
     run.end().unwrap();
@@ -239,7 +239,7 @@ fn multi_planar_copied(_: &Lab) {
     passes_through(Multi, Multi, COPIED_HEIGHT);
 }
 
-/// Sets a control of vivid, from another process.
+/// Sets one of vivid's controls from another process.
 fn set_vivid_control(control: &str) {
     run("v4l2-ctl", &["--device", camera().to_str().unwrap(), "--set-ctrl", control]);
 }
