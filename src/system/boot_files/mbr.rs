@@ -157,7 +157,9 @@ pub fn former(record: &[u8; SECTOR]) -> [u8; 2 * SECTOR] {
 /// CRC-32 as in zlib and in U-Boot's `crc32` command.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (0 - (crc & 1))))
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(crc & 1))
+        })
     })
 }
 

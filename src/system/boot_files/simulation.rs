@@ -41,7 +41,7 @@ pub fn set(release: &str) -> Files {
             .collect();
     files.insert(&format!("{release}.dtb"), release.into());
     files.insert("config.txt", config.into());
-    files.insert("cmdline.txt", release.into());
+    files.insert("cmdline.txt", format!("{release}\n").into());
     files
 }
 
@@ -116,6 +116,8 @@ impl World {
         if is_old {
             let shipped = include_str!("../../../appliance/shipped/config-0.1.0.txt");
             files.insert("config.txt", format!("{shipped}\ndtparam=mine").into());
+            let shipped = include_str!("../../../appliance/shipped/cmdline-0.1.0.txt");
+            files.insert("cmdline.txt", shipped.into());
         } else {
             files.insert(LIST, list("old").text(&set("old")).into());
         }
@@ -232,7 +234,7 @@ impl World {
         for (path, content) in set(release).iter() {
             let found = &files[&path.to_lowercase()];
             match path {
-                "config.txt" if release == "old" => {}
+                "config.txt" | "cmdline.txt" if release == "old" => {}
                 "config.txt" => assert!(found.starts_with(content), "config.txt of {release}"),
                 // Carried over: no board is known to start with another one.
                 path if is_firmware(path) => {
