@@ -164,29 +164,14 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::system::boot_files::simulation::record;
     use proptest::prelude::*;
 
-    pub(in crate::system::boot_files) const LAYOUT: &str =
-        include_str!("../../../appliance/layout");
+    const LAYOUT: &str = include_str!("../../../appliance/layout");
 
-    /// Sector 0 with a boot partition, the extended partition and `data`.
-    pub(in crate::system::boot_files) fn record(start_mib: u32, size_mib: u32) -> [u8; SECTOR] {
-        let mut bytes = [0; SECTOR];
-        bytes[440..444].copy_from_slice(&[1, 2, 3, 4]);
-        bytes[510..].copy_from_slice(&[0x55, 0xaa]);
-        let entries = [(0x80, FAT_LBA, start_mib, size_mib), (0, 5, 76, 324), (0, 0x83, 400, 32)];
-        for (number, (flag, kind, start, size)) in entries.into_iter().enumerate() {
-            let entry = &mut bytes[ENTRIES + number * ENTRY..][..ENTRY];
-            (entry[0], entry[4]) = (flag, kind);
-            entry[8..12].copy_from_slice(&(start * 2048).to_le_bytes());
-            entry[12..].copy_from_slice(&(size * 2048).to_le_bytes());
-        }
-        bytes
-    }
-
-    pub(in crate::system::boot_files) fn layout() -> Layout {
+    fn layout() -> Layout {
         Layout::parse(LAYOUT).unwrap()
     }
 

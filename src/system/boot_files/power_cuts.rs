@@ -3,9 +3,8 @@
 use crate::system::boot_files::disk::SECTOR;
 use crate::system::boot_files::error::BootFilesError;
 use crate::system::boot_files::fat_image::build;
-use crate::system::boot_files::mbr::tests::record;
 use crate::system::boot_files::simulation::{
-    MIB, OLD_CONFIG, Release, World, read_all, set, update,
+    MIB, OLD_CONFIG, Release, World, read_all, record, set, update,
 };
 use crate::system::boot_files::state::Phase;
 use proptest::prelude::*;

@@ -9,7 +9,6 @@ use crate::system::boot_files::error::BootFilesError;
 use crate::system::boot_files::fat_image::build;
 use crate::system::boot_files::files::{Files, digest};
 use crate::system::boot_files::machine::Machine;
-use crate::system::boot_files::mbr::tests::record;
 use crate::system::boot_files::mbr::{BootRecord, Layout};
 use crate::system::boot_files::merge::MARKER;
 use crate::system::boot_files::set::{LIST, List, is_firmware};
@@ -28,6 +27,21 @@ pub const MIB: usize = 1 << 20;
 pub const CARD: usize = 20 * MIB;
 
 pub const OLD_CONFIG: &str = "old configuration";
+
+/// Sector 0 with a boot partition, the extended partition and `data`.
+pub fn record(start_mib: u32, size_mib: u32) -> [u8; SECTOR] {
+    let mut bytes = [0; SECTOR];
+    bytes[440..444].copy_from_slice(&[1, 2, 3, 4]);
+    bytes[510..].copy_from_slice(&[0x55, 0xaa]);
+    let entries = [(0x80, 0x0c, start_mib, size_mib), (0, 5, 76, 324), (0, 0x83, 400, 32)];
+    for (number, (flag, kind, start, size)) in entries.into_iter().enumerate() {
+        let entry = &mut bytes[446 + number * 16..][..16];
+        (entry[0], entry[4]) = (flag, kind);
+        entry[8..12].copy_from_slice(&(start * 2048).to_le_bytes());
+        entry[12..].copy_from_slice(&(size * 2048).to_le_bytes());
+    }
+    bytes
+}
 
 /// Files of a set: firmware, and files that belong to one release.
 pub fn set(release: &str) -> Files {
