@@ -71,13 +71,13 @@ pub enum Command {
     /// Save the configuration and restart the machine on behalf of the server
     #[command(hide = true)]
     RootHelper(RootHelper),
-    /// Save which cameras of a running server have delivered pictures within the last hour
+    /// Save which cameras of a running server have delivered video within the last hour
     ///
     /// The appliance runs this before each update. Without a reply from the server, or with an
     /// invalid one, an existing record is removed.
     #[command(hide = true)]
     RecordCameras(RecordCameras),
-    /// Join the configured wireless network, or open an access point if none is configured
+    /// Join the configured wireless network, or start an access point if none is configured
     #[command(hide = true)]
     Wifi(Wifi),
     /// Update the boot files, if those of the running system are not in use
@@ -87,10 +87,10 @@ pub enum Command {
         #[arg(long, value_name = "DIR", default_value = "/")]
         root: PathBuf,
     },
-    /// Check whether every camera of a running server delivers pictures
+    /// Check whether every camera of a running server is delivering video
     ///
-    /// Exits with 0 if every camera delivers pictures, with 3 if the server reports that a camera
-    /// does not, and with 1 if the server does not reply.
+    /// Exits with 0 if every camera is delivering video, with 3 if the server reports that a camera
+    /// is not, and with 1 if the server does not reply.
     Health {
         /// URL of the server [default: the address in the configuration]
         #[arg(long, value_name = "URL")]
@@ -103,7 +103,7 @@ pub enum Command {
         #[arg(long, value_name = "FILE", conflicts_with = "url")]
         last_good: Option<PathBuf>,
         /// On an appliance, in a system that was just installed, check only the cameras that
-        /// delivered pictures in the hour before the update
+        /// delivered video in the hour before the update
         #[arg(long)]
         since_update: bool,
     },
@@ -139,13 +139,13 @@ pub struct Serve {
     /// Socket of `berrymse root-helper`
     #[arg(long, value_name = "SOCKET", default_value = paths::ROOT_HELPER, hide = true)]
     pub helper: PathBuf,
-    /// Directory for uploads and for the error of the last failed update
+    /// Directory for uploads and for the error message from the last failed update
     #[arg(long, value_name = "DIR", default_value = paths::DATA, hide = true)]
     pub data: PathBuf,
     /// Slot of the running system [default: from the kernel's arguments]
     #[arg(long, value_name = "SLOT", value_parser = ["A", "B"], hide = true)]
     pub slot: Option<String>,
-    /// Report of `berrymse wifi`
+    /// Report file written by `berrymse wifi`
     #[arg(long, value_name = "FILE", default_value = paths::WIFI_REPORT, hide = true)]
     pub wifi: PathBuf,
     /// Log more; use twice to log everything

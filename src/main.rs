@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Exit status of `berrymse health` if the server replies but a camera delivers no pictures. (clap
+/// Exit status of `berrymse health` if the server replies but a camera delivers no video. (clap
 /// exits with 2 if the command line is invalid.)
 const UNHEALTHY: u8 = 3;
 
@@ -185,7 +185,7 @@ fn record_cameras(options: RecordCameras) -> Result<(), CommandError> {
     match recent_cameras(url, config, last_good) {
         Ok(cameras) => {
             let names: Vec<&str> = cameras.iter().map(|camera| camera.name.as_str()).collect();
-            log::info!("cameras with pictures in the last hour: {}", names.join(", "));
+            log::info!("cameras that delivered video in the last hour: {}", names.join(", "));
             Ok(records.save(cameras)?)
         }
         Err(error) => {
@@ -210,8 +210,8 @@ fn recent_cameras(
     }
 }
 
-/// `berrymse health`: returns the cameras that deliver no pictures, as text, or `None` if all
-/// cameras deliver pictures.
+/// `berrymse health`: returns the cameras that deliver no video, as text, or `None` if all cameras
+/// deliver video.
 ///
 /// # Errors
 ///

@@ -3,7 +3,8 @@
 /// Configuration file on the boot partition.
 pub const CONFIG: &str = "/boot/berrymse.toml";
 
-/// Directory for persistent data, such as uploads and the error of the last failed update.
+/// Directory for persistent data, such as uploads and the error message from the last failed
+/// update.
 pub const DATA: &str = "/data/berrymse";
 
 /// Last good configuration.

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often [`Child::wait`] polls.
+/// Interval at which [`Child::wait`] polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The process group of a child.

@@ -109,7 +109,7 @@ pub async fn serve(mut options: cli::Serve) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut found = load(options.config.clone(), options.last_good.clone())?;
     if options.last_good.is_some() {
-        found.problem = found.problem.or_else(system::problem_at_start);
+        found.problem = system::with_problems_at_start(found.problem);
     }
     let mut state = ProcessState {
         started: Instant::now(),

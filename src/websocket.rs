@@ -52,7 +52,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Returns the header of a binary message of `len` bytes.
+    /// Returns the header for a binary message of `len` bytes.
     pub fn binary(len: usize) -> Header {
         Header::new(BINARY, len)
     }

@@ -12,15 +12,15 @@ import { Statistics } from './player/statistics.js';
 import { CanvasSurface } from './player/webcodecs.js';
 
 const TICK_MS = 500;
-/** If no frame arrives for this long while connected, the state is "waiting". */
+/** Maximum time without a frame while connected. After it, the state is "waiting". */
 const NO_FRAME_TIMEOUT_MS = 1500;
-/** If no message arrives for this long, not even a time reply, the connection is considered dead. */
+/** Maximum time without a message, not even a time reply. After it, the connection is considered dead. */
 const DEAD_CONNECTION_TIMEOUT_MS = 4000;
-/** If frames arrive but none is shown for this long, the policy has failed. */
+/** Maximum time in which frames arrive but none is shown. After it, the policy has failed. */
 const FROZEN_TIMEOUT_MS = 3000;
-/** The element disconnects after its page has been hidden for this long. */
+/** Maximum time for which the page is hidden. After it, the element disconnects. */
 const HIDDEN_TIMEOUT_MS = 5000;
-/** A longer gap between two ticks means that the computer was suspended. */
+/** Maximum gap between two ticks. A longer gap means that the computer was suspended. */
 const SLEEP_GAP_MS = 10000;
 /** Interval between requests for the reason why no picture is available. */
 const REASON_INTERVAL_MS = 2000;

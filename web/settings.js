@@ -2,10 +2,10 @@
 
 /** Interval between status requests: during an update, otherwise, and while the page is hidden. */
 const STATUS_INTERVAL_MS = { updating: 1000, idle: 10000, hidden: 60000 };
-/** How long the server may be unreachable after the configuration is saved, and while the device restarts. */
+/** Maximum time without the server: after the configuration is saved, and while the device restarts. */
 const SAVE_TIMEOUT_MS = 15000;
 const RESTART_TIMEOUT_MS = 180000;
-/** A restarting device still responds for a moment. */
+/** Delay before the first request to a restarting device, which still responds for a moment. */
 const RESTART_DELAY_MS = 5000;
 /** Approximate time to join a Wi-Fi network. The result is shown afterwards. */
 const JOIN_TIME_MS = 20000;
@@ -238,7 +238,7 @@ function inWords(names) {
 function showLost({ trial, state, missing_cameras: missing = [], fell_back: failed }) {
   const missingNames = missing.map(({ name }) => name);
   const lost = failed?.cameras ?? [];
-  const before = (names) => `The ${inWords(names)} delivered pictures before the update and ${names.length === 1 ? 'is' : 'are'} missing now.`;
+  const before = (names) => `The ${inWords(names)} delivered video before the update and ${names.length === 1 ? 'is' : 'are'} missing now.`;
   const names = lost.length ? lost : missingNames;
   const [it, these] = names.length === 1 ? ['it', 'this camera'] : ['them', 'these cameras'];
   let text = null;
@@ -246,7 +246,8 @@ function showLost({ trial, state, missing_cameras: missing = [], fell_back: fail
     text = `The ${inWords(missingNames)} ${missing.length === 1 ? 'is' : 'are'} missing in the previous version, too, so the update is `
       + `not the cause. Plug ${missing.length === 1 ? 'it' : 'them'} in and install the update again, or install it without ${these}.`;
   } else if (lost.length) {
-    text = `The ${inWords(lost)} did not work in the new version. Wait for another update, or install the new version without ${these}.`;
+    text = `The ${inWords(lost)} did not work in the new version. If ${lost.length === 1 ? 'it' : 'they'} had been unplugged, install the update again. Otherwise, `
+      + `wait for another update, or install the new version without ${these}.`;
   } else if (missing.length && trial) {
     text = `${before(names)} Plug ${it} in. Otherwise, the previous version will start again in a few minutes.`;
   } else if (missing.length && state === 'installed') {

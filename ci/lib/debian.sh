@@ -5,7 +5,7 @@
 
 debian_home=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debian
 
-# debian RELEASE [ARCH]: makes apt use the given release (amd64 and arm64); dependencies are resolved for
+# debian RELEASE [ARCH]: makes apt use the given release (amd64, arm64 and armhf); dependencies are resolved for
 # ARCH (default: amd64). PACKAGE/RELEASE-backports selects a newer version. The package lists are downloaded
 # once a day.
 debian() {
@@ -15,7 +15,7 @@ debian() {
     mkdir -p "$at"/{lists/partial,cache/archives/partial,none}
     : >"$at/status"
     cat >"$at/sources.list.new" <<END
-deb [arch=amd64,arm64 signed-by=$keys] http://deb.debian.org/debian $1 main
+deb [arch=amd64,arm64,armhf signed-by=$keys] http://deb.debian.org/debian $1 main
 deb [arch=amd64,arm64 signed-by=$keys] http://deb.debian.org/debian $1-backports main
 deb [arch=amd64,arm64 signed-by=$keys] http://deb.debian.org/debian-security $1-security main
 END
@@ -30,7 +30,7 @@ Dir::State::Lists "$at/lists";
 Dir::State::status "$at/status";
 Dir::Cache "$at/cache";
 APT::Architecture "$architecture";
-APT::Architectures "amd64,arm64";
+APT::Architectures "amd64,arm64,armhf";
 APT::Install-Recommends "false";
 APT::Sandbox::User "root";
 Acquire::Languages "none";

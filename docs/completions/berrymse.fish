@@ -28,10 +28,10 @@ complete -c berrymse -n "__fish_berrymse_needs_command" -l config -d 'Configurat
 complete -c berrymse -n "__fish_berrymse_needs_command" -l last-good -d 'Copy of the configuration, saved by `apply`, to use if the configuration file is missing or invalid; without this option, the program exits in that case' -r -F
 complete -c berrymse -n "__fish_berrymse_needs_command" -l listen -d 'Address to listen on, such as 0.0.0.0:2020 or [::]:80, or only a port; overrides the configuration' -r
 complete -c berrymse -n "__fish_berrymse_needs_command" -l helper -d 'Socket of `berrymse root-helper`' -r -F
-complete -c berrymse -n "__fish_berrymse_needs_command" -l data -d 'Directory for uploads and for the error of the last failed update' -r -F
+complete -c berrymse -n "__fish_berrymse_needs_command" -l data -d 'Directory for uploads and for the error message from the last failed update' -r -F
 complete -c berrymse -n "__fish_berrymse_needs_command" -l slot -d 'Slot of the running system [default: from the kernel\'s arguments]' -r -f -a "A\t''
 B\t''"
-complete -c berrymse -n "__fish_berrymse_needs_command" -l wifi -d 'Report of `berrymse wifi`' -r -F
+complete -c berrymse -n "__fish_berrymse_needs_command" -l wifi -d 'Report file written by `berrymse wifi`' -r -F
 complete -c berrymse -n "__fish_berrymse_needs_command" -l mdns -d 'Announce HOSTNAME.local on the local network (mDNS) even if [system] has no hostname'
 complete -c berrymse -n "__fish_berrymse_needs_command" -s v -l verbose -d 'Log more; use twice to log everything'
 complete -c berrymse -n "__fish_berrymse_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -41,17 +41,17 @@ complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "check" -d 'Check 
 complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "cameras" -d 'List the cameras connected to this machine'
 complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "apply" -d 'Set up the appliance at boot'
 complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "root-helper" -d 'Save the configuration and restart the machine on behalf of the server'
-complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "record-cameras" -d 'Save which cameras of a running server have delivered pictures within the last hour'
-complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "wifi" -d 'Join the configured wireless network, or open an access point if none is configured'
-complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "health" -d 'Check whether every camera of a running server delivers pictures'
+complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "record-cameras" -d 'Save which cameras of a running server have delivered video within the last hour'
+complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "wifi" -d 'Join the configured wireless network, or start an access point if none is configured'
+complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "health" -d 'Check whether every camera of a running server is delivering video'
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l config -d 'Configuration file [default: /boot/berrymse.toml, if it exists]' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l last-good -d 'Copy of the configuration, saved by `apply`, to use if the configuration file is missing or invalid; without this option, the program exits in that case' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l listen -d 'Address to listen on, such as 0.0.0.0:2020 or [::]:80, or only a port; overrides the configuration' -r
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l helper -d 'Socket of `berrymse root-helper`' -r -F
-complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l data -d 'Directory for uploads and for the error of the last failed update' -r -F
+complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l data -d 'Directory for uploads and for the error message from the last failed update' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l slot -d 'Slot of the running system [default: from the kernel\'s arguments]' -r -f -a "A\t''
 B\t''"
-complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l wifi -d 'Report of `berrymse wifi`' -r -F
+complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l wifi -d 'Report file written by `berrymse wifi`' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l mdns -d 'Announce HOSTNAME.local on the local network (mDNS) even if [system] has no hostname'
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -s v -l verbose -d 'Log more; use twice to log everything'
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -82,5 +82,5 @@ complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -s h -l help -d 
 complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l url -d 'URL of the server [default: the address in the configuration]' -r
 complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l config -d 'Configuration file to read the server\'s address from [default: /boot/berrymse.toml, if it exists]' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l last-good -d 'Copy of the configuration to use if the configuration file is missing or invalid' -r -F
-complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l since-update -d 'On an appliance, in a system that was just installed, check only the cameras that delivered pictures in the hour before the update'
+complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l since-update -d 'On an appliance, in a system that was just installed, check only the cameras that delivered video in the hour before the update'
 complete -c berrymse -n "__fish_berrymse_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -13,7 +13,7 @@
 
 #![no_main]
 
-use berrymse::config::{Address, Config, Source};
+use berrymse::config::{Address, Camera, Config, Source};
 use libfuzzer_sys::fuzz_target;
 use std::collections::HashSet;
 
@@ -61,6 +61,7 @@ fn check(config: &Config) {
         assert!((50_000..=100_000_000).contains(&camera.bitrate));
         assert!((1..=1200).contains(&camera.keyframe_interval));
         assert!([0, 90, 180, 270].contains(&camera.rotation));
+        check_sensor(camera);
         match &camera.source {
             Some(Source::Command(command)) => assert!(!command[0].is_empty()),
             Some(Source::Device(device)) => assert!(device.starts_with("/dev/")),
@@ -85,4 +86,24 @@ fn check(config: &Config) {
         assert!(wifi.country.as_ref().is_none_or(is_valid));
     }
     assert!(config.update.window.is_none_or(|(from, to)| from != to && from.max(to) < 24 * 60));
+}
+
+/// Checks that the sensor settings are in their ranges, which also means that they are numbers.
+fn check_sensor(camera: &Camera) {
+    for (value, low, high) in [
+        (camera.lens_position, 0.0, 32.0),
+        (camera.analogue_gain, 1.0, 64.0),
+        (camera.exposure_value, -8.0, 8.0),
+        (camera.brightness, -1.0, 1.0),
+        (camera.contrast, 0.0, 15.99),
+        (camera.saturation, 0.0, 15.99),
+        (camera.sharpness, 0.0, 15.99),
+    ] {
+        assert!(value.is_none_or(|value| (low..=high).contains(&value)));
+    }
+    assert!(camera.colour_gains.iter().flatten().all(|gain| (0.1..=32.0).contains(gain)));
+    assert!(camera.roi.iter().flatten().all(|part| (0.0..=1.001).contains(part)));
+    assert!(camera.exposure_time.is_none_or(|time| (1..=1_000_000).contains(&time)));
+    assert!(camera.camera_number.is_none_or(|number| number <= 15));
+    assert!(camera.buffer_count.is_none_or(|count| (2..=16).contains(&count)));
 }

@@ -2,9 +2,9 @@
 //!
 //! - **Host** (RFC 9110, 7.2): a web site can make its own host name resolve to this machine's
 //!   address, and thereby access this machine from a visitor's browser (DNS rebinding). Names that
-//!   are valid only on a local network cannot be used for this attack. WebSocket handshakes and
-//!   requests that change state are therefore refused if Host is a public name, unless the
-//!   configuration lists it in `hosts`.
+//!   cannot be delegated in the public DNS cannot be used for this attack. All requests are
+//!   therefore refused if Host is another name, unless the configuration lists it in `hosts`, or it
+//!   is this machine's name in the domain of the local network.
 //! - **Origin** (RFC 6454): browsers let any page open a WebSocket to any server. Handshakes from
 //!   other sites are refused, unless the configuration lists them in `origins`.
 
@@ -13,19 +13,10 @@ use crate::config::Server;
 use std::fmt;
 use std::net::IpAddr;
 
-/// Suffixes of names that exist only on local networks (RFC 6762, RFC 8375, and common router
-/// defaults).
-const LOCAL_SUFFIXES: [&str; 9] = [
-    ".local",
-    ".localhost",
-    ".lan",
-    ".home",
-    ".home.arpa",
-    ".internal",
-    ".intranet",
-    ".box",
-    ".localdomain",
-];
+/// Suffixes that cannot be delegated in the public DNS: RFC 6762, RFC 6761, RFC 8375, and the
+/// resolution of ICANN's board of 2024-07-29. Other suffixes that routers use can: a stranger
+/// registered fritz.box in 2024.
+const LOCAL_SUFFIXES: [&str; 4] = [".local", ".localhost", ".home.arpa", ".internal"];
 
 /// The destination and the origin of a request, as stated in its headers.
 #[derive(Debug, Default, Clone, Copy)]
@@ -41,6 +32,9 @@ pub struct Requester<'a> {
 pub enum Denied {
     /// The request has no Host header.
     NoHost,
+    /// The request has several Host headers, one that is not a host, or one that differs from the
+    /// host in its URI.
+    InvalidHost,
     /// The Host header does not name this machine.
     UnknownHost(String),
     /// The request comes from another web site, which is not in `origins`.
@@ -57,6 +51,9 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Denied::NoHost => f.write_str("the request has no Host header"),
+            Denied::InvalidHost => {
+                f.write_str("the request must have one valid Host header, which matches its URI")
+            }
             Denied::UnknownHost(name) => write!(
                 f,
                 "unknown host name {name:?}: if it belongs to this machine, add \
@@ -109,19 +106,29 @@ impl AccessPolicy {
         self.password.is_none()
     }
 
-    /// Returns whether the Host header names this machine or is missing.
-    pub fn is_own_host(&self, requester: Requester<'_>) -> bool {
-        requester.host.is_none() || self.check_host(requester).is_ok()
-    }
-
-    /// Checks a request that a browser may send only from this machine's own page or from a site in
-    /// `origins`.
+    /// Checks the name in a Host header. `is_own` returns whether a name, in lower case, is that of
+    /// this machine in the domain of its network.
     ///
     /// # Errors
     ///
-    /// Returns [`Denied::NoHost`], [`Denied::UnknownHost`] or [`Denied::ForeignOrigin`].
+    /// Returns [`Denied::UnknownHost`].
+    pub fn check_host(&self, host: &str, is_own: impl FnOnce(&str) -> bool) -> Result<(), Denied> {
+        let name = host_name(host).to_ascii_lowercase();
+        let is_configured = |own: &String| own.trim_end_matches('.').eq_ignore_ascii_case(&name);
+        match is_local(&name) || self.hosts.iter().any(is_configured) || is_own(&name) {
+            true => Ok(()),
+            false => Err(Denied::UnknownHost(name)),
+        }
+    }
+
+    /// Checks a request that a browser may send only from this machine's own page or from a site in
+    /// `origins`. The host must have been checked with [`AccessPolicy::check_host`].
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Denied::NoHost`] or [`Denied::ForeignOrigin`].
     pub fn check_origin(&self, requester: Requester<'_>) -> Result<(), Denied> {
-        let host = self.check_host(requester)?;
+        let host = requester.host.ok_or(Denied::NoHost)?;
         let Some(origin) = requester.origin else { return Ok(()) };
         let allowed = |own: &String| own == "*" || own.eq_ignore_ascii_case(origin);
         match is_same(origin, host) || self.origins.iter().any(allowed) {
@@ -131,25 +138,17 @@ impl AccessPolicy {
     }
 
     /// Checks a request to change settings or install updates, which a browser may send only from
-    /// this machine's own page, regardless of `origins`.
+    /// this machine's own page, regardless of `origins`. The host must have been checked with
+    /// [`AccessPolicy::check_host`].
     ///
     /// # Errors
     ///
-    /// Returns [`Denied::NoHost`], [`Denied::UnknownHost`] or [`Denied::NotOwnPage`].
+    /// Returns [`Denied::NoHost`] or [`Denied::NotOwnPage`].
     pub fn check_own_page(&self, requester: Requester<'_>) -> Result<(), Denied> {
-        let host = self.check_host(requester)?;
+        let host = requester.host.ok_or(Denied::NoHost)?;
         match requester.origin {
             Some(origin) if !is_same(origin, host) => Err(Denied::NotOwnPage(origin.into())),
             _ => Ok(()),
-        }
-    }
-
-    fn check_host<'a>(&self, requester: Requester<'a>) -> Result<&'a str, Denied> {
-        let host = requester.host.ok_or(Denied::NoHost)?;
-        let name = host_name(host).to_ascii_lowercase();
-        match is_local(&name) || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(&name)) {
-            true => Ok(host),
-            false => Err(Denied::UnknownHost(name)),
         }
     }
 }
@@ -202,12 +201,57 @@ mod tests {
     }
 
     #[test]
-    fn rejects_public_names_that_are_not_configured() {
+    fn accepts_only_names_that_cannot_be_public_or_are_known() {
         let policy = AccessPolicy::default();
-        assert!(!allows(&policy, "evil.example", "http://evil.example"), "DNS rebinding");
-        let hosts = vec!["cam.example.org".into()];
+        let local = [
+            "berrymse",
+            "cam:2020",
+            "cam.local",
+            "CAM.Local.:80",
+            "a.b.local",
+            "x.localhost",
+            "cam.home.arpa",
+            "cam.internal",
+            "192.168.1.5:80",
+            "[fe80::1]:80",
+            "[::1]",
+        ];
+        for host in local {
+            assert_eq!(policy.check_host(host, |_| false), Ok(()), "{host}");
+        }
+        let public = [
+            "evil.example",
+            "fritz.box",
+            "cam.fritz.box",
+            "cam.lan",
+            "cam.home",
+            "cam.intranet",
+            "cam.localdomain",
+            "local.com",
+            "notlocal.evil.example:80",
+            "home.arpa.evil.example",
+            "10.0.0.1.evil.example",
+            "10.0.0",
+            "",
+            ".",
+            ":80",
+            "[]",
+        ];
+        for host in public {
+            let name = host_name(host).to_lowercase();
+            assert_eq!(
+                policy.check_host(host, |_| false),
+                Err(Denied::UnknownHost(name)),
+                "{host}"
+            );
+        }
+        assert_eq!(policy.check_host("Cam.LAN.:80", |name| name == "cam.lan"), Ok(()));
+        let hosts = vec!["cam.example.org".into(), "other.example.".into()];
         let policy = AccessPolicy::new(&Server { hosts, ..Default::default() });
-        assert!(allows(&policy, "CAM.example.org:443", "https://CAM.example.org:443"));
+        for host in ["CAM.example.org:443", "cam.example.org.", "other.example"] {
+            assert_eq!(policy.check_host(host, |_| false), Ok(()), "{host}");
+        }
+        assert!(policy.check_host("x.cam.example.org", |_| false).is_err());
     }
 
     #[test]
@@ -229,6 +273,7 @@ mod tests {
             let requester = Requester { host: Some(&host), origin: Some(&origin) };
             let _ = AccessPolicy::default().check_origin(requester);
             let _ = AccessPolicy::default().check_own_page(requester);
+            let _ = AccessPolicy::default().check_host(&host, |_| false);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The source of a camera that the configuration leaves open.
+//! Chooses the source of a camera for which the configuration names none.
 //!
 //! In this order of preference: a device that delivers H.264; a Raspberry Pi camera, through
 //! rpicam-vid; a raw camera, if there is an encoder for it; the test card, until a camera is ready.

@@ -12,8 +12,10 @@ use crate::camera::stop::timespec;
 use crate::h264::{PauseRule, Splitter};
 use crate::process::{Child, Group};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::Stdio;
@@ -29,7 +31,7 @@ const READ_BYTES: usize = 256 * 1024;
 /// Time from SIGTERM to SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(1);
 
-/// Maximum length of a line of standard error, in bytes. Longer lines are truncated.
+/// Maximum length of a line from standard error, in bytes. Longer lines are truncated.
 const MAX_LINE_BYTES: usize = 500;
 
 /// The output that a program must produce, for error messages.
@@ -38,21 +40,55 @@ const REQUIRED_OUTPUT: &str = "the program must write H.264 in Annex B format to
 
 pub(super) struct Command {
     command: Vec<String>,
+    /// Content of standard input.
+    input: Option<String>,
+    /// Returns a note about a line of standard error.
+    note_of_line: fn(&str) -> Option<String>,
 }
 
 impl Command {
     /// Creates a source that runs `command`: a program, followed by its arguments. `command` must
     /// not be empty.
     pub fn new(command: Vec<String>) -> Command {
-        Command { command }
+        Command { command, input: None, note_of_line: |_| None }
+    }
+
+    /// Passes `input` as the standard input, which is otherwise empty. The program can also open it
+    /// as the file `/proc/self/fd/0`.
+    pub fn with_input(self, input: Option<String>) -> Command {
+        Command { input, ..self }
+    }
+
+    /// Calls `note_of_line` for each line of standard error, and adds the note that it returns.
+    pub fn with_notes(self, note_of_line: fn(&str) -> Option<String>) -> Command {
+        Command { note_of_line, ..self }
+    }
+
+    /// Records a line of standard error.
+    fn stderr_line(&self, line: String, output: &Output) {
+        if let Some(note) = (self.note_of_line)(&line) {
+            output.note(note);
+        }
+        output.stderr_line(line);
+    }
+
+    /// Returns the standard input: a file in memory.
+    fn stdin(&self) -> std::io::Result<Stdio> {
+        let Some(input) = &self.input else { return Ok(Stdio::null()) };
+        let mut file = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
+        file.write_all(input.as_bytes())?;
+        file.rewind()?;
+        Ok(file.into())
     }
 
     fn start(&self) -> Result<Child, SourceError> {
         let program = &self.command[0];
         let mut command = std::process::Command::new(program);
-        command.args(&self.command[1..]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Child::spawn(&mut command, Group::Own, TERM_GRACE).map_err(|error| {
+        command.args(&self.command[1..]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = self
+            .stdin()
+            .and_then(|stdin| Child::spawn(command.stdin(stdin), Group::Own, TERM_GRACE));
+        child.map_err(|error| {
             let is_directory =
                 error.kind() == ErrorKind::PermissionDenied && Path::new(program).is_dir();
             let error = if is_directory { ErrorKind::IsADirectory.into() } else { error };
@@ -89,7 +125,7 @@ impl Source for Command {
             }
             if ready[2] {
                 stderr_open =
-                    lines.read(stderr.as_fd(), &mut buffer, |line| output.stderr_line(line));
+                    lines.read(stderr.as_fd(), &mut buffer, |line| self.stderr_line(line, output));
             }
             if ready[0] {
                 match rustix::io::read(&stdout, &mut buffer[..]) {
@@ -102,7 +138,7 @@ impl Source for Command {
                 reader.pause(output)?;
             }
             if reader.last_picture.elapsed() > PICTURE_TIMEOUT {
-                lines.read(stderr.as_fd(), &mut buffer, |line| output.stderr_line(line));
+                lines.read(stderr.as_fd(), &mut buffer, |line| self.stderr_line(line, output));
                 return Err(failed(reader.stall_reason(output)));
             }
         }
@@ -110,9 +146,10 @@ impl Source for Command {
         // The last lines usually explain why the program ended.
         let status = process.wait(TERM_GRACE);
         while stderr_open && wait_for(&[stderr.as_fd()], true, Duration::ZERO)[0] {
-            stderr_open = lines.read(stderr.as_fd(), &mut buffer, |line| output.stderr_line(line));
+            stderr_open =
+                lines.read(stderr.as_fd(), &mut buffer, |line| self.stderr_line(line, output));
         }
-        lines.end_line(|line| output.stderr_line(line));
+        lines.end_line(|line| self.stderr_line(line, output));
         let mut reason = match status {
             Some(status) => format!("ended ({status})"),
             None => "closed its output".into(),

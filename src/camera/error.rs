@@ -86,6 +86,13 @@ pub enum SourceError {
     },
     /// rpicam-vid is not installed.
     NoRpicam,
+    /// rpicam-vid contains no encoder for this machine.
+    NoRpicamEncoder {
+        /// The program.
+        program: String,
+    },
+    /// rpicam-vid writes B-frames, and this version cannot be told not to.
+    RpicamReorders,
     /// The stream cannot be played in a browser.
     Stream(h264::Error),
     /// The source ended without an error.
@@ -210,7 +217,17 @@ impl fmt::Display for SourceError {
             SourceError::Command { program, reason } => write!(f, "{program:?} {reason}"),
             SourceError::NoRpicam => f.write_str(
                 "rpicam-vid is not installed: on Raspberry Pi OS, run sudo apt install rpicam-apps \
-                 (or rpicam-apps-lite)",
+                 (rpicam-apps-lite is sufficient, except on a Pi 5)",
+            ),
+            SourceError::NoRpicamEncoder { program } => write!(
+                f,
+                "{program:?} cannot encode H.264: this machine has no H.264 encoder, and \
+                 rpicam-apps-lite contains none either: install rpicam-apps, which encodes in \
+                 software (on Raspberry Pi OS, run sudo apt install rpicam-apps)"
+            ),
+            SourceError::RpicamReorders => f.write_str(
+                "rpicam-vid encodes in software and writes B-frames, which add delay; this version \
+                 has no option to disable them: update rpicam-apps to version 1.6 or later",
             ),
             SourceError::Stream(error) => error.fmt(f),
             SourceError::Ended => f.write_str("the source ended"),

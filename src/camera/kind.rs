@@ -16,6 +16,9 @@ pub enum CameraKind {
     Command,
 }
 
+/// Kind of a camera that shows only the test card, in camera records.
+pub const TEST_CARD: &str = "test-card";
+
 /// Start of the name that bcm2835-v4l2, the V4L2 driver of the Raspberry Pi's cameras, reports.
 const RASPBERRY_PI_CARD: &str = "mmal service";
 

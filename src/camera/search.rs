@@ -17,11 +17,11 @@ const MIN_DELAY: Duration = Duration::from_secs(1);
 /// Maximum delay before the next look. With rpicam-vid, a look takes about a second of CPU time.
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
-/// How long the first look for a Raspberry Pi camera delays the test card. It takes about a second,
-/// and a few seconds if the program is read from a slow card.
+/// Maximum delay of the test card while the first look for a Raspberry Pi camera runs. A look takes
+/// about a second, and a few seconds if the program is read from a slow card.
 const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Interval at which [`PiSearch::wait`] checks for the result.
+/// Interval at which `PiSearch::wait` checks for the result.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Times at which to look for a camera.

@@ -4,13 +4,14 @@ use crate::camera::Stop;
 use crate::camera::error::SourceError;
 use crate::camera::kind::CameraKind;
 use crate::camera::status::Camera;
+use crate::config;
 use crate::h264;
 use crate::h264::Parser;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A source that delivers no picture for this long has failed. A camera takes up to 3 s to start; a
-/// network camera that ffmpeg reads takes up to 8 s.
+/// Maximum time without a picture from a source, after which it has failed. A camera takes up to
+/// 3 s to start; a network camera that ffmpeg reads takes up to 8 s.
 pub const PICTURE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A producer of H.264.
@@ -35,6 +36,11 @@ impl Output {
     /// Creates the receiver for a new run. It keeps no state from earlier runs.
     pub fn new(camera: Arc<Camera>) -> Output {
         camera.begin_run();
+        if let Some(config::Source::Command(_) | config::Source::TestCard) = camera.config.source {
+            for key in camera.config.sensor_settings() {
+                camera.add_note(format!("{key}: has no effect on this source"));
+            }
+        }
         Output { camera, parser: Parser::default(), warned: false }
     }
 

@@ -1,6 +1,6 @@
 //! A camera and its state, for the page, the log and the metrics.
 
-use crate::camera::kind::CameraKind;
+use crate::camera::kind::{CameraKind, TEST_CARD};
 use crate::config;
 use crate::config::secrets::without_password;
 use crate::h264::Picture;
@@ -10,17 +10,17 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A camera whose last picture is older than this is stalled, and not healthy.
+/// Maximum age of a camera's last picture. A camera with an older one is stalled, and not healthy.
 const STALLED_AFTER: Duration = Duration::from_secs(3);
 
 /// Period over which the frame rate and the bit rate are measured.
 const MEASUREMENT_PERIOD: Duration = Duration::from_secs(2);
 
-/// A camera that delivered pictures within this time before an update must also deliver them after
-/// the update.
+/// Length of the period before an update. A camera that delivered video in this period must also
+/// deliver it after the update.
 const RECENT: Duration = Duration::from_secs(3600);
 
-/// Number of lines of a command's standard error to keep.
+/// Number of lines from a command's standard error to keep.
 const MAX_STDERR_LINES: usize = 10;
 
 /// A camera: its configuration, its stream and its state.
@@ -112,7 +112,7 @@ pub struct Status {
     pub restarts: u64,
     /// Current number of viewers.
     pub viewers: usize,
-    /// Number of frames dropped for slow viewers, in total.
+    /// Number of frames dropped for slow viewers.
     pub dropped: u64,
     /// The last error, even if it has been resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,7 +124,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Returns whether the camera delivers pictures.
+    /// Returns whether the camera delivers video.
     pub fn healthy(&self) -> bool {
         self.state == "streaming"
     }
@@ -266,11 +266,16 @@ impl Camera {
         state.kind = CameraKind::of_source(self.config.source.as_ref());
     }
 
-    /// The kind of the real camera that has delivered frames within the last hour, if there is one.
-    /// The time does not depend on the wall clock.
-    pub fn delivered_recently(&self) -> Option<CameraKind> {
-        let (at, kind) = self.state().delivered?;
-        (at.elapsed() <= RECENT).then_some(kind)
+    /// What the camera has shown within the last hour: the name of a [`CameraKind`], [`TEST_CARD`] if
+    /// it has shown only the test card, or `None` if it has shown nothing. The time does not depend
+    /// on the wall clock.
+    pub fn shown_recently(&self) -> Option<&'static str> {
+        let state = self.state();
+        let is_recent = |at: &Instant| at.elapsed() <= RECENT;
+        match state.delivered.filter(|(at, _)| is_recent(at)) {
+            Some((_, kind)) => Some(kind.name()),
+            None => state.last_frame.filter(is_recent).map(|_| TEST_CARD),
+        }
     }
 
     /// Takes over from `earlier`, the same camera before a change of the configuration, when it
@@ -285,19 +290,23 @@ impl Camera {
         }
     }
 
-    /// Whether the camera shows what it should: the real camera of the kind `kind` that it once
-    /// showed. An unknown kind, from a newer version, stands for any real camera. If the configured
-    /// source cannot be of this kind, the configuration has been changed since, and this is also
-    /// true.
-    pub fn still_shows(&self, kind: Option<CameraKind>) -> bool {
+    /// Whether the camera still shows `shown`, a result of [`Camera::shown_recently`] before an
+    /// update. A real camera is as good as the test card, but not the other way round. An unknown
+    /// kind, from a newer version, stands for any real camera. If the configured source cannot be of
+    /// this kind, the configuration has been changed since, and this is also true.
+    pub fn still_shows(&self, shown: &str) -> bool {
         let source = self.config.source.as_ref();
+        let kind = CameraKind::from_name(shown);
         let is_possible = match kind {
             Some(kind) => kind.is_possible(source),
-            None => source != Some(&config::Source::TestCard),
+            None => shown == TEST_CARD || source != Some(&config::Source::TestCard),
         };
         let status = self.status();
-        let shown = status.kind.filter(|_| status.healthy());
-        !is_possible || shown.is_some() && (kind.is_none() || kind == shown)
+        let is_same = match kind {
+            Some(kind) => status.kind == Some(kind),
+            None => shown == TEST_CARD || status.kind.is_some(),
+        };
+        !is_possible || status.healthy() && is_same
     }
 
     /// Adds a note for the user, for example about a setting that the source does not support.

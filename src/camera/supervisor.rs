@@ -20,7 +20,7 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// Interval at which an absent device is searched for.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A run that delivered frames and lasted longer than this resets the delay to the minimum.
+/// Duration of a run after which the delay returns to its minimum, if the run delivered frames.
 const STABLE_RUN: Duration = Duration::from_secs(10);
 
 /// The sources of all cameras, in the order of the configuration.
@@ -30,7 +30,11 @@ fn sources(configs: &[config::Camera]) -> Vec<Box<dyn Source>> {
         _ => None,
     };
     let devices: Vec<PathBuf> = configs.iter().filter_map(device).collect();
-    let (mut rpicams, mut autos) = (0..configs.len(), 0..configs.len());
+    // Cameras without a number take the numbers that are left.
+    let is_free = |number: &usize| {
+        !configs.iter().any(|config| config.camera_number.is_some_and(|n| n as usize == *number))
+    };
+    let (mut rpicams, mut autos) = ((0..).filter(is_free), 0..configs.len());
     let next = |numbers: &mut std::ops::Range<usize>| numbers.next().unwrap_or_default();
     let source = |config: &config::Camera| -> Box<dyn Source> {
         match &config.source {
@@ -40,7 +44,9 @@ fn sources(configs: &[config::Camera]) -> Vec<Box<dyn Source>> {
                 Box::new(command::Command::new(command.clone()))
             }
             Some(config::Source::Rpicam) => {
-                Box::new(rpicam::Rpicam::new(config, next(&mut rpicams)))
+                let number = config.camera_number.map(|number| number as usize);
+                let number = number.or_else(|| rpicams.next()).unwrap_or_default();
+                Box::new(rpicam::Rpicam::new(config, number))
             }
             Some(config::Source::Device(path)) => Box::new(v4l2::device::Device::new(path, config)),
         }

@@ -1,4 +1,4 @@
-//! The test card: a clip of 10 s, synchronized with the wall clock.
+//! The test card: a 10-second clip, synchronized with the wall clock.
 //!
 //! The clip (`test_card.h264`, made by `ci/generate/testcard`) has 300 access units of 1280x720 at
 //! 30 frames per second, with a key frame every second. Frame n is due when Unix time modulo 10 s
@@ -16,13 +16,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The clip, in Annex B format.
 pub const CLIP: &[u8] = include_bytes!("test_card.h264");
 
-/// Frames per second of the clip.
+/// Frame rate of the clip, in frames per second.
 pub const FRAMERATE: u32 = 30;
 
 /// Distance between key frames in the clip, in frames.
 const KEY_INTERVAL: u64 = 30;
 
-/// A larger deviation from the due time means that the wall clock was set.
+/// Maximum deviation from the due time. A larger deviation means that the wall clock was set.
 const MAX_DEVIATION: Duration = Duration::from_millis(500);
 
 /// Returns the byte ranges of the access units in [`CLIP`].
@@ -49,14 +49,14 @@ pub fn access_units() -> &'static [Range<usize>] {
     })
 }
 
-/// Returns the time at which frame `number` is due, since the Unix epoch. Frame 0 was due at the
-/// epoch.
+/// Returns the due time of frame `number`, as a duration since the Unix epoch. Frame 0 was due at
+/// the epoch.
 fn due(number: u64) -> Duration {
     let rate = u64::from(FRAMERATE);
     Duration::from_secs(number / rate) + Duration::from_secs(1) * (number % rate) as u32 / FRAMERATE
 }
 
-/// Returns the number of the frame to show at `time` since the Unix epoch.
+/// Returns the number of the frame to show at `time`, a duration since the Unix epoch.
 fn frame_at(time: Duration) -> u64 {
     (time.as_nanos() * u128::from(FRAMERATE) / 1_000_000_000) as u64
 }

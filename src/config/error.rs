@@ -81,6 +81,7 @@ pub(super) fn explain(message: &str) -> String {
     {
         let wanted = match wanted {
             "i64" => "a whole number without quotes",
+            "f64" => "a number without quotes",
             "a sequence" => "a list, such as [\"one\", \"two\"]",
             "a string" => "text in quotes",
             "a boolean" => "true or false",
@@ -88,6 +89,10 @@ pub(super) fn explain(message: &str) -> String {
             wanted => wanted,
         };
         return format!("unexpected {found}: must be {wanted}");
+    }
+    // From the TOML parser, for the values of enumerations.
+    if message.starts_with("wanted ") {
+        return "unexpected value: must be text in quotes".into();
     }
     let wrong_name = ["unknown field `", "unknown variant `"];
     let Some(rest) = wrong_name.iter().find_map(|start| message.strip_prefix(start)) else {

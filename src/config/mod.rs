@@ -12,6 +12,7 @@ pub mod parse;
 pub mod preseed;
 pub mod remote;
 pub mod secrets;
+pub mod sensor;
 mod values;
 mod wifi;
 
@@ -19,6 +20,7 @@ pub use error::ConfigError;
 pub use values::{DEFAULT_LISTEN, InvalidListen, parse_listen};
 pub use wifi::{Ssid, Wifi};
 
+use sensor::{Autofocus, AwbMode, ExposureMode, HdrMode, NoiseReduction, Overlay};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -123,6 +125,59 @@ pub struct Camera {
     pub hflip: bool,
     /// Whether the picture is mirrored vertically.
     pub vflip: bool,
+    /// How the lens is focused. `None` here and below stands for the choice of the camera.
+    pub autofocus: Option<Autofocus>,
+    /// Focal distance, in dioptres (1 / metres), 0 to 32.
+    #[serde(deserialize_with = "values::decimal::<0, 3200, _>")]
+    pub lens_position: Option<f64>,
+    /// High dynamic range.
+    pub hdr_mode: Option<HdrMode>,
+    /// The kind of light that the white balance is adjusted to.
+    pub awb_mode: Option<AwbMode>,
+    /// Fixed gains of red and blue, instead of the automatic white balance, 0.1 to 32.
+    #[serde(deserialize_with = "sensor::colour_gains")]
+    pub colour_gains: Option<[f64; 2]>,
+    /// What the automatic exposure prefers.
+    pub exposure_mode: Option<ExposureMode>,
+    /// Fixed exposure time, in microseconds, 1 to 1000000, at most the time of one frame.
+    #[serde(deserialize_with = "values::optional::<1, 1_000_000, _>")]
+    pub exposure_time: Option<u32>,
+    /// Fixed gain of the sensor, 1 to 64.
+    #[serde(deserialize_with = "values::decimal::<100, 6400, _>")]
+    pub analogue_gain: Option<f64>,
+    /// Exposure compensation, in stops, -8 to 8.
+    #[serde(deserialize_with = "values::decimal::<-800, 800, _>")]
+    pub exposure_value: Option<f64>,
+    /// Brightness, -1 to 1; 0 is normal.
+    #[serde(deserialize_with = "values::decimal::<-100, 100, _>")]
+    pub brightness: Option<f64>,
+    /// Contrast, 0 to 15.99; 1 is normal.
+    #[serde(deserialize_with = "values::decimal::<0, 1599, _>")]
+    pub contrast: Option<f64>,
+    /// Saturation, 0 to 15.99; 1 is normal.
+    #[serde(deserialize_with = "values::decimal::<0, 1599, _>")]
+    pub saturation: Option<f64>,
+    /// Sharpness, 0 to 15.99; 1 is normal.
+    #[serde(deserialize_with = "values::decimal::<0, 1599, _>")]
+    pub sharpness: Option<f64>,
+    /// Noise reduction.
+    pub noise_reduction: Option<NoiseReduction>,
+    /// The region that is shown: left, top, width and height, as fractions of the whole picture.
+    #[serde(deserialize_with = "sensor::roi")]
+    pub roi: Option<[f64; 4]>,
+    /// Sensor mode: width, height and bit depth.
+    #[serde(deserialize_with = "sensor::sensor_mode")]
+    pub sensor_mode: Option<[u32; 3]>,
+    /// Whether the camera has no infrared filter.
+    pub noir: bool,
+    /// Text in the picture.
+    pub overlay: Overlay,
+    /// Number of the Raspberry Pi camera, counted from 0, 0 to 15.
+    #[serde(deserialize_with = "values::optional::<0, 15, _>")]
+    pub camera_number: Option<u32>,
+    /// Number of buffers per stream, 2 to 16. `None` stands for a number that fits the memory.
+    #[serde(deserialize_with = "values::optional::<2, 16, _>")]
+    pub buffer_count: Option<u32>,
 }
 
 impl Default for Camera {
@@ -138,7 +193,56 @@ impl Default for Camera {
             rotation: 0,
             hflip: false,
             vflip: false,
+            autofocus: None,
+            lens_position: None,
+            hdr_mode: None,
+            awb_mode: None,
+            colour_gains: None,
+            exposure_mode: None,
+            exposure_time: None,
+            analogue_gain: None,
+            exposure_value: None,
+            brightness: None,
+            contrast: None,
+            saturation: None,
+            sharpness: None,
+            noise_reduction: None,
+            roi: None,
+            sensor_mode: None,
+            noir: false,
+            overlay: Overlay::Off,
+            camera_number: None,
+            buffer_count: None,
         }
+    }
+}
+
+impl Camera {
+    /// Returns the keys of the sensor settings that are set.
+    pub fn sensor_settings(&self) -> Vec<&'static str> {
+        let keys = [
+            ("autofocus", self.autofocus.is_some()),
+            ("lens_position", self.lens_position.is_some()),
+            ("hdr_mode", self.hdr_mode.is_some()),
+            ("awb_mode", self.awb_mode.is_some()),
+            ("colour_gains", self.colour_gains.is_some()),
+            ("exposure_mode", self.exposure_mode.is_some()),
+            ("exposure_time", self.exposure_time.is_some()),
+            ("analogue_gain", self.analogue_gain.is_some()),
+            ("exposure_value", self.exposure_value.is_some()),
+            ("brightness", self.brightness.is_some()),
+            ("contrast", self.contrast.is_some()),
+            ("saturation", self.saturation.is_some()),
+            ("sharpness", self.sharpness.is_some()),
+            ("noise_reduction", self.noise_reduction.is_some()),
+            ("roi", self.roi.is_some()),
+            ("sensor_mode", self.sensor_mode.is_some()),
+            ("noir", self.noir),
+            ("overlay", self.overlay != Overlay::Off),
+            ("camera_number", self.camera_number.is_some()),
+            ("buffer_count", self.buffer_count.is_some()),
+        ];
+        keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect()
     }
 }
 

@@ -5,8 +5,10 @@
 //! checked last. All errors are reported in the order of the file.
 
 use super::error::{explain, read_error};
+use super::sensor::Autofocus;
 use super::{Address, Camera, Config, ConfigError, Install, MAX_CONFIG};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -191,7 +193,7 @@ impl Errors<'_> {
         }
     }
 
-    /// Returns whether one of the lines of `span` already has an error.
+    /// Returns whether a line in `span` already has an error.
     fn is_on_line_of(&self, span: &Range<usize>) -> bool {
         let line = |at: usize| self.text.get(..at).unwrap_or(self.text).matches('\n').count();
         let lines = line(span.start)..=line(span.end);
@@ -260,6 +262,9 @@ struct Spans {
 #[serde(default)]
 struct CameraSpans {
     name: Option<Spanned<String>>,
+    lens_position: Option<Spanned<IgnoredAny>>,
+    exposure_time: Option<Spanned<IgnoredAny>>,
+    camera_number: Option<Spanned<IgnoredAny>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -288,6 +293,7 @@ impl Spans {
                     format!("duplicate camera name {name_text:?}: give each camera a unique name");
                 errors.add(message, Some(name.span()));
             }
+            spans.check(&config.cameras[n], &config.cameras[..n], errors);
         }
         self.network.check(&config.network, errors);
         if let Some(install) = &self.update.install
@@ -297,6 +303,34 @@ impl Spans {
             let message = "`install = \"auto\"` also needs `url = \"https://…\"`, the URL of the \
                            update announcement";
             errors.add(message.into(), Some(install.span()));
+        }
+    }
+}
+
+impl CameraSpans {
+    fn check(&self, camera: &Camera, before: &[Camera], errors: &mut Errors<'_>) {
+        let autofocus = camera.autofocus.filter(|mode| *mode != Autofocus::Manual);
+        if let (Some(position), Some(_)) = (&self.lens_position, autofocus) {
+            let message = "`lens_position` needs `autofocus = \"manual\"`: any other mode moves the \
+                           lens";
+            errors.add(message.into(), Some(position.span()));
+        }
+        let frame_time = 1_000_000 / camera.framerate;
+        if let (Some(key), Some(time)) = (&self.exposure_time, camera.exposure_time)
+            && time > frame_time
+        {
+            let message = format!(
+                "`exposure_time` exceeds the time of one frame: must be at most {frame_time} \
+                 microseconds with `framerate = {}`",
+                camera.framerate
+            );
+            errors.add(message, Some(key.span()));
+        }
+        if let (Some(key), Some(number)) = (&self.camera_number, camera.camera_number)
+            && before.iter().any(|other| other.camera_number == Some(number))
+        {
+            let message = format!("duplicate camera number {number}: give each its own number");
+            errors.add(message, Some(key.span()));
         }
     }
 }

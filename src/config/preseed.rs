@@ -51,7 +51,7 @@ pub fn merge(config: &str, preseed: &str, file: &str) -> Result<Merged, ConfigEr
         .map_err(|error| in_file(&explain(error.message()), error.span()))?;
     let document = document.get_ref();
     if let Some(version) = document.get("config_version")
-        && !version.get_ref().as_str().is_some_and(|text| text.split('.').next() == Some("1"))
+        && version.get_ref().as_str().is_none_or(|text| text.split('.').next() != Some("1"))
     {
         let message = "unknown version of the file: must be \"1.0\" or another version 1";
         return Err(in_file(message, Some(version.span())));
@@ -380,7 +380,7 @@ mod tests {
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE you@home";
     const OTHER_KEY: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQ other";
 
-    /// The settings of every page of the wizard, as Imager 2.0.11 writes them.
+    /// The settings from every page of the wizard, as Imager 2.0.11 writes them.
     fn wizard(psk: &str) -> String {
         format!(
             "config_version = \"1.0\"\n\n[system]\nhostname = \"Garden-Cam\"\n\n[user]\n\

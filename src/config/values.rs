@@ -37,6 +37,27 @@ pub(super) fn range<'de, const LOW: u32, const HIGH: u32, D: Deserializer<'de>>(
     integer(deserializer, LOW, HIGH)
 }
 
+/// Reads an integer that has no default.
+pub(super) fn optional<'de, const LOW: u32, const HIGH: u32, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u32>, D::Error> {
+    integer(deserializer, LOW, HIGH).map(Some)
+}
+
+/// Reads a number that has no default, with or without a decimal point. `LOW` and `HIGH` are in
+/// hundredths.
+pub(super) fn decimal<'de, const LOW: i32, const HIGH: i32, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<f64>, D::Error> {
+    let value = f64::deserialize(deserializer)?;
+    let (low, high) = (f64::from(LOW) / 100.0, f64::from(HIGH) / 100.0);
+    match value {
+        // Not a number is in no range.
+        value if (low..=high).contains(&value) => Ok(Some(value)),
+        value => Err(de::Error::custom(format!("invalid value {value}: must be {low} to {high}"))),
+    }
+}
+
 pub(super) fn even<'de, const LOW: u32, const HIGH: u32, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<u32, D::Error> {

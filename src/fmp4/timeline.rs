@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-/// Ticks per second of the decode times and durations.
+/// Timescale of the decode times and durations, in ticks per second.
 pub const TIMESCALE: u32 = 90_000;
 
 /// Number of steps in the mean: 3 s at 30 frames per second. Jitter of 10 ms changes the mean by
@@ -26,12 +26,12 @@ const PROBE_FRAMES: usize = 12;
 
 /// Threshold for a change in the frame rate, in percent. The rate has changed if the mean and the
 /// median of the last steps both exceed the measured step, or both fall below it, by more than this
-/// percentage. Cameras that slow down in the dark halve their rate. Gaps (which do not affect the
-/// median), frames that arrive in bunches (which do not affect the mean) and 40 ms of jitter do not
-/// reach the threshold.
+/// percentage. Cameras that lower their frame rate in low light halve it. Gaps (which do not affect
+/// the median), frames that arrive in bunches (which do not affect the mean) and 40 ms of jitter do
+/// not reach the threshold.
 const RATE_CHANGE_PERCENT: u64 = 30;
 
-/// An interruption is longer than this number of mean steps, and longer than
+/// Threshold for an interruption, in mean steps. An interruption is also longer than
 /// [`MAX_BUNCH_GAP_TICKS`].
 const INTERRUPTION_STEPS: u64 = 4;
 
@@ -70,8 +70,7 @@ pub struct Timeline {
     probe: [u32; PROBE_FRAMES],
     /// Number of steps written to `probe`.
     probed: usize,
-    /// Remainder of the division of the sum by the number of steps, carried over to the next
-    /// sample.
+    /// Remainder when the sum is divided by the number of steps, carried over to the next sample.
     remainder: u64,
 }
 

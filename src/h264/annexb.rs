@@ -17,7 +17,7 @@ pub fn start_code(data: &[u8], from: usize) -> Option<usize> {
     memmem::find(rest, &[0, 0, 1]).map(|at| from + at)
 }
 
-/// Iterates over the NAL units in a buffer of complete NAL units, as ranges without start codes and
+/// Iterates over the NAL units in a buffer of complete NAL units, as ranges without start codes or
 /// trailing zeros. Bytes before the first start code and empty NAL units are skipped.
 pub fn nal_units(data: &[u8]) -> NalUnits<'_> {
     NalUnits { data, next: start_code(data, 0).map(|at| at + 3) }
@@ -46,7 +46,7 @@ impl Iterator for NalUnits<'_> {
     }
 }
 
-/// Moves `end` back over the zero bytes before it, at most to `start`, and returns it.
+/// Moves `end` back over the zero bytes before it, but not past `start`, and returns it.
 pub fn trim_zeros(data: &[u8], start: usize, end: usize) -> usize {
     data[start..end].iter().rposition(|&b| b != 0).map_or(start, |last| start + last + 1)
 }

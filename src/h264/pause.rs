@@ -19,8 +19,9 @@ use std::time::Duration;
 /// second, they take one second and usually include a key frame.
 const LEARNING_UNITS: u32 = 30;
 
-/// Number of access units after which recorded gaps expire (at the latest after twice this number),
-/// so that one long gap does not delay all later frames: one minute at 30 frames per second.
+/// Minimum number of access units for which a recorded gap counts: one minute at 30 frames per
+/// second. A gap expires after at most twice this number, so that one long gap does not delay all
+/// later frames.
 const WINDOW_UNITS: u32 = 1800;
 
 /// Required length of a pause, in multiples of the longest gap within an access unit.
@@ -29,7 +30,7 @@ const PAUSE_PER_GAP: u32 = 4;
 /// Minimum length of a pause. Allows for the writer's scheduling delay on a loaded machine.
 const MIN_PAUSE: Duration = Duration::from_micros(500);
 
-/// Divisor for the maximum length of a pause, relative to the shortest gap between access units. A
+/// The maximum length of a pause is the shortest gap between access units divided by this number. A
 /// longer pause would gain little over waiting for the next access unit.
 const MAX_PAUSE_DIVISOR: u32 = 2;
 

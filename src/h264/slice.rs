@@ -25,7 +25,7 @@ fn beginning(nal: &[u8]) -> BitReader<ByteReader<&[u8]>> {
 /// The fields of a slice header that identify the picture and the position in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SliceStart {
-    /// Address of the first macroblock of the slice (`first_mb_in_slice`). The value 0 usually
+    /// Address of the first macroblock in the slice (`first_mb_in_slice`). The value 0 usually
     /// marks the start of a picture.
     pub first_mb: u32,
     /// Whether this is a B slice, which may be predicted from pictures that are displayed later.

@@ -1,4 +1,4 @@
-//! Splits a byte stream into access units with the lowest possible delay.
+//! Splits a byte stream into access units with the lowest possible latency.
 //!
 //! Rec. ITU-T H.264, Annex B.2 (decoding of a byte stream), 7.4.1.2.3 and 7.4.1.2.4 (boundaries of
 //! access units).
@@ -7,7 +7,7 @@
 //! delays every frame by a frame period. In a pipe, timing provides additional information: an
 //! encoder writes a frame and then nothing until the next one. When the pipe has been idle for long
 //! enough (see [`super::PauseRule`]), the reader therefore calls [`Splitter::pause`], which returns
-//! the access unit immediately. If more data of this access unit follows, the cut was early: the
+//! the access unit immediately. If more data for this access unit arrives, the cut was early: the
 //! data is discarded, and the cut is counted ([`Splitter::wrong_cuts`]).
 
 use super::params::Params;
@@ -55,7 +55,7 @@ pub struct Splitter {
     params: Params,
     wrong_cuts: u64,
     discarded: u64,
-    /// Position in the stream of the start of the newest access unit.
+    /// Position in the stream where the newest access unit starts.
     last_start: u64,
 }
 
@@ -80,7 +80,7 @@ struct Cut {
 }
 
 impl Splitter {
-    /// Appends `data`, which was read at the time `now`.
+    /// Appends `data`, which was read at time `now`.
     pub fn push(&mut self, data: &[u8], now: Duration) {
         if data.is_empty() {
             return;
@@ -187,7 +187,7 @@ impl Splitter {
         self.discarded
     }
 
-    /// Position in the stream of the start of the newest access unit, in bytes.
+    /// Position in the stream where the newest access unit starts, in bytes.
     pub fn last_start(&self) -> u64 {
         self.last_start
     }

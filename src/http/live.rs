@@ -50,8 +50,8 @@ pub(super) enum Dialect {
     /// `/live`: a text message that describes the stream, then an initial binary message (see
     /// [`start`]), then a binary message for each frame.
     Live,
-    /// `/video_websocket`, for pages of the Go version of BerryMSE: only binary messages, one for
-    /// each fragment.
+    /// `/video_websocket`, for pages written for the Go version of BerryMSE: only binary messages,
+    /// one for each fragment.
     Legacy,
 }
 

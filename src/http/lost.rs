@@ -1,10 +1,9 @@
-//! Cameras that were lost with an update: they delivered pictures before it, and do not now.
+//! Cameras that were lost with an update: they delivered video before it, and do not now.
 //!
 //! The new system must show the cameras that the old one recorded ([`crate::system::camera_record`]);
 //! otherwise its health check fails, and the old system starts again. If a camera is missing there,
 //! too, the update is not the cause.
 
-use crate::camera::CameraKind;
 use crate::http::context::Context;
 use crate::system::camera_record::RecordedCamera;
 use crate::update::Report;
@@ -13,7 +12,7 @@ use crate::update::Report;
 /// the old system recognizes this text in it. It must therefore stay the same in all versions.
 const LOST: &str = "it delivered pictures before the update";
 
-/// What became of the cameras with an update.
+/// Cameras that have been missing since an update.
 pub(super) struct SinceUpdate {
     /// Whether this system is new: if cameras are missing, the old system will start again.
     pub is_new: bool,
@@ -58,7 +57,7 @@ pub(super) fn required_but_missing(context: &Context) -> Option<Vec<String>> {
 
 fn missing(context: &Context, recorded: Vec<RecordedCamera>) -> Vec<RecordedCamera> {
     let is_missing = |recorded: &RecordedCamera| match context.position(Some(&recorded.name)) {
-        Some(n) => !context.cameras[n].still_shows(CameraKind::from_name(&recorded.kind)),
+        Some(n) => !context.cameras[n].still_shows(&recorded.kind),
         // The camera was renamed or removed by a change of the configuration. But if this system
         // cannot read the configuration, it shows no cameras at all.
         None => context.cameras.is_empty() && context.settings.problem.is_some(),
@@ -95,7 +94,7 @@ mod tests {
     #[test]
     fn recognizes_lost_cameras_in_the_stored_error() {
         let camera = |name: &str| RecordedCamera { name: name.into(), kind: "v4l2".into() };
-        let error = "the new system did not deliver pictures within 45 s: berrymse: camera \"a\": \
+        let error = "the new system did not deliver video within 45 s: berrymse: camera \"a\": \
                      shows the test card; it delivered pictures before the update\n\
                      camera \"b\": failed\n\
                      camera \"c\\\"d\": failed; it delivered pictures before the update";

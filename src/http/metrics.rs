@@ -56,7 +56,7 @@ impl Collector for Metrics {
         let counter = ConstCounter::new(0u64).metric_type();
         type Metric = (&'static str, &'static str, bool, fn(&Status) -> f64);
         let metrics: [Metric; 11] = [
-            ("camera_up", "1 if the camera delivers pictures, otherwise 0", false, |s| {
+            ("camera_up", "1 if the camera delivers video, otherwise 0", false, |s| {
                 s.healthy().into()
             }),
             ("camera_framerate_hertz", "Frames per second, averaged over 2 s", false, |s| {

@@ -214,10 +214,10 @@ where
     S: hyper::service::Service<Request<hyper::body::Incoming>, Response = Response>,
 {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    if let Some(response) = wifi::captive(context, &method, request.headers()) {
+    if let Some(response) = wifi::captive(context, &request) {
         return response;
     }
-    let access = access::check(&context.access, &method, &uri, request.headers()).await;
+    let access = access::check(&context.access, &request).await;
     let mut response = match &access {
         Err(denied) => {
             log::debug!("{method} {uri}: {denied}");

@@ -262,7 +262,7 @@ impl Stream {
         let _ = self.sink.set(sink);
     }
 
-    /// Marks the camera as interrupted. New viewers receive no old pictures. Existing viewers stay
+    /// Marks the camera as interrupted. New viewers receive no old frames. Existing viewers stay
     /// connected and receive the remaining fragments.
     pub fn interrupt(&self) {
         let mut window = self.window();
@@ -444,7 +444,7 @@ mod tests {
         assert_eq!(
             events(&mut camera.stream.watch()),
             "",
-            "a new viewer must not get an old picture"
+            "a new viewer must not get an old frame"
         );
         assert_eq!(events(&mut viewer), "3", "the last frame must not be lost");
         camera.send("PPKP");

@@ -1,9 +1,9 @@
 //! The record of the cameras that an update must not lose.
 //!
-//! Before RAUC installs an update, the running system saves the cameras that have delivered pictures
-//! within the last hour in `cameras-A` or `cameras-B`, named after its own slot, in the directory for
-//! the state of the appliance. The new system, in the other slot, must show these cameras before it is
-//! marked good. The keeper removes the record afterwards.
+//! Before RAUC installs an update, the running system saves the cameras that have delivered video
+//! within the last hour in `cameras-A` or `cameras-B`, named after its own slot, in the directory
+//! for the state of the appliance. The new system, in the other slot, must show these cameras
+//! before it is marked good. The keeper removes the record afterwards.
 //!
 //! ```json
 //! {"proved": "0.1.0 1764547200", "cameras": [{"name": "front", "kind": "raspberry-pi"}]}
@@ -26,12 +26,12 @@ const MAX_RECORD: u64 = 64 * 1024;
 /// Directory of the records in the data directory.
 const STATE: &str = "state";
 
-/// A camera that delivered pictures before an update.
+/// A camera that delivered video before an update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedCamera {
     /// Its name in the configuration.
     pub name: String,
-    /// The kind of its source.
+    /// The kind of the camera that it showed, or `test-card`.
     pub kind: String,
 }
 

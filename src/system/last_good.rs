@@ -24,8 +24,8 @@ pub struct Found {
 }
 
 /// Loads `file`. If it is missing or invalid, loads the copy in `last_good`. If that also fails,
-/// returns the configuration as shipped, but without a camera: a typo must not publish the pictures
-/// of a camera that was protected by a password.
+/// returns the configuration as shipped, but without a camera: a typo must not expose the video of
+/// a camera that was protected by a password.
 pub fn load(file: &Path, last_good: &Path) -> Found {
     let found = |config, text, problem| Found { config, file: Some(file.into()), text, problem };
     let read = |path: &Path| {
@@ -49,11 +49,20 @@ pub fn load(file: &Path, last_good: &Path) -> Found {
     found(config, None, Some(format!("{error}\nUntil this is corrected, {instead}.")))
 }
 
-/// Returns the errors that `berrymse apply` found when the machine booted. `apply` also detects
-/// errors that [`load`] does not, such as an unknown time zone.
-pub fn problem_at_start() -> Option<String> {
-    let text = std::fs::read_to_string(paths::CONFIG_ERROR).ok()?;
-    Some(text.trim().to_string()).filter(|text| !text.is_empty())
+/// Returns `problem`, found by [`load`], with the errors that `berrymse apply` found when the machine
+/// started. `apply` also detects errors that [`load`] does not, such as an unknown time zone.
+pub fn with_problems_at_start(problem: Option<String>) -> Option<String> {
+    let text = std::fs::read_to_string(paths::CONFIG_ERROR).ok();
+    combined(problem, text.map(|text| text.trim().to_string()).filter(|text| !text.is_empty()))
+}
+
+/// The errors at startup usually include the one of the file. Otherwise, the file has been changed
+/// since then, and only its own error is current.
+fn combined(problem: Option<String>, at_start: Option<String>) -> Option<String> {
+    match (problem, at_start) {
+        (Some(problem), Some(all)) if all.contains(&problem) => Some(all),
+        (problem, all) => problem.or(all),
+    }
 }
 
 /// Returns the configuration as shipped, without a camera.
@@ -78,6 +87,16 @@ pub(crate) fn keep(path: &Path, text: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reports_the_errors_at_startup_with_that_of_the_file() {
+        let text = |text: &str| Some(text.to_string());
+        assert_eq!(combined(text("a"), text("a\nb")), text("a\nb"));
+        assert_eq!(combined(text("new"), text("old\nb")), text("new"));
+        assert_eq!(combined(None, text("b")), text("b"));
+        assert_eq!(combined(text("a"), None), text("a"));
+        assert_eq!(combined(None, None), None);
+    }
 
     #[test]
     fn shipped_configuration_listens_on_port_80_without_a_camera() {

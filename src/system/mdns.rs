@@ -1,5 +1,5 @@
-//! Announces the host name on the local network, such as `berrymse.local` (mDNS, RFC 6762), and the
-//! page as a web site that browsers and phones can discover (DNS-SD, RFC 6763).
+//! On the local network, announces the host name, such as `berrymse.local` (mDNS, RFC 6762), and
+//! the page as a web site that browsers and phones can discover (DNS-SD, RFC 6763).
 
 use crate::system::error::SystemError;
 use mdns_sd::{IfKind, ServiceDaemon, ServiceInfo};

@@ -1,5 +1,7 @@
-//! Configuration files of the wired network, for BusyBox's ifup and the resolver.
+//! Configuration files of the wired network, for BusyBox's ifup and the resolver. Also the name of
+//! this machine in its network.
 
+use super::mdns::host_name;
 use crate::config::{Address, Network};
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -45,6 +47,30 @@ pub fn resolv_conf(network: &Network) -> Option<String> {
     Some(HEAD.to_string() + &servers.collect::<String>())
 }
 
+/// Returns whether `name`, in lower case, is the host name followed by a domain in which the resolver
+/// searches. DHCP announces this domain, such as `fritz.box` or `lan`.
+pub fn is_own_name(name: &str) -> bool {
+    let resolv_conf = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    is_name_in_domain(name, &host_name(), &resolv_conf)
+}
+
+/// Configuration of the resolver (resolv.conf(5)).
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+fn is_name_in_domain(name: &str, host: &str, resolv_conf: &str) -> bool {
+    let Some(domain) = name.strip_prefix(host).and_then(|rest| rest.strip_prefix('.')) else {
+        return false;
+    };
+    let is_search = |word: &str| word == "search" || word == "domain";
+    let mut lines = resolv_conf.lines().map(str::split_whitespace);
+    !host.is_empty()
+        && !domain.is_empty()
+        && lines.any(|mut words| {
+            words.next().is_some_and(is_search)
+                && words.any(|word| word.trim_end_matches('.').eq_ignore_ascii_case(domain))
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +78,27 @@ mod tests {
 
     fn network(text: &str) -> Network {
         Config::parse(&format!("[network]\n{text}"), "").unwrap().network
+    }
+
+    #[test]
+    fn knows_its_name_in_the_domains_of_its_network() {
+        let dhcp = "# search evil.example\nnameserver 192.168.178.1\n  search Fritz.Box. lan\n";
+        let is_own = |name: &str| is_name_in_domain(name, "berrymse", dhcp);
+        assert!(is_own("berrymse.fritz.box") && is_own("berrymse.lan"));
+        for name in [
+            "berrymse",
+            "berrymse.",
+            "other.fritz.box",
+            "fritz.box",
+            "berrymse.evil.example",
+            "x.berrymse.lan",
+            "berrymse.x.lan",
+            "berrymse2.lan",
+        ] {
+            assert!(!is_own(name), "{name}");
+        }
+        assert!(!is_name_in_domain("berrymse.", "berrymse", "search .\n"));
+        assert!(!is_name_in_domain(".lan", "", "search lan\n"));
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct FellBack {
     pub version: Option<String>,
     /// Why it failed.
     pub why: String,
-    /// Cameras that delivered pictures before the update, and were missing in the new system.
+    /// Cameras that delivered video before the update, and were missing in the new system.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cameras: Vec<String>,
 }
@@ -95,7 +95,7 @@ pub struct Report {
     /// Whether this system is new, and must show the cameras of the old system to stay.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub trial: bool,
-    /// Cameras that delivered pictures before the update, and do not now.
+    /// Cameras that delivered video before the update, and do not now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_cameras: Vec<RecordedCamera>,
     /// A newer version, if one was announced.
@@ -130,7 +130,7 @@ pub(crate) fn fell_back(slots: &[Slot], reason: &Path) -> Option<FellBack> {
     let bad = slots.iter().find(newer)?;
     let reason = std::fs::read_to_string(reason).unwrap_or_default();
     let reason = match reason.trim() {
-        "" => "it did not start, or its cameras delivered no picture in time",
+        "" => "it did not start, or its cameras delivered no video in time",
         reason => reason,
     };
     Some(FellBack { version: bad.version.clone(), why: reason.into(), cameras: vec![] })

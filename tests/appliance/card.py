@@ -27,6 +27,8 @@ _FLAGS = 1 | 4 | 8
 class Card:
     """The card image at `path`, served at the Unix socket `address`.
 
+    `write_speed` is in bytes per second. `flush_delay()` returns how long the card is busy with a flush, in seconds;
+    meanwhile it answers no other request.
     `on_write(offset, length)` is called before every write. If it returns true, the power is cut: `cut` is
     set, and no further requests are answered.
     """
@@ -35,6 +37,7 @@ class Card:
         self.path = path
         self.address = str(address)
         self.write_speed = write_speed
+        self.flush_delay = None
         self.on_write = None
         self.cut = threading.Event()
         self.writes = 0
@@ -129,6 +132,8 @@ class Card:
             return False
         if kind == _WRITE and self.write_speed:
             time.sleep(length / self.write_speed)
+        if kind == _FLUSH and self.flush_delay:
+            time.sleep(self.flush_delay())
         with self._lock:
             if self.cut.is_set():
                 return False

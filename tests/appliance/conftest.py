@@ -18,7 +18,7 @@ HOST = "10.0.2.2"
 
 def pytest_collection_modifyitems(items):
     """Starts the longest groups first, to shorten the total time."""
-    longest = ["bad", "boot-files", "refused", "update"]
+    longest = ["bad", "boot-files", "refused", "update", "watchdog"]
 
     def position(item):
         group = item.get_closest_marker("xdist_group")

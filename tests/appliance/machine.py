@@ -49,10 +49,13 @@ class Machine:
 
     # Access to the card while the machine is off.
 
-    def _mtools(self, *arguments, **options):
+    def _mtools(self, *arguments, partition="boot", **options):
         command, *rest = arguments
-        with self.card_file.open("rb") as card:
-            start, _ = firmware.boot_partition(card)
+        if partition == "boot":
+            with self.card_file.open("rb") as card:
+                start, _ = firmware.boot_partition(card)
+        else:
+            start, _ = self.partition(partition)
         return subprocess.run(
             [command, "-i", f"{self.card_file}@@{start}", *rest], check=True, capture_output=True, **options
         ).stdout
@@ -85,6 +88,13 @@ class Machine:
     def boot_set(self):
         """Returns the identity of the boot files that start the machine; they must be complete."""
         return firmware.identity(self.card_file)
+
+    def add_arguments(self, arguments):
+        """Adds kernel arguments to slot A."""
+        text = self._mtools("mtype", "::slot.txt", partition="boot-a").decode()
+        text = re.sub("^arguments=.*$", f"\\g<0> {arguments}", text, count=1, flags=re.M)
+        assert arguments in text, text
+        self._mtools("mcopy", "-o", "-", "::slot.txt", partition="boot-a", input=text.encode())
 
     def write_boot(self, name, text):
         self._mtools("mcopy", "-o", "-", f"::{name}", input=text.encode())
@@ -284,9 +294,9 @@ class RaspberryPi3(Machine):
             "-M", "raspi3b", "-accel", "tcg,thread=single", "-kernel", files / "u-boot.bin", "-dtb", files / "board.dtb",
             # The kernel command line that the firmware would pass. QEMU's watchdog resets the machine as soon
             # as it is opened, and the emulation is slow.
-            "-append", f"console=ttyS1,115200 berrymse.watchdog=off berrymse.patience=180 {IMAGER_WORDS}",
-            # The first serial port belongs to the Bluetooth chip.
-            "-serial", "null",
+            "-append", f"{(files / 'arguments').read_text().strip()} berrymse.watchdog=off berrymse.patience=180 {IMAGER_WORDS}",
+            # Serial lines before the console: the first one belongs to the Bluetooth chip, unless an overlay disables it.
+            *["-serial", "null"] * int((files / "serial").read_text()),
         ]
 
     def network(self, net):

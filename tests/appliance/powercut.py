@@ -24,7 +24,7 @@ MOMENTS = ["first-start", "install", "slot-switch", "mark-good", "config"]
 # The two copies of the boot state: appliance/layout.
 BOOT_STATE = [range(4 << 20, 5 << 20), range(8 << 20, 9 << 20)]
 
-# Minimum number of writes of an update.
+# Minimum number of writes during an update.
 INSTALL_WRITES = 100
 # Write speeds of the card, in bytes per second. None means unlimited.
 WRITE_SPEEDS = [None, 4_000_000, 1_500_000]

@@ -133,11 +133,11 @@ class LabMachine(Machine):
         return self.wait(what, seconds, lambda: condition(self.wifi()))
 
     def wait_open(self, seconds=120):
-        return self.wait_wifi("opening of the access point", seconds, lambda now: now.get("access_point"))
+        return self.wait_wifi("start of the access point", seconds, lambda now: now.get("access_point"))
 
     def wait_closed(self):
         # While the server restarts, there is no status.
-        self.wait_wifi("closing of the access point", 60, lambda now: now and "access_point" not in now)
+        self.wait_wifi("stop of the access point", 60, lambda now: now and "access_point" not in now)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_setup_with_a_phone(lab):
     name = machine.wait_open()
     hardware = machine.ssh("cat /sys/class/net/wlan0/address").strip().replace(":", "")
     assert name == f"BerryMSE-{hardware[-4:]}"
-    machine.wait("the name of the access point on the console", 10, lambda: f'access point "{name}" is open' in machine.console())
+    machine.wait("the name of the access point on the console", 10, lambda: f'access point "{name}" is running' in machine.console())
 
     # The phone joins, gets an address and sees the page for every request.
     address = machine.phone_joins(name)
@@ -189,9 +189,9 @@ def test_setup_with_a_phone(lab):
         assert "302 Found" in shown and "Settings · BerryMSE" in shown, shown
     assert "10.20.20.1" in machine.inside(PHONE, "nslookup anything.example 10.20.20.1")
     seen = {network["ssid"] for network in json.loads(machine.phone_asks("GET", "/api/wifi")[1])["networks"]}
-    print(f"\nnetworks found before the access point opened: {seen}")
+    print(f"\nnetworks found before the access point started: {seen}")
 
-    # After a wrong network name or password, the access point opens again and reports the error.
+    # After a wrong network name or password, the access point starts again and reports the error.
     status, text = machine.phone_asks("PUT", "/api/wifi", wifi_request("Hme", "correct horse"))
     assert (status, json.loads(text)) == (200, {"reboot": False}), text
     machine.wait_closed()
@@ -207,7 +207,7 @@ def test_setup_with_a_phone(lab):
     error = json.loads(machine.phone_asks("GET", "/api/wifi")[1])["error"]
     assert error == 'the password for "Home" is wrong'
 
-    # With the right password, the machine joins and gets an address, and the access point closes.
+    # With the right password, the machine joins and gets an address, and the access point stops.
     started = time.monotonic()
     machine.phone_asks("PUT", "/api/wifi", wifi_request("Home", "correct horse"))
     machine.wait_wifi("joined", 90, lambda now: now.get("joined") == "Home")
@@ -218,7 +218,7 @@ def test_setup_with_a_phone(lab):
     assert "10.20.20.1" not in machine.ssh("ip addr; netstat -lun")
     assert 'psk = "correct horse"' in machine.ssh("cat /boot/berrymse.toml")
 
-    # After the first success, no access point opens, even if the router is switched off.
+    # After the first success, no access point starts, even if the router is switched off.
     machine.inside(ROUTER, "kill $(cat /tmp/router/wpa.pid)")
     machine.wait_wifi("the error", 120, lambda now: "in range" in now.get("error", ""))
     time.sleep(10)
@@ -252,7 +252,7 @@ def test_joins_wpa3_and_open_networks(lab):
     machine.wait_wifi("joined", 90, lambda now: now.get("joined") == "Café")
 
 
-def test_a_cable_closes_the_access_point(lab):
+def test_a_cable_stops_the_access_point(lab):
     machine = lab("pi", linked=False)
     machine.power_on()
     machine.wait_ssh(180)
@@ -260,7 +260,7 @@ def test_a_cable_closes_the_access_point(lab):
     machine.plug(True)
     machine.wait_closed()
     machine.wait("an address on the cable", 60, lambda: "inet 10.0.2." in machine.ssh("ip -4 addr show dev eth0"))
-    # The access point does not open again if the router is switched off.
+    # The access point does not start again if the router is switched off.
     machine.plug(False)
     time.sleep(30)
     assert "access_point" not in machine.wifi()
@@ -269,7 +269,7 @@ def test_a_cable_closes_the_access_point(lab):
     assert not re.search(r":(53|67|123|323) ", listening), listening
 
 
-def test_no_access_point_opens_with_a_cable(lab):
+def test_no_access_point_starts_with_a_cable(lab):
     machine = lab("pi")
     machine.power_on()
     machine.wait_ssh(180)

@@ -1,5 +1,8 @@
 """The appliance on QEMU's Raspberry Pi 3B: start, streaming, an update and a fallback."""
 
+import os
+import re
+
 import pytest
 from conftest import BUILT
 from machine import IMAGER_WORDS, RaspberryPi3
@@ -24,6 +27,17 @@ def test_starts_and_streams(board):
     assert "Raspberry Pi 3" in board.ssh("cat /proc/device-tree/model")
     assert IMAGER_WORDS in board.ssh("cat /proc/cmdline")
     board.ssh("echo precious >/data/precious && sync")
+
+
+@pytest.mark.skipif("KERNEL_TREE" not in os.environ, reason="Debian's kernel has other drivers")
+def test_loads_the_drivers_of_a_camera_module(board):
+    """The device tree contains a Camera Module 3. QEMU emulates neither it nor the video processor, so probing fails,
+    but the drivers are loaded: of the receiver, the I2C bus and multiplexer, then of the devices that these add, sensor
+    and lens, and of the video processor's devices, whose alias is only in `uevent`."""
+    loaded = set(re.findall(r"^(\w+) ", board.ssh("lsmod"), re.M))
+    camera = {"bcm2835_unicam_legacy", "i2c_bcm2835", "i2c_mux_pinctrl", "imx708", "dw9807_vcm"}
+    video_processor = {"vc_sm_cma", "bcm2835_mmal_vchiq", "bcm2835_codec", "bcm2835_isp", "bcm2835_v4l2"}
+    assert camera | video_processor <= loaded, loaded
 
 
 def test_updates(board, depot):

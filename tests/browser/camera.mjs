@@ -61,7 +61,7 @@ export function longGroup(folder, options = []) {
   return file;
 }
 
-/** Returns the init message, the init segment, the fragments of one group of pictures and the player of the executable. */
+/** Returns the init message, the init segment, the fragments of one group of pictures, and the executable's player. */
 export async function material(frames = 300) {
   const folder = mkdtempSync(join(tmpdir(), 'berrymse-'));
   const command = JSON.stringify(['sh', '-c', `cat ${longGroup(folder, ['-g', frames, '-keyint_min', frames])}; sleep 60`]);

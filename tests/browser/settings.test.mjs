@@ -147,7 +147,7 @@ test('cameras that an update has lost, and the way to give them up (with a stand
   });
   // A new system: the old one will return.
   await page.goto(`${server.url}settings.html`);
-  await says(page, 'lost-text', 'The camera "front" delivered pictures before the update and is missing now. Plug it in. '
+  await says(page, 'lost-text', 'The camera "front" delivered video before the update and is missing now. Plug it in. '
     + 'Otherwise, the previous version will start again');
   await page.screenshot({ path: join(results, 'lost-camera.png'), fullPage: true });
   await page.getByRole('button', { name: 'Install without this camera' }).click();

@@ -285,7 +285,7 @@ async fn serve_falls_back_to_the_last_good_configuration() {
 
 const SHIPPED: &str = include_str!("../../appliance/berrymse.toml");
 
-/// What Raspberry Pi Imager writes beside the shipped configuration.
+/// Text of the file that Raspberry Pi Imager writes beside the shipped configuration.
 const PRESEED: &str = "config_version = \"1.0\"\n\n[system]\nhostname = \"garden\"\n\n[user]\nname = \"me\"\n\
                        password = \"$y$j9T$very-secret\"\npassword_encrypted = true\ngroups = [\"sudo\"]\n\n\
                        [ssh]\nenabled = true\npassword_authentication = false\nauthorized_keys = [\n  \
@@ -294,7 +294,7 @@ const PRESEED: &str = "config_version = \"1.0\"\n\n[system]\nhostname = \"garden
                        password_encrypted = true\nhidden = true\ncountry = \"DE\"\n\n[locale]\n\
                        keymap = \"de\"\ntimezone = \"Europe/Berlin\"\n";
 
-/// A machine with the shipped configuration and with a file of Raspberry Pi Imager.
+/// A machine with the shipped configuration and with a file from Raspberry Pi Imager.
 fn preseeded(preseed: impl AsRef<[u8]>) -> Machine {
     let machine = Machine::new();
     machine.configure(SHIPPED);
@@ -378,7 +378,7 @@ fn takes_over_the_settings_of_raspberry_pi_imager_despite_power_cuts() {
         assert_eq!(machine.read("etc/hostname"), "kitchen\n");
         assert!(!machine.has("boot/rpi-preseed.toml") && !machine.has(marker), "{left:?}");
     }
-    // Another file, written elsewhere in the meantime, is no remainder.
+    // Another file, written elsewhere in the meantime, is not a remainder.
     machine.0.write(marker, &digest);
     machine.0.write("boot/rpi-preseed.toml", "[system]\nhostname = \"attic\"\n");
     machine.apply();
@@ -395,7 +395,7 @@ fn keeps_everything_if_the_file_of_raspberry_pi_imager_is_broken() {
         (PRESEED.replace("[wlan]", "[wlan").into_bytes(), ":19:6: "),
         (latin1, ": not UTF-8"),
         (large.into_bytes(), ": is larger than 65536 bytes"),
-        (vec![0; 2000], ":1:1: "),
+        (vec![0; 2000], ":1:2001: "),
         (PRESEED.replace("1.0", "2.0").into_bytes(), ":1:18: unknown version"),
     ] {
         let machine = preseeded(&broken);

@@ -137,7 +137,7 @@ const FAILING: &str = "[[camera]]\nname = \"gone\"\nsource = { command = [\"fals
 const CARD: &str = "[[camera]]\nname = \"front\"\nsource = \"test-card\"\n";
 
 #[tokio::test]
-async fn records_only_real_cameras_that_deliver_pictures() {
+async fn records_what_the_cameras_show() {
     let system = System::new();
     let config = format!(
         "[server]\npassword = \"secret\"\n{}{FAILING}{CARD}",
@@ -151,8 +151,11 @@ async fn records_only_real_cameras_that_deliver_pictures() {
     let url = format!("http://{}", server.address);
     let (output, record) = system.record_cameras(&url).await;
     assert!(output.status.success(), "{output:?}");
-    let porch = json!([{ "name": "porch", "kind": "command" }]);
-    let expected = json!({ "proved": "0.1.0 1764547200", "cameras": porch });
+    let shown = json!([
+        { "name": "porch", "kind": "command" },
+        { "name": "front", "kind": "test-card" },
+    ]);
+    let expected = json!({ "proved": "0.1.0 1764547200", "cameras": shown });
     assert_eq!(record, Some(expected));
     // The old system itself requires none of them.
     assert_eq!(server.get("/healthz/update").await.text.trim(), "camera \"gone\": failed");
@@ -183,7 +186,7 @@ async fn a_change_of_the_configuration_does_not_hide_a_camera_that_has_delivered
     // A different camera with the same name.
     assert_eq!(put(CARD).await, StatusCode::OK);
     server.started(3).await;
-    assert_eq!(recent().await, json!([]));
+    assert_ne!(recent().await, front);
 }
 
 // ---- Cameras after an update ----
@@ -246,16 +249,20 @@ async fn only_recorded_cameras_are_required_and_only_as_long_as_they_are_configu
     let (ok, bad) = (Some(0), Some(3));
     let both = format!("{porch}{FAILING}");
     for (recorded, config, expected) in [
-        // The same camera, and a camera that did not deliver pictures before.
+        // The same camera, and a camera that did not deliver video before.
         (&[("porch", "command")][..], &both, ok),
         (&[("gone", "command")], &both, bad),
         (&[], &both, ok),
+        // The test card is replaced by a camera or by the test card, but not by an error.
+        (&[("porch", "test-card")], &porch, ok),
+        (&[("front", "test-card")], &format!("{porch}{CARD}"), ok),
+        (&[("gone", "test-card")], &both, bad),
         // Another kind of camera cannot be meant: the user has changed the source since.
         (&[("porch", "raspberry-pi")], &porch, ok),
         (&[("front", "v4l2")], &format!("{porch}{CARD}"), ok),
         // Renamed or removed since.
         (&[("garden", "command")], &porch, ok),
-        // A kind of a newer version: any real camera is sufficient, the test card is not.
+        // A kind from a newer version: any real camera is sufficient, the test card is not.
         (&[("porch", "hologram")], &porch, ok),
         (&[("gone", "hologram")], &both, bad),
     ] {
@@ -284,6 +291,23 @@ async fn only_recorded_cameras_are_required_and_only_as_long_as_they_are_configu
             assert_eq!(health(&server, options).await, expected, "{record:?}");
         }
         assert_eq!(server.status().await["missing_cameras"], Value::Null, "{record:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_kind_of_camera_does_not_replace_a_lost_one() {
+    let system = System::new();
+    let path = fake_rpicam(&system.folder, "echo '0 : imx708 [4608x2592]'; exit");
+    let data = system.folder.path("").display().to_string();
+    let options = ["--data", &data, "--slot", "B"];
+    let config = "[[camera]]\nname = \"front\"\n";
+    let server = Server::start_as(config, &options, &[("PATH", &path)]).await;
+    server.camera_until("front", "rpicam-vid", |now| shows(now, "rpicam-vid")).await;
+    for (kind, expected) in [("raspberry-pi", Some(0)), ("test-card", Some(0)), ("v4l2", Some(3))] {
+        system.record(&[("front", kind)]);
+        let (code, text) = health(&server, &["--since-update"]).await;
+        assert_eq!(code, expected, "{kind}: {text}");
+        assert_eq!(code == Some(3), text.contains("shows another camera; it delivered"), "{text}");
     }
 }
 

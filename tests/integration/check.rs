@@ -13,7 +13,7 @@ fn check(file: &Path) -> (Option<i32>, String) {
 }
 
 /// An invalid configuration, the position of the error, and a part of the message.
-const BROKEN: [(&str, &str, &str); 41] = [
+const BROKEN: [(&str, &str, &str); 61] = [
     ("[server]\nlisten = \"here\"", "2:10", "for example \"0.0.0.0:2020\""),
     ("[server]\npassword = \"\"", "2:12", "leave the line out"),
     ("[server]\norigins = [\"example.org\"]", "2:11", "https://example.org"),
@@ -31,6 +31,34 @@ const BROKEN: [(&str, &str, &str); 41] = [
     ("[[camera]]\nframerate = 0", "2:13", "1 to 240"),
     ("[[camera]]\nbitrate = 5_000_000_000", "2:11", "50000 to 100000000"),
     ("[[camera]]\nrotation = 45", "2:12", "0, 90, 180 or 270"),
+    ("[[camera]]\nautofocus = \"continous\"", "2:13", "did you mean `continuous`?"),
+    ("[[camera]]\nautofocus = true", "2:13", "must be text in quotes"),
+    ("[[camera]]\nlens_position = 32.5", "2:17", "0 to 32"),
+    (
+        "[[camera]]\nlens_position = 1\nautofocus = \"auto\"",
+        "2:17",
+        "needs `autofocus = \"manual\"`",
+    ),
+    ("[[camera]]\nhdr_mode = \"yes please\"", "2:12", "`single-exposure`"),
+    ("[[camera]]\nawb_mode = \"daylite\"", "2:12", "did you mean `daylight`?"),
+    ("[[camera]]\ncolour_gains = [0, 1.5]", "2:16", "the gains of red and blue, 0.1 to 32"),
+    ("[[camera]]\nexposure_mode = \"sport\"", "2:17", "did you mean `short`?"),
+    ("[[camera]]\nexposure_time = 0", "2:17", "1 to 1000000"),
+    ("[[camera]]\nframerate = 50\nexposure_time = 20_001", "3:17", "at most 20000 microseconds"),
+    ("[[camera]]\nanalogue_gain = \"2\"", "2:17", "a number without quotes"),
+    ("[[camera]]\nexposure_value = -8.1", "2:18", "-8 to 8"),
+    ("[[camera]]\nbrightness = nan", "2:14", "-1 to 1"),
+    ("[[camera]]\ncontrast = 16", "2:12", "0 to 15.99"),
+    ("[[camera]]\nnoise_reduction = \"cdn_fast\"", "2:19", "`high-quality`"),
+    ("[[camera]]\nroi = [0.5, 0, 0.6, 1]", "2:7", "as fractions of the whole picture"),
+    ("[[camera]]\nsensor_mode = [1640, 1232, -10]", "2:15", "bit depth (8 to 16)"),
+    ("[[camera]]\noverlay = \"tiem\"", "2:11", "did you mean `time`?"),
+    (
+        "[[camera]]\ncamera_number = 1\n[[camera]]\ncamera_number = 1",
+        "4:17",
+        "duplicate camera number 1",
+    ),
+    ("[[camera]]\nbuffer_count = 1", "2:16", "2 to 16"),
     ("[[camera]]\nsource = \"testcard\"", "2:10", "did you mean \"test-card\"?"),
     ("[[camera]]\nsource = \"http://cam/\"", "2:10", "{ command = [\"program\""),
     ("[[camera]]\nsource = { command = [] }", "2:10", "name a program"),

@@ -1,9 +1,8 @@
-//! Misbehaving commands next to a working camera, and the command line of a Raspberry Pi camera.
+//! Misbehaving commands next to a working camera.
 
 use crate::support::{Folder, Server, proc_file, wait_until};
 use berrymse::camera::test_card;
 use std::collections::HashSet;
-use std::os::unix::fs::PermissionsExt;
 
 fn camera(name: &str, command: &[&str]) -> String {
     format!("[[camera]]\nname = {name:?}\nsource = {{ command = {command:?} }}\n")
@@ -96,55 +95,4 @@ async fn distinguishes_command_failures_without_affecting_other_cameras() {
     assert_eq!(viewer.text().await["type"], "init");
     // Failed commands are restarted repeatedly.
     server.camera_until("dead", "restarts", |camera| camera["restarts"].as_u64() > Some(2)).await;
-}
-
-/// Uses a FAKE rpicam-vid, because no Raspberry Pi is available. This tests the command line and that the
-/// output arrives, but nothing about the real program.
-#[tokio::test]
-async fn passes_the_configuration_to_a_fake_rpicam_vid() {
-    let folder = Folder::new();
-    let clip = folder.write("clip.h264", test_card::CLIP);
-    let arguments = folder.path("arguments");
-    let script = format!(
-        "#!/bin/sh\n# A fake, for tests.\necho \"$@\" >> {}\necho fake rpicam-vid >&2\n\
-         while cat {}; do sleep 0.2; done\n",
-        arguments.display(),
-        clip.display()
-    );
-    let program = folder.write("rpicam-vid", script);
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let config = "[[camera]]\nname = \"pi\"\nsource = \"rpicam\"\nwidth = 1920\nheight = 1080\n\
-                  framerate = 25\nbitrate = 4_000_000\nkeyframe_interval = 50\nrotation = 180\n\
-                  hflip = true\nvflip = true\n";
-    let path =
-        format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
-    let server = Server::start_with(config, &[("PATH", &path)]).await;
-    let status =
-        server.camera_until("pi", "pictures", |camera| camera["frames"].as_u64() > Some(300)).await;
-    assert_eq!((&status["width"], &status["source"]), (&1280.into(), &"rpicam-vid".into()));
-    assert_eq!(status["output"], serde_json::json!(["fake rpicam-vid"]));
-    let told = std::fs::read_to_string(arguments).unwrap();
-    assert_eq!(
-        told.trim_end(),
-        "--timeout 0 --codec h264 --profile high --level 4 --width 1920 --height 1080 --framerate \
-         25 --bitrate 4000000 --intra 50 --rotation 180 --hflip --vflip --inline --flush \
-         --nopreview --output -"
-    );
-    let mut viewer = server.watch("/live/pi").await;
-    assert_eq!(viewer.text().await["width"], 1280);
-    viewer.binary().await;
-}
-
-#[tokio::test]
-async fn names_the_package_if_rpicam_vid_is_missing() {
-    let folder = Folder::new();
-    let config = "[[camera]]\nname = \"pi\"\nsource = \"rpicam\"\nrotation = 90\n";
-    let empty = folder.path("");
-    let path = empty.to_str().unwrap();
-    let server = Server::start_with(config, &[("PATH", path)]).await;
-    let status = server.camera_until("pi", "failure", |camera| camera["state"] == "failed").await;
-    let error = status["error"].as_str().unwrap();
-    assert!(error.contains("apt install rpicam-apps"), "{error}");
-    assert!(status["notes"][0].as_str().unwrap().contains("rotation = 90"), "{status:#}");
-    wait_until("the log", async || server.log().contains("apt install").then_some(())).await;
 }

@@ -73,12 +73,22 @@ fn shipped_configuration_shows_the_defaults() {
     };
     assert_eq!(limits(&config.server), limits(&Default::default()));
     let shown = config.cameras.remove(0);
-    let default = berrymse::config::Camera {
-        name: shown.name.clone(),
-        source: shown.source.clone(),
-        ..Default::default()
+    let default = berrymse::config::Camera::default();
+    // The name, the source and the sensor settings without a default are examples.
+    let expected = berrymse::config::Camera {
+        width: default.width,
+        height: default.height,
+        framerate: default.framerate,
+        bitrate: default.bitrate,
+        keyframe_interval: default.keyframe_interval,
+        rotation: default.rotation,
+        hflip: default.hflip,
+        vflip: default.vflip,
+        noir: default.noir,
+        overlay: default.overlay,
+        ..shown.clone()
     };
-    assert_eq!(shown, default);
+    assert_eq!(shown, expected);
 }
 
 #[test]
@@ -175,7 +185,7 @@ fn man_page() -> String {
          .SH SIGNALS\nSIGINT and SIGTERM stop the server. It closes the viewers' connections and \
          terminates the camera programs.\n\
          .SH EXIT STATUS\n0 on success, 1 on an error (reported on standard error), 2 for an invalid \
-         command line, 3 if \\fBberrymse health\\fR finds a camera that delivers no pictures.\n\
+         command line, 3 if \\fBberrymse health\\fR finds a camera that delivers no video.\n\
          .SH SEE ALSO\ndocs/api.md describes the HTTP API.\n",
     );
     page

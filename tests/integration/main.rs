@@ -12,6 +12,7 @@ mod docs;
 mod encoders;
 mod layout;
 mod mdns;
+mod rpicam;
 mod settings;
 mod support;
 mod systemd;

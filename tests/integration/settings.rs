@@ -322,8 +322,8 @@ async fn access_point_redirects_every_host_name_to_the_page() {
     for (host, path) in probes {
         assert_eq!(
             visit(host, path).await.status,
-            StatusCode::UNAUTHORIZED,
-            "the access point is closed"
+            StatusCode::FORBIDDEN,
+            "the access point is stopped"
         );
     }
     folder.write("wifi.json", ACCESS_POINT);
@@ -341,5 +341,5 @@ async fn access_point_redirects_every_host_name_to_the_page() {
         );
     }
     folder.write("wifi.json", r#"{"joined": "Home", "networks": []}"#);
-    assert_eq!(visit(probes[0].0, probes[0].1).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(visit(probes[0].0, probes[0].1).await.status, StatusCode::FORBIDDEN);
 }

@@ -501,6 +501,15 @@ async fn rejects_foreign_origins_and_methods() {
     .await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(text.contains("hosts = ["), "{text}");
+    for path in
+        ["/", "/berrymse.js", "/live.mp4", "/live.h264", "/api/status", "/metrics", "/healthz"]
+    {
+        for host in ["evil.example", "fritz.box", "cam.lan"] {
+            let answer = server.ask(hyper::Request::get(path).header(HOST, host)).await;
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path} {host}");
+            assert!(answer.text.contains(&format!("hosts = [\"{host}\"]")), "{}", answer.text);
+        }
+    }
 
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
         for path in ["/", "/api/status", "/live.mp4", "/healthz"] {

@@ -7,7 +7,7 @@ import { Clock } from './clock.js';
 const RETRY_DELAY_MS = [250, 1000];
 /** Time limit for a connection attempt: normally, and for every fourth attempt. */
 const CONNECT_TIMEOUT_MS = [2000, 10000];
-/** A longer gap between two messages means that the network has stalled. */
+/** Maximum gap between two messages. A longer gap means that the network has stalled. */
 const NETWORK_STALL_MS = 250;
 
 /** Returns the delay before reconnecting after `failures` consecutive failures. `random` is from 0 to 1. */

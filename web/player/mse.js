@@ -4,7 +4,7 @@
 import { TIMESCALE, concatenate, mimeType } from './parse.js';
 import { Pacer, isWebKit } from './policy.js';
 
-/** Seconds of played video to keep in the source buffer. */
+/** Length of played video to keep in the source buffer, in seconds. */
 const BACK_BUFFER_S = 8;
 /** Maximum number of messages queued for a Managed Media Source before all are discarded. */
 const MAX_WAITING_MESSAGES = 300;

@@ -1,7 +1,7 @@
 // Parses the binary messages of the WebSocket: MP4 init segments and fragments of one frame each.
 // docs/api.md describes the byte layout. Pure: no DOM, no state.
 
-/** Ticks per second, for all times in the stream. */
+/** Timescale of all times in the stream, in ticks per second. */
 export const TIMESCALE = 90000;
 
 const MOOF = 0x6d6f6f66;

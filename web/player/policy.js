@@ -5,19 +5,19 @@
 const CATCH_UP_LAG = { webkit: 0.08, other: 0.2 };
 /** Lag behind the target above which playback always seeks. */
 const SEEK_LAG = { webkit: 1, other: 3 };
-/** Below this distance, a seek is not worth its cost. */
+/** Minimum distance of a seek. A shorter seek is not worth its cost. */
 const MIN_SEEK = 0.08;
-/** Every stall adds slack to the distance that `nudge` keeps; the total is limited, and decays. */
+/** Slack that each stall adds to the distance that `nudge` keeps; the total is limited, and decays. */
 const SLACK_STEP = 0.02;
 const MAX_SLACK = 0.2;
 const SLACK_DECAY_TIME = 20;
 const MAX_RATE = 16;
-/** Smaller changes to the playback rate are not applied. */
+/** Minimum change to the playback rate. Smaller changes are not applied. */
 const MIN_RATE_CHANGE = 0.01;
 
 /** Minimum playback rate of `run-ahead`. */
 const MIN_RUN_AHEAD_RATE = 1.2;
-/** Less than one frame per refresh, and less than 2: at those rates, browsers skip some frames. */
+/** Rate of `run-ahead`: less than one frame per refresh, and less than 2, because browsers skip some otherwise. */
 const runAheadRate = (step, screen) => Math.min(1.75, (0.87 * step) / screen);
 
 /**

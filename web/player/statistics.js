@@ -5,7 +5,7 @@ import { TIMESCALE } from './parse.js';
 
 /** Number of shown frames to keep until their publication times become known. */
 const MAX_SHOWN_FRAMES = 128;
-/** Browsers round media times to microseconds. Times that differ by less than this, in ticks, are equal. */
+/** Tolerance when media times are compared, in ticks. Browsers round these times to microseconds. */
 const TIME_TOLERANCE = 90;
 
 export class Statistics {

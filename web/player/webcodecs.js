@@ -2,7 +2,7 @@
 
 import { TIMESCALE, decoderConfiguration, frameBytes } from './parse.js';
 
-/** If more frames are queued in the decoder, it skips to the next key frame. */
+/** Maximum number of frames queued in the decoder. With more, the surface skips to the next key frame. */
 const MAX_DECODE_QUEUE = 60;
 
 export class CanvasSurface {

@@ -9,7 +9,7 @@ use crate::camera::v4l2::encoder::Sink;
 use crate::camera::v4l2::node::{H264, Node};
 use crate::camera::v4l2::queue::{BUFFER_COUNT, Filled, Queue};
 use crate::camera::v4l2::watch::{StallTimer, check_poll, wait};
-use crate::camera::v4l2::{controls, encoder};
+use crate::camera::v4l2::{controls, encoder, sensor};
 use crate::config;
 use v4l2r::{Format, PlaneLayout, QueueDirection};
 
@@ -40,7 +40,8 @@ pub(crate) fn h264(
     }
     let framerate = node.set_framerate(direction, config.framerate);
     let notes = size_note(config, &got).into_iter().chain(framerate_note(config, framerate));
-    for note in notes.chain(controls::set(&node, config, true, true)) {
+    let notes = notes.chain(controls::set(&node, config, true, true));
+    for note in notes.chain(sensor::set(&node, config)) {
         output.note(note);
     }
     let mut sink = StreamSink { output, clock: Clock::default() };

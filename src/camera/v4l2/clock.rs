@@ -3,8 +3,8 @@
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
-/// Maximum difference between the driver's timestamps and the current time. The frames of a slow
-/// encoder are several frames old; the timestamps of vivid are two frames in the future.
+/// Maximum difference between the driver's timestamps and the current time. Frames from a slow
+/// encoder are several frame periods old; vivid's timestamps are two frame periods in the future.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// Selects the capture time of each frame: the driver's timestamp until the first implausible one,

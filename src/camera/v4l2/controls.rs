@@ -13,7 +13,7 @@ use v4l2r::ioctl::{CtrlId, IntoErrno, QueryCtrlFlags};
 use v4l2r::{Format, ioctl};
 
 /// The relevant controls and their names.
-const CONTROLS: [(u32, &str); 12] = [
+const CONTROLS: [(u32, &str); 27] = [
     (V4L2_CID_MPEG_VIDEO_BITRATE, "bit rate"),
     (V4L2_CID_MPEG_VIDEO_H264_I_PERIOD, "key frame interval"),
     (V4L2_CID_MPEG_VIDEO_GOP_SIZE, "group of pictures"),
@@ -26,6 +26,21 @@ const CONTROLS: [(u32, &str); 12] = [
     (V4L2_CID_HFLIP, "horizontal flip"),
     (V4L2_CID_VFLIP, "vertical flip"),
     (V4L2_CID_EXPOSURE_AUTO_PRIORITY, "slower in the dark"),
+    (V4L2_CID_BRIGHTNESS, "brightness"),
+    (V4L2_CID_CONTRAST, "contrast"),
+    (V4L2_CID_SATURATION, "saturation"),
+    (V4L2_CID_SHARPNESS, "sharpness"),
+    (V4L2_CID_FOCUS_AUTO, "continuous autofocus"),
+    (V4L2_CID_AUTO_FOCUS_START, "autofocus on demand"),
+    (V4L2_CID_WIDE_DYNAMIC_RANGE, "high dynamic range"),
+    (V4L2_CID_AUTO_WHITE_BALANCE, "automatic white balance"),
+    (V4L2_CID_AUTO_N_PRESET_WHITE_BALANCE, "white balance preset"),
+    (V4L2_CID_RED_BALANCE, "red balance"),
+    (V4L2_CID_BLUE_BALANCE, "blue balance"),
+    (V4L2_CID_EXPOSURE_AUTO, "exposure mode"),
+    (V4L2_CID_EXPOSURE_ABSOLUTE, "exposure time"),
+    (V4L2_CID_AUTO_EXPOSURE_BIAS, "exposure compensation"),
+    (V4L2_CID_GAIN, "gain"),
 ];
 
 /// Minimum interval between two requests for a key frame. A key frame is as large as several other
@@ -51,7 +66,7 @@ pub struct Control {
 }
 
 /// Queries a control. Returns `None` if the device does not support it.
-fn query(node: &Node, id: u32) -> Option<v4l2_queryctrl> {
+pub(super) fn query(node: &Node, id: u32) -> Option<v4l2_queryctrl> {
     let ctrl = CtrlId::new(id).ok()?;
     let found: v4l2_queryctrl = ioctl::queryctrl(&node.file, ctrl, QueryCtrlFlags::empty()).ok()?;
     (found.flags & V4L2_CTRL_FLAG_DISABLED == 0).then_some(found)
@@ -122,7 +137,7 @@ pub fn set(node: &Node, config: &config::Camera, codec: bool, rotation: bool) ->
 
 /// Sets a control. Returns the value that the driver uses, or `None` if it does not support the
 /// control.
-fn set_control(node: &Node, id: u32, value: i32) -> Option<i32> {
+pub(super) fn set_control(node: &Node, id: u32, value: i32) -> Option<i32> {
     let found = query(node, id)?;
     // Drivers handle values outside the range differently.
     let is_integer = found.type_ == v4l2_ctrl_type_V4L2_CTRL_TYPE_INTEGER;

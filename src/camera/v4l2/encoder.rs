@@ -1,8 +1,8 @@
 //! A raw camera with a hardware encoder.
 //!
 //! Linux Media Infrastructure userspace API, "Memory-to-Memory Stateful Video Encoder Interface".
-//! As in that document, an encoder reads raw pictures from its OUTPUT queue and returns coded
-//! frames on its CAPTURE queue.
+//! As in that document, an encoder reads raw frames from its OUTPUT queue and returns coded frames
+//! on its CAPTURE queue.
 //!
 //! ```text
 //! camera ──► buffer n ─┬─ shared (DMA-BUF) ─────► OUTPUT ┌─────────┐
@@ -18,7 +18,7 @@ use crate::camera::v4l2::image::components;
 use crate::camera::v4l2::node::Node;
 use crate::camera::v4l2::queue::{BUFFER_COUNT, Content, Filled, Queue, raw_descriptors};
 use crate::camera::v4l2::watch::{StallTimer, check_poll, wait};
-use crate::camera::v4l2::{controls, find, image};
+use crate::camera::v4l2::{controls, find, image, sensor};
 use crate::config;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// at high bit rates can be this large.
 const CODED_BYTES_PER_PIXEL: f64 = 0.5;
 
-/// Finds an H.264 encoder that accepts one of the formats of `camera`.
+/// Finds an H.264 encoder that accepts one of the camera's formats.
 ///
 /// # Errors
 ///
@@ -137,6 +137,7 @@ impl Pipeline {
         let framerate = camera.set_framerate(capture, config.framerate);
         notes.extend(framerate_note(config, framerate));
         notes.extend(controls::set(&camera, config, false, true));
+        notes.extend(sensor::set(&camera, config));
 
         let (width, height) = (from.width, from.height);
         let room = (f64::from(width * height) * CODED_BYTES_PER_PIXEL) as u32;

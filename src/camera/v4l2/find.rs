@@ -22,9 +22,9 @@ pub const RAW_FORMATS: [&[u8; 4]; 6] = [b"NV12", b"YU12", b"NM12", b"YM12", b"YU
 pub enum Kind {
     /// A camera that delivers H.264.
     H264,
-    /// A camera that delivers raw pictures only.
+    /// A camera that delivers raw video only.
     Raw,
-    /// An encoder that converts raw pictures to H.264.
+    /// An encoder that converts raw video to H.264.
     Encoder,
     /// Any other device.
     Other,

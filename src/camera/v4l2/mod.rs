@@ -20,4 +20,5 @@ mod image;
 pub mod listing;
 pub mod node;
 pub mod queue;
+pub mod sensor;
 pub mod watch;

@@ -98,8 +98,8 @@ impl Node {
         let m2m = Capabilities::VIDEO_M2M | Capabilities::VIDEO_M2M_MPLANE;
         let capture = Capabilities::VIDEO_CAPTURE | Capabilities::VIDEO_CAPTURE_MPLANE;
         // A node of a media controller pipeline (V4L2_CAP_IO_MC, which v4l2r does not define)
-        // delivers pictures only after libcamera has configured it. The same is true of the
-        // Raspberry Pi's camera receivers and image processors, some of which do not set the flag.
+        // delivers frames only after libcamera has configured it. The same is true of the Raspberry
+        // Pi's camera receivers and image processors, some of which do not set the flag.
         let part = caps.bits() & v4l2r::bindings::V4L2_CAP_IO_MC != 0
             || ["bcm2835-isp", "bm2835_isp", "unicam", "rp1-cfe", "pispbe"]
                 .contains(&self.capability.driver.as_str());

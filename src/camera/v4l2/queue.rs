@@ -112,7 +112,7 @@ impl<'a> Queue<'a> {
         self.count
     }
 
-    /// Returns the content of a plane of a buffer. It is empty if the buffer is not mapped.
+    /// Returns the content of a plane in a buffer. It is empty if the buffer is not mapped.
     pub fn plane(&self, index: u32, plane: usize) -> &[u8] {
         self.buffers.get(index as usize).and_then(|b| b.get(plane)).map_or(&[], |p| &p[..])
     }

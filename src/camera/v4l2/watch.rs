@@ -9,8 +9,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-/// A running camera is reopened if it delivers no picture for this long, or for the duration of 5
-/// frames if that is longer. No camera has such a long exposure time.
+/// Maximum time without a picture from a running camera, after which it is reopened: this time, or
+/// 5 frame periods if they are longer. No camera has such a long exposure time.
 const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Waits up to `time` for one of the nodes or for `stop`. Returns the poll(2) events of each node.
@@ -45,9 +45,9 @@ pub fn check_poll(node: &Node, ready: &[PollFlags], idle: bool) -> Result<(), So
     }
 }
 
-/// Detects cameras that stop delivering pictures without an error.
+/// Detects cameras that stop delivering frames without an error.
 pub struct StallTimer {
-    /// Time of the last picture, or of the creation of the timer.
+    /// Time of the last picture or, before the first one, the time at which the timer was created.
     last: Instant,
     /// Current timeout.
     timeout: Duration,

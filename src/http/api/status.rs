@@ -35,7 +35,7 @@ struct StatusReply {
     config_error: Option<String>,
     /// Whether the configuration takes full effect only after a restart of the machine.
     reboot_needed: bool,
-    /// Names of cameras that delivered pictures before an update, and do not now.
+    /// Names of cameras that delivered video before an update, and do not now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missing_cameras: Vec<String>,
     cameras: Vec<Status>,
@@ -98,8 +98,8 @@ fn health_reply(unhealthy: &[String]) -> Response {
     }
 }
 
-/// `GET /healthz/cameras`: the real cameras that have delivered frames within the last hour. They are
-/// recorded before an update. This path requires no password, but replies only to this machine.
+/// `GET /healthz/cameras`: the cameras that have delivered frames within the last hour, and what they
+/// showed. This is recorded before an update. This path requires no password, but replies only to this machine.
 pub(in crate::http) fn recent_cameras(
     context: Arc<Context>,
     permit: Option<Arc<ConnectionPermit>>,
@@ -109,7 +109,7 @@ pub(in crate::http) fn recent_cameras(
         return Err(ApiError::new(StatusCode::FORBIDDEN, message));
     }
     let recent = context.cameras.iter().filter_map(|camera| {
-        let kind = camera.delivered_recently()?.name().into();
+        let kind = camera.shown_recently()?.into();
         Some(RecordedCamera { name: camera.config.name.clone(), kind })
     });
     Ok(warp::reply::json(&recent.collect::<Vec<_>>()).into_response())

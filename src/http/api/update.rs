@@ -20,7 +20,7 @@ use warp::reply::Response;
 /// Maximum size of a bundle, in bytes. No slot is larger.
 const MAX_BUNDLE: u64 = 1024 * 1024 * 1024;
 
-/// Space that must remain free after an upload, in bytes.
+/// Minimum free space after an upload, in bytes.
 const MIN_FREE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Maximum size of a JSON request, in bytes.

@@ -3,16 +3,17 @@
 //! settings page.
 
 use super::config::saved;
+use crate::access::Denied;
 use crate::config::edit::with_wifi;
 use crate::config::{Config, ConfigError, Ssid, Wifi};
-use crate::http::access::requester;
+use crate::http::access::{check_host, requester};
 use crate::http::body::{self, Body};
 use crate::http::context::Context;
 use crate::http::reply::{ApiError, plain};
 use crate::system::mdns::host_name;
 use crate::system::wifi::ADDRESS;
 use hyper::header::{HeaderMap, HeaderValue, LOCATION};
-use hyper::{Method, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -37,16 +38,11 @@ fn report(context: &Context) -> Option<Value> {
     serde_json::from_slice::<Value>(&text).ok().filter(Value::is_object)
 }
 
-/// Redirects a request for another host to the settings page while the access point is open. All
+/// Redirects a request for another host to the settings page while the access point is running. All
 /// host names then resolve to this machine. Operating systems then show the page to the user.
-pub(in crate::http) fn captive(
-    context: &Context,
-    method: &Method,
-    headers: &HeaderMap,
-) -> Option<Response> {
-    if !matches!(*method, Method::GET | Method::HEAD)
-        || context.access.is_own_host(requester(headers))
-    {
+pub(in crate::http) fn captive<B>(context: &Context, request: &Request<B>) -> Option<Response> {
+    let is_foreign = matches!(check_host(&context.access, request), Err(Denied::UnknownHost(_)));
+    if !is_foreign || !matches!(*request.method(), Method::GET | Method::HEAD) {
         return None;
     }
     report(context)?.get("access_point")?.as_str()?;

@@ -38,7 +38,7 @@ pub(crate) fn supplicant_head(country: Option<&str>) -> String {
 }
 
 /// Returns `udhcpd.conf`, which assigns addresses on the access point's network. Leases are short
-/// (300 s), so that phones look for another network when the access point closes.
+/// (300 s), so that phones look for another network when the access point stops.
 pub(crate) fn udhcpd(interface: &str, own: Ipv4Addr) -> String {
     let [a, b, c, _] = own.octets();
     format!(

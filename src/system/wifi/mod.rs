@@ -1,19 +1,19 @@
 //! The wireless network of the appliance: joins the configured network or, if none is configured,
-//! opens an access point so that a phone can reach the page and configure a network.
+//! starts an access point so that a phone can reach the page and configure a network.
 //!
 //! ```text
 //!            ┌── not configured, no cable for 20 s ─────────────────┐
 //!   start ───┤                                                      ▼
-//!            └── configured ──► join ── failed, never joined ──► access point ──► closed
+//!            └── configured ──► join ── failed, never joined ──► access point ──► stopped
 //!                               ▲  │    before                      │      cable plugged in
 //!                               │  └─ joined before: retry forever  │
 //!                               └── settings saved, or 3 min idle ──┘
 //! ```
 //!
 //! The access point has no password, because anyone who reads the manual would know it. It is
-//! therefore available for the initial setup only: it does not open if the wired interface has had
+//! therefore available for the initial setup only: it does not start if the wired interface has had
 //! a link since startup, or if the configured network has been joined before. An attacker cannot
-//! make it open by jamming the network or switching off the router.
+//! make it start by jamming the network or switching off the router.
 
 mod captive_dns;
 pub(crate) mod files;
@@ -52,11 +52,11 @@ const LINK_TIMEOUT: Duration = Duration::from_secs(20);
 /// longer if the router is also booting.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// Time after which an unused access point closes, so that the configured network is tried again.
+/// Time after which an unused access point stops, so that the configured network is tried again.
 /// The router may not have been ready at the first attempt.
 const ACCESS_POINT_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Time for the page to receive the response to its request before the access point closes.
+/// Time for the page to receive the response to its request before the access point stops.
 const REPLY_GRACE: Duration = Duration::from_secs(2);
 
 /// Maximum time for a scan of all channels.
@@ -87,7 +87,7 @@ pub struct Files {
 /// Status report for the server.
 #[derive(Debug, Default, Clone, Serialize)]
 struct Report {
-    /// Name of the access point, while it is open.
+    /// Name of the access point, while it is running.
     #[serde(skip_serializing_if = "Option::is_none")]
     access_point: Option<String>,
     /// The joined network.
@@ -99,7 +99,7 @@ struct Report {
     /// Why the network cannot be joined.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// The networks in range when the access point opened.
+    /// The networks in range when the access point started.
     networks: Vec<ScanResult>,
 }
 
@@ -111,7 +111,7 @@ enum JoinEnd {
     Failed,
 }
 
-/// Joins networks and opens the access point.
+/// Joins networks and starts the access point.
 pub struct WifiManager {
     files: Files,
     network: Network,
@@ -162,13 +162,13 @@ impl WifiManager {
         }
     }
 
-    /// Joins the network or opens the access point. Returns when that ends, for example because the
-    /// configuration has changed.
+    /// Joins the network or starts the access point. Returns when that ends, for example because
+    /// the configuration has changed.
     fn step(&mut self) -> Result<()> {
         unblock();
         if let Some(wifi) = self.network.wifi.clone() {
             if matches!(self.join(&wifi)?, JoinEnd::Failed) && !self.cable {
-                self.open(Some(ACCESS_POINT_TIMEOUT))?;
+                self.run_access_point(Some(ACCESS_POINT_TIMEOUT))?;
             }
             return Ok(());
         }
@@ -178,7 +178,7 @@ impl WifiManager {
         loop {
             let waited = self.started.elapsed() > LINK_TIMEOUT;
             if is_unconfigured && !self.cable && waited {
-                return self.open(None);
+                return self.run_access_point(None);
             }
             std::thread::sleep(POLL_INTERVAL);
             if self.poll_inputs() || !radio_exists() {
@@ -275,9 +275,9 @@ impl WifiManager {
         Ok(None)
     }
 
-    /// Opens the access point. Closes it when the configuration changes, a cable is plugged in, or no
+    /// Runs the access point. Stops it when the configuration changes, a cable is plugged in, or no
     /// phone has been connected for `timeout`.
-    fn open(&mut self, timeout: Option<Duration>) -> Result<()> {
+    fn run_access_point(&mut self, timeout: Option<Duration>) -> Result<()> {
         let name = name_of(&std::fs::read_to_string(format!("/sys/class/net/{RADIO}/address"))?);
         let country = self.network.wifi.as_ref().and_then(|wifi| wifi.country.as_deref());
         let mut supplicant = Supplicant::start(&files::access_point(&name, country))?;
@@ -298,7 +298,7 @@ impl WifiManager {
         let addresses = start(&["udhcpd", "-f", &leases.to_string_lossy()])?;
         let dns = CaptiveDns::start(ADDRESS)?;
         self.log_to_console(&format!(
-            "the access point {name:?} is open: join it and open http://{ADDRESS}/"
+            "the access point {name:?} is running: join it and open http://{ADDRESS}/"
         ));
         self.report.access_point = Some(name);
         self.publish();
@@ -333,7 +333,7 @@ impl WifiManager {
                 break;
             }
         }
-        self.log_to_console("closing the access point");
+        self.log_to_console("stopping the access point");
         self.report.access_point = None;
         self.publish();
         drop((dns, addresses, supplicant));

@@ -53,12 +53,13 @@ pub struct State {
     /// Time at which each picture was sent.
     pub sent_at: Vec<Instant>,
 
-    brightness: u16,
+    /// The control "brightness", 0 to 255.
+    pub brightness: u16,
     /// Pending requests for pictures: number and length.
     requests: VecDeque<(u32, usize)>,
     /// Payloads that have not been sent completely, each a picture with its header.
     payloads: VecDeque<Vec<u8>>,
-    /// Number of bytes of the first payload that have been sent.
+    /// Number of bytes already sent from the first payload.
     done: usize,
     gone: bool,
 }

@@ -86,7 +86,7 @@ impl Streamer {
         }
     }
 
-    /// Waits until the camera delivers pictures.
+    /// Waits until the camera delivers frames.
     pub fn until_streaming(&self) -> (Value, Duration) {
         self.until("streaming", |camera| camera["state"] == "streaming")
     }

@@ -17,7 +17,7 @@ const RET_UNLINK: u32 = 4;
 pub const EPIPE: i32 = -32;
 pub const ECONNRESET: i32 = -104;
 
-/// Size of the header of each message, in bytes.
+/// Size of each message's header, in bytes.
 const HEADER_LEN: usize = 48;
 
 /// A command from the host.

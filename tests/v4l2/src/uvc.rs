@@ -36,7 +36,7 @@ pub const BULK_IN: u32 = 1;
 /// Size of a bulk packet at high speed, in bytes.
 const PACKET_LEN: u16 = 512;
 
-/// Descriptors identify a format by a GUID, which consists of the FourCC and these bytes.
+/// End of the GUID that identifies a format in a descriptor. The FourCC precedes it.
 const GUID: [u8; 12] = [0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71];
 
 /// Supported frame intervals, in units of 100 ns: 30, 15 and 10 frames per second.

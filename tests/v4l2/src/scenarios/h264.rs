@@ -20,6 +20,7 @@ pub const ALL: &[Scenario] = &[
     ("h264: an unsupported size", other_size),
     ("h264: an unsupported frame rate", other_rate),
     ("h264: an incorrect frame rate", ignored_rate),
+    ("h264: sensor settings", sensor_settings),
     ("h264: a size change within the stream", mid_stream),
     ("h264: damaged pictures that the driver drops", dropped),
     ("h264: damaged pictures that the driver delivers", damaged),
@@ -212,6 +213,20 @@ fn other_rate(lab: &Lab) {
     let (status, _) = streamer.until_streaming();
     let notes = status["notes"].to_string();
     assert!(notes.contains("20"), "{notes}");
+}
+
+/// The camera has one control.
+fn sensor_settings(lab: &Lab) {
+    let camera = Camera::plug(&lab.front, 0);
+    let settings = "brightness = 0.5\ncontrast = 2\nnoise_reduction = \"fast\"\n";
+    let streamer = Streamer::start(&config(&node("FRONT"), settings));
+    let (status, _) = streamer.until_streaming();
+    camera.with_state(|camera| assert_eq!(camera.brightness, 192));
+    let notes: Vec<&str> =
+        status["notes"].as_array().unwrap().iter().filter_map(|note| note.as_str()).collect();
+    assert!(!notes.iter().any(|note| note.starts_with("brightness")), "{notes:?}");
+    assert!(notes.contains(&"contrast: not supported by the driver"), "{notes:?}");
+    assert!(notes.contains(&"noise_reduction: V4L2 has no control for it"), "{notes:?}");
 }
 
 fn ignored_rate(lab: &Lab) {
@@ -476,12 +491,12 @@ fn cycles(lab: &Lab) {
         viewer.picture(TIMEOUT);
         sizes.push(streamer.size());
     }
-    // The first half of the cycles covers memory that is allocated once.
+    // Memory that is allocated only once is allocated in the first half of the cycles.
     let (early, late) = (sizes[99], sizes[199]);
     println!(
         "    (KiB, open files) after 1, 100 and 200 cycles: {:?}, {early:?}, {late:?}",
         sizes[0]
     );
     assert_eq!(early.1, late.1, "open files");
-    assert!(late.0 <= early.0 + 256, "the memory grew by {} KiB", late.0 - early.0);
+    assert!(late.0 <= early.0 + 256, "memory use grew by {} KiB", late.0 - early.0);
 }

@@ -28,6 +28,7 @@ pub const ALL: &[Scenario] = &[
     ("raw: vivid through vicodec, multi- to single-planar, shared buffers (FWHT)", mixed),
     ("raw: vivid through vicodec, single-planar, copied (FWHT)", single_planar_copied),
     ("raw: vivid through vicodec, multi-planar, copied (FWHT)", multi_planar_copied),
+    ("raw: vivid's sensor settings (FWHT)", sensor_settings),
     ("raw: vivid's damaged pictures (FWHT)", damaged),
     ("raw: vivid reports a fatal error (FWHT)", fatal_error),
     ("raw: vivid is unplugged (FWHT)", unplugged),
@@ -138,7 +139,11 @@ impl Sink for Recorder {
 
 impl Run {
     fn start(height: u32) -> Run {
-        let config = config::Camera { width: 640, height, framerate: 15, ..Default::default() };
+        Run::with(config::Camera { height, ..Default::default() })
+    }
+
+    fn with(config: config::Camera) -> Run {
+        let config = config::Camera { width: 640, framerate: 15, ..config };
         let (camera, encoder) = (Node::open(&camera()).unwrap(), Node::open(&encoder()).unwrap());
         let mut pipeline = Pipeline::new(camera, encoder, b"FWHT".into(), &config).unwrap();
         let (sender, events) = channel();
@@ -237,6 +242,35 @@ fn single_planar_copied(_: &Lab) {
 
 fn multi_planar_copied(_: &Lab) {
     passes_through(Multi, Multi, COPIED_HEIGHT);
+}
+
+/// Settings take effect, and the controls get their earlier values when the settings are removed.
+fn sensor_settings(_: &Lab) {
+    let _devices = Devices::new(Single, Single);
+    // Not the default.
+    set_vivid_control("saturation=100");
+    let controls = || {
+        let names = "--get-ctrl=brightness,contrast,saturation";
+        run("v4l2-ctl", &["--device", camera().to_str().unwrap(), names])
+    };
+    let before = controls();
+    assert!(before.contains("brightness: 128") && before.contains("contrast: 128"), "{before}");
+    let mut with = Run::with(config::Camera {
+        height: SHARED_HEIGHT,
+        brightness: Some(-1.0),
+        contrast: Some(2.0),
+        saturation: Some(0.5),
+        ..Default::default()
+    });
+    with.picture();
+    assert_eq!(controls(), "brightness: 0\ncontrast: 255\nsaturation: 64\n");
+    with.stop.set();
+    with.end().unwrap();
+    let mut without = Run::start(SHARED_HEIGHT);
+    without.picture();
+    assert_eq!(controls(), before);
+    without.stop.set();
+    without.end().unwrap();
 }
 
 /// Sets one of vivid's controls from another process.
