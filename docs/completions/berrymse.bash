@@ -19,6 +19,9 @@ _berrymse() {
             berrymse,apply)
                 cmd="berrymse__subcmd__apply"
                 ;;
+            berrymse,boot-files)
+                cmd="berrymse__subcmd__boot__subcmd__files"
+                ;;
             berrymse,cameras)
                 cmd="berrymse__subcmd__cameras"
                 ;;
@@ -47,7 +50,7 @@ _berrymse() {
 
     case "${cmd}" in
         berrymse)
-            opts="-v -h -V --config --last-good --listen --mdns --helper --data --slot --wifi --verbose --help --version serve check cameras apply root-helper record-cameras wifi health"
+            opts="-v -h -V --config --last-good --listen --mdns --helper --data --slot --wifi --verbose --help --version serve check cameras apply root-helper record-cameras wifi boot-files health"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -103,6 +106,24 @@ _berrymse() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        berrymse__subcmd__boot__subcmd__files)
+            opts="-h --root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

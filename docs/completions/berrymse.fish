@@ -43,6 +43,7 @@ complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "apply" -d 'Set up
 complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "root-helper" -d 'Save the configuration and restart the machine on behalf of the server'
 complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "record-cameras" -d 'Save which cameras of a running server have delivered video within the last hour'
 complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "wifi" -d 'Join the configured wireless network, or start an access point if none is configured'
+complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "boot-files" -d 'Update the boot files, if those of the running system are not in use'
 complete -c berrymse -n "__fish_berrymse_needs_command" -f -a "health" -d 'Check whether every camera of a running server is delivering video'
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l config -d 'Configuration file [default: /boot/berrymse.toml, if it exists]' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand serve" -l last-good -d 'Copy of the configuration, saved by `apply`, to use if the configuration file is missing or invalid; without this option, the program exits in that case' -r -F
@@ -79,6 +80,8 @@ complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l last-good -d 
 complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l state -d 'File with the name of the last network that was joined' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -l report -d 'File to write the report to (JSON)' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand wifi" -s h -l help -d 'Print help'
+complete -c berrymse -n "__fish_berrymse_using_subcommand boot-files" -l root -d 'Directory to use as /' -r -F
+complete -c berrymse -n "__fish_berrymse_using_subcommand boot-files" -s h -l help -d 'Print help'
 complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l url -d 'URL of the server [default: the address in the configuration]' -r
 complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l config -d 'Configuration file to read the server\'s address from [default: /boot/berrymse.toml, if it exists]' -r -F
 complete -c berrymse -n "__fish_berrymse_using_subcommand health" -l last-good -d 'Copy of the configuration to use if the configuration file is missing or invalid' -r -F
