@@ -51,10 +51,11 @@ class Machine:
 
     def _mtools(self, *arguments, partition="boot", **options):
         command, *rest = arguments
-        start, _ = self.partition(partition)
         if partition == "boot":
             with self.card_file.open("rb") as card:
                 start, _ = firmware.boot_partition(card)
+        else:
+            start, _ = self.partition(partition)
         return subprocess.run(
             [command, "-i", f"{self.card_file}@@{start}", *rest], check=True, capture_output=True, **options
         ).stdout

@@ -351,6 +351,7 @@ def test_rejects_card_whose_serial_line_is_unknown_to_u_boot(card, tmp_path):
     def made(compatible):
         source = f'/dts-v1/; / {{ soc {{ serial@7e201000 {{ compatible = {compatible}; }}; }}; }};'
         run("dtc", "-q", "-o", boot / "bcm2710-rpi-3-b.dtb", input=source)
+        run(ASSEMBLE, "set", boot)
         files = [card.parent / name for name in ("slot.img", "root.img")]
         return subprocess.run([ASSEMBLE, "card", tmp_path / "card.img", boot, *files], capture_output=True, text=True).stderr
 
