@@ -236,7 +236,7 @@ impl Update<'_> {
             .and_then(|mut volume| volume.areas_without(CONFIG, size));
         let areas = match areas {
             // Nothing could start from it.
-            Err(BootFilesError::Fat(_)) => [start..start + size].into(),
+            Err(BootFilesError::Fat(_)) => std::iter::once(start..start + size).collect(),
             areas => areas?,
         };
         let wipe = || {
